@@ -1,0 +1,79 @@
+package input
+
+// ChunkBytes is where a chunk is cut: an append to the host carries about this much, so that a refusal
+// or a slow filter costs little, yet the price of a call is lost in it. A single larger record makes a larger chunk.
+const ChunkBytes = 1 << 20
+
+// Chunk is a run of whole events for one tag: what one append hands to the host.
+type Chunk struct {
+	Tag     string // empty for the section's own
+	Data    []byte // msgpack events, one after the other
+	Records int
+}
+
+// Batch is what some messages of one source became, and the marks that are safe when the host has taken all of it.
+// It is filled by a Pump, then belongs to the Outbox.
+type Batch struct {
+	Source string
+	Chunks []Chunk
+	Marks  []Mark
+
+	open  map[string]int // tag -> index of its last chunk, until that is full
+	taken int            // chunks that the host has taken
+	bytes int64
+}
+
+// Append copies one event to the chunk of its tag.
+func (b *Batch) Append(tag string, event []byte) {
+	i, ok := b.open[tag]
+	if !ok || len(b.Chunks[i].Data)+len(event) > ChunkBytes {
+		i = len(b.Chunks)
+		if i < cap(b.Chunks) {
+			b.Chunks = b.Chunks[:i+1] // with the buffer of a chunk that was here before
+			b.Chunks[i].Data = b.Chunks[i].Data[:0]
+		} else {
+			b.Chunks = append(b.Chunks, Chunk{})
+		}
+		b.Chunks[i].Tag = tag
+		b.Chunks[i].Records = 0
+		if b.open == nil {
+			b.open = make(map[string]int)
+		}
+		b.open[tag] = i
+	}
+	c := &b.Chunks[i]
+	c.Data = append(c.Data, event...)
+	c.Records++
+	b.bytes += int64(len(event))
+}
+
+// Mark adds the mark of a message. The marks of a lane come in order, so the last one counts.
+func (b *Batch) Mark(m Mark) {
+	if n := len(b.Marks); n > 0 && b.Marks[n-1].Lane == m.Lane && b.Marks[n-1].Term == m.Term {
+		b.Marks[n-1] = m
+		return
+	}
+	b.Marks = append(b.Marks, m)
+}
+
+// Bytes is what b counts against the outbox: its events, and a little for itself and each mark, so that batches
+// without any event (tables that are excluded) are bounded too.
+func (b *Batch) Bytes() int64 { return b.bytes + 512 + 128*int64(len(b.Marks)) }
+
+// Next is the first chunk that the host has not taken, or nil when it has them all.
+func (b *Batch) Next() *Chunk {
+	if b.taken == len(b.Chunks) {
+		return nil
+	}
+	return &b.Chunks[b.taken]
+}
+
+// Taken says that the host has taken the chunk that Next returned: its append returned 0.
+func (b *Batch) Taken() { b.taken++ }
+
+// reset empties b for another use and keeps its buffers.
+func (b *Batch) reset(source string) {
+	b.Source, b.taken, b.bytes = source, 0, 0
+	b.Chunks, b.Marks = b.Chunks[:0], b.Marks[:0]
+	clear(b.open)
+}

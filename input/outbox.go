@@ -1,0 +1,148 @@
+package input
+
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
+// ErrClosed is what Put returns once the outbox is closed.
+var ErrClosed = errors.New("outbox is closed")
+
+// Outbox is the one place where our goroutines and the host's thread meet: batches wait here, in order, until the host
+// has taken them. It is bounded in bytes; Put is where everything upstream waits.
+//
+// The default is "not done": a batch that nobody takes out is read again after a restart, never lost.
+type Outbox struct {
+	limit int64
+
+	mu     sync.Mutex // covers what follows; never held while the host is called
+	room   *sync.Cond // signalled when bytes falls, and at Close
+	queue  []*Batch
+	bytes  int64
+	safe   map[string]Marks // by source
+	free   []*Batch
+	closed bool
+}
+
+// NewOutbox returns an outbox that holds at most limit bytes, or one batch if that alone is larger.
+func NewOutbox(limit int64) *Outbox {
+	o := &Outbox{limit: limit, safe: make(map[string]Marks)}
+	o.room = sync.NewCond(&o.mu)
+	return o
+}
+
+// Batch returns an empty batch for source, with the buffers of one that is done where there is one.
+func (o *Outbox) Batch(source string) *Batch {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	b := &Batch{}
+	if n := len(o.free); n > 0 {
+		b = o.free[n-1]
+		o.free[n-1] = nil
+		o.free = o.free[:n-1]
+	}
+	b.reset(source)
+	return b
+}
+
+// Put queues b, which then belongs to the outbox. It blocks while there is no room, until ctx ends (its error is
+// returned) or the outbox is closed (ErrClosed).
+func (o *Outbox) Put(ctx context.Context, b *Batch) error {
+	stop := context.AfterFunc(ctx, func() {
+		// Taking the lock makes sure that a Put which has just looked at ctx is already waiting.
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.room.Broadcast()
+	})
+	defer stop()
+
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.queue) > 0 && o.bytes+b.Bytes() > o.limit && !o.closed && ctx.Err() == nil {
+		o.room.Wait()
+	}
+	if o.closed {
+		return ErrClosed
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	o.queue = append(o.queue, b)
+	o.bytes += b.Bytes()
+	return nil
+}
+
+// Take returns the oldest batch, or nil when nothing waits. The batch stays where it is, and the same one is returned,
+// until Done. Called from the host's thread; it does not wait for anything but the lock.
+func (o *Outbox) Take() *Batch {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed || len(o.queue) == 0 {
+		return nil
+	}
+	return o.queue[0]
+}
+
+// Done says that the host has taken every chunk of b, the batch that Take returned: its marks are safe.
+func (o *Outbox) Done(b *Batch) {
+	if b.Next() != nil {
+		panic("BUG: a batch is done whose chunks the host has not all taken")
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.closed {
+		if len(o.queue) == 0 || o.queue[0] != b {
+			panic("BUG: a batch is done that is not the oldest")
+		}
+		o.queue[0] = nil
+		o.queue = o.queue[1:]
+		o.bytes -= b.Bytes()
+	}
+	ms := o.safe[b.Source]
+	if ms == nil {
+		ms = make(Marks)
+		o.safe[b.Source] = ms
+	}
+	for _, m := range b.Marks {
+		ms.Set(m)
+	}
+	// A few spare batches are enough: one is being filled while others are handed over. They count as held memory only
+	// in so far as they are small.
+	if !o.closed && len(o.free) < 2 && b.bytes <= 4*ChunkBytes {
+		o.free = append(o.free, b)
+	}
+	o.room.Broadcast()
+}
+
+// Safe returns the marks of source that became safe since the last call.
+func (o *Outbox) Safe(source string) []Mark {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ms := o.safe[source]
+	if len(ms) == 0 {
+		return nil
+	}
+	marks := make([]Mark, 0, len(ms))
+	for _, m := range ms {
+		marks = append(marks, m)
+	}
+	clear(ms)
+	return marks
+}
+
+// Bytes and Batches say how much waits.
+func (o *Outbox) Bytes() int64 { o.mu.Lock(); defer o.mu.Unlock(); return o.bytes }
+
+// Batches is the number of batches that wait.
+func (o *Outbox) Batches() int { o.mu.Lock(); defer o.mu.Unlock(); return len(o.queue) }
+
+// Close makes Put and Take return at once from now on. What is queued is dropped: its marks never become safe.
+// Marks that are safe already can still be fetched.
+func (o *Outbox) Close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	o.queue, o.free, o.bytes = nil, nil, 0
+	o.room.Broadcast()
+}

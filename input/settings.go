@@ -1,0 +1,373 @@
+package input
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Setting declares one key of the [INPUT] section. Everything that is known of a key comes from here: how it is read,
+// the table in the README, the effective configuration in the log, the check for misspelt keys.
+type Setting struct {
+	Key     string
+	Kind    Kind
+	Default string
+	Doc     string   // one sentence
+	Choices []string // of a Choice
+}
+
+// Kind is how the text of a setting is read.
+type Kind int
+
+// The kinds. A SecretText may also be given as the path of a file that holds it, under its key with "_file".
+const (
+	Text       Kind = iota
+	SecretText      // never printed
+	Switch          // on, off
+	Bytes           // 64M; K, M, G are powers of 1024
+	Duration        // 30s, 5m, 48h; a plain number is seconds
+	Number          // a whole number
+	List            // separated by commas or blanks
+	Choice          // one of Choices
+	StartTime       // latest, earliest or an RFC 3339 time
+)
+
+func (k Kind) String() string {
+	return [...]string{"text", "secret", "on/off", "size", "duration", "number", "list", "choice", "start"}[k]
+}
+
+// Secret is text that cannot be printed by accident: every way of formatting it shows "[secret]".
+type Secret struct{ text string }
+
+// NewSecret makes a secret of text.
+func NewSecret(text string) Secret { return Secret{text} }
+
+// Reveal returns the text, for the one place that must send it.
+func (s Secret) Reveal() string { return s.text }
+
+// IsSet tells whether there is one.
+func (s Secret) IsSet() bool { return s.text != "" }
+
+// String hides the text.
+func (s Secret) String() string {
+	if s.text == "" {
+		return ""
+	}
+	return "[secret]"
+}
+
+// Format hides the text from every verb, %#v and %x too.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
+
+// MarshalText hides the text from encoders.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// LogValue hides the text from slog.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// Start is where reading begins when no position is known: the zero value is the beginning.
+type Start struct {
+	Latest bool
+	At     time.Time // zero for the beginning, unless Latest
+}
+
+// Settings reads the keys of one section. Reading never fails: a mistake is noted, the default is returned, and Err
+// names all mistakes at once.
+type Settings struct {
+	get   func(key string) string // "" when the key is not set
+	known []Setting
+	index map[string]int
+	errs  []error
+}
+
+// NewSettings returns the settings that get answers for, checked against the declarations.
+func NewSettings(get func(key string) string, known []Setting) *Settings {
+	s := &Settings{get: get, known: known, index: make(map[string]int, len(known))}
+	for i := range known {
+		if _, twice := s.index[known[i].Key]; twice {
+			panic("BUG: setting declared twice: " + known[i].Key)
+		}
+		s.index[known[i].Key] = i
+	}
+	return s
+}
+
+func (s *Settings) declared(key string, kind Kind) Setting {
+	i, ok := s.index[key]
+	if !ok || s.known[i].Kind != kind {
+		panic(fmt.Sprintf("BUG: setting %s is not declared as %v", key, kind))
+	}
+	return s.known[i]
+}
+
+// IsSet tells whether the user gave key a value, directly or, for a secret, by file.
+func (s *Settings) IsSet(key string) bool {
+	i, ok := s.index[key]
+	return s.get(key) != "" || ok && s.known[i].Kind == SecretText && s.get(key+"_file") != ""
+}
+
+// Reject notes a mistake: what is wrong with the value of key, and what to do. The value of a secret is not shown.
+func (s *Settings) Reject(key, problem string) {
+	shown := ""
+	if i, ok := s.index[key]; !ok || s.known[i].Kind != SecretText {
+		if v := s.get(key); v != "" {
+			shown = fmt.Sprintf(" %q", v)
+		}
+	}
+	s.errs = append(s.errs, fmt.Errorf("%s%s: %s", key, shown, problem))
+}
+
+// Err returns every mistake noted so far, or nil. Call it after everything has been read.
+func (s *Settings) Err() error { return errors.Join(s.errs...) }
+
+func (s *Settings) text(key string, kind Kind) string {
+	d := s.declared(key, kind)
+	if v := strings.TrimSpace(s.get(key)); v != "" {
+		return v
+	}
+	return d.Default
+}
+
+// Text returns the value of a Text.
+func (s *Settings) Text(key string) string { return s.text(key, Text) }
+
+// Secret returns the value of a SecretText, from key or from the file that key_file names, without its final newline.
+func (s *Settings) Secret(key string) Secret {
+	s.declared(key, SecretText)
+	v, file := strings.TrimSpace(s.get(key)), strings.TrimSpace(s.get(key+"_file"))
+	switch {
+	case v != "" && file != "":
+		s.Reject(key, "is set twice: remove it or "+key+"_file")
+	case file != "":
+		b, err := os.ReadFile(file)
+		if err != nil {
+			s.errs = append(s.errs, fmt.Errorf("%s_file %q: %w; give the path of a file that Fluent Bit's user can read", key, file, err))
+		} else if v = strings.TrimSpace(string(b)); v == "" {
+			s.errs = append(s.errs, fmt.Errorf("%s_file %q: the file is empty; write the secret into it", key, file))
+		}
+	case strings.HasPrefix(v, "${") && strings.HasSuffix(v, "}"):
+		s.Reject(key, "looks like an environment variable that Fluent Bit has not replaced; is it set?")
+	}
+	return Secret{v}
+}
+
+// Switch returns the value of a Switch.
+func (s *Settings) Switch(key string) bool {
+	on, ok := parseSwitch(s.text(key, Switch))
+	if !ok {
+		s.Reject(key, "is neither on nor off")
+		on, _ = parseSwitch(s.declared(key, Switch).Default)
+	}
+	return on
+}
+
+func parseSwitch(v string) (on, ok bool) {
+	switch strings.ToLower(v) {
+	case "on", "true", "yes", "1":
+		return true, true
+	case "off", "false", "no", "0", "":
+		return false, true
+	}
+	return false, false
+}
+
+// Bytes returns the value of a Bytes.
+func (s *Settings) Bytes(key string) int64 {
+	n, ok := parseBytes(s.text(key, Bytes))
+	if !ok {
+		s.Reject(key, "is not a size; write a whole number with K, M or G, such as 256M")
+		n, _ = parseBytes(s.declared(key, Bytes).Default)
+	}
+	return n
+}
+
+func parseBytes(v string) (int64, bool) {
+	v = strings.TrimSuffix(strings.ToUpper(v), "B")
+	shift := 0
+	if v != "" {
+		if i := strings.IndexByte("KMG", v[len(v)-1]); i >= 0 {
+			v, shift = v[:len(v)-1], 10*(i+1)
+		}
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil || n < 0 || n > (1<<62)>>shift {
+		return 0, false
+	}
+	return n << shift, true
+}
+
+// Duration returns the value of a Duration.
+func (s *Settings) Duration(key string) time.Duration {
+	d, ok := parseDuration(s.text(key, Duration))
+	if !ok {
+		s.Reject(key, "is not a duration; write a number with s, m or h, such as 60s")
+		d, _ = parseDuration(s.declared(key, Duration).Default)
+	}
+	return d
+}
+
+func parseDuration(v string) (time.Duration, bool) {
+	if n, err := strconv.ParseInt(v, 10, 32); err == nil {
+		return time.Duration(n) * time.Second, n >= 0
+	}
+	d, err := time.ParseDuration(v)
+	return d, err == nil && d >= 0
+}
+
+// Number returns the value of a Number, which must be within least and most.
+func (s *Settings) Number(key string, least, most int) int {
+	n, err := strconv.Atoi(s.text(key, Number))
+	if err != nil || n < least || n > most {
+		s.Reject(key, fmt.Sprintf("is not a whole number from %d to %d", least, most))
+		n, _ = strconv.Atoi(s.declared(key, Number).Default)
+	}
+	return n
+}
+
+// List returns the items of a List, without empty ones.
+func (s *Settings) List(key string) []string {
+	return strings.FieldsFunc(s.text(key, List), func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' })
+}
+
+// Choice returns the value of a Choice, in the spelling of its declaration.
+func (s *Settings) Choice(key string) string {
+	d := s.declared(key, Choice)
+	v := s.text(key, Choice)
+	for _, c := range d.Choices {
+		if strings.EqualFold(v, c) {
+			return c
+		}
+	}
+	problem := "is none of " + strings.Join(d.Choices, ", ")
+	if near := nearest(v, d.Choices); near != "" {
+		problem += "; did you mean " + near + "?"
+	}
+	s.Reject(key, problem)
+	return d.Default
+}
+
+// Start returns the value of a StartTime.
+func (s *Settings) Start(key string) Start {
+	v := s.text(key, StartTime)
+	switch strings.ToLower(v) {
+	case "latest":
+		return Start{Latest: true}
+	case "earliest":
+		return Start{}
+	}
+	at, err := time.Parse(time.RFC3339, v)
+	if err != nil {
+		problem := "is none of latest, earliest and an RFC 3339 time such as 2026-01-31T09:00:00Z"
+		if near := nearest(v, []string{"latest", "earliest"}); near != "" {
+			problem += "; did you mean " + near + "?"
+		}
+		s.Reject(key, problem)
+	}
+	return Start{At: at}
+}
+
+// nearest returns the one of words that v differs from by a slip or two, or "".
+func nearest(v string, words []string) string {
+	best, least := "", 3
+	for _, w := range words {
+		if d := distance(strings.ToLower(v), strings.ToLower(w)); d < least && d < len(w)/2+1 {
+			best, least = w, d
+		}
+	}
+	return best
+}
+
+// distance counts the letters to insert, delete, change or swap with their neighbour to make b of a.
+func distance(a, b string) int {
+	var before, above []int
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		before, above, row = above, row, make([]int, len(b)+1)
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			d := above[j-1]
+			if a[i-1] != b[j-1] {
+				d++
+			}
+			d = min(d, above[j]+1, row[j-1]+1)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				d = min(d, before[j-2]+1)
+			}
+			row[j] = d
+		}
+	}
+	return row[len(b)]
+}
+
+// FindMisspelt notes every key that the user set and that is one slip away from a key that exists: the host cannot list
+// the keys of a section, so all the slips are asked for.
+func (s *Settings) FindMisspelt() {
+	asked := make(map[string]bool)
+	try := func(k, meant string) {
+		if asked[k] {
+			return
+		}
+		asked[k] = true
+		if s.get(k) != "" {
+			s.errs = append(s.errs, fmt.Errorf("%s: there is no such setting; did you mean %s?", k, meant))
+		}
+	}
+	keys := make([]string, 0, 2*len(s.known))
+	for _, d := range s.known {
+		keys = append(keys, d.Key)
+		if d.Kind == SecretText {
+			keys = append(keys, d.Key+"_file")
+		}
+	}
+	for _, k := range keys {
+		asked[k] = true
+	}
+	const letters = "abcdefghijklmnopqrstuvwxyz_.-"
+	for _, k := range keys {
+		for _, word := range []string{strings.ReplaceAll(k, "_", ""), strings.ReplaceAll(k, ".", "_"), strings.ReplaceAll(k, "_", "."), strings.ReplaceAll(k, "_", "-"), k + "s"} {
+			try(word, k)
+		}
+		if _, rest, ok := strings.Cut(k, "."); ok {
+			try(rest, k)
+		}
+		for i := range len(k) + 1 {
+			if i < len(k) {
+				try(k[:i]+k[i+1:], k)
+			}
+			if i+1 < len(k) {
+				try(k[:i]+k[i+1:i+2]+k[i:i+1]+k[i+2:], k)
+			}
+			for _, c := range letters {
+				try(k[:i]+string(c)+k[i:], k)
+				if i < len(k) {
+					try(k[:i]+string(c)+k[i+1:], k)
+				}
+			}
+		}
+	}
+}
+
+// Effective lists every setting with the value that counts, for the log. Secrets are hidden.
+func (s *Settings) Effective() []slog.Attr {
+	attrs := make([]slog.Attr, 0, len(s.known))
+	for _, d := range s.known {
+		v := strings.TrimSpace(s.get(d.Key))
+		switch {
+		case d.Kind == SecretText && s.IsSet(d.Key):
+			v = "[secret]"
+		case v == "":
+			v = d.Default
+		}
+		if v != "" {
+			attrs = append(attrs, slog.String(d.Key, v))
+		}
+	}
+	return attrs
+}
