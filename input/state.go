@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -75,11 +76,12 @@ func openState(path string) (s *State, err error) {
 		}
 	}()
 	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait})
+	var system syscall.Errno
 	switch {
-	case errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
-		return nil, fmt.Errorf("%w: %w", errDamaged, err)
-	case err != nil:
+	case errors.Is(err, bolterrors.ErrTimeout), errors.As(err, &system):
 		return nil, err
+	case err != nil: // anything else that bbolt says is of the file's content, not all of it by a named error
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
 	err = db.View(func(tx *bbolt.Tx) error {
 		// Walked here and not with tx.Check, which does so in a goroutine of its own where a panic ends the process.

@@ -1,0 +1,223 @@
+package input_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+)
+
+// take appends every chunk of the oldest batch, as the host's thread does, and returns it.
+func take(t *testing.T, o *input.Outbox) *input.Batch {
+	t.Helper()
+	b := o.Take()
+	if b == nil {
+		t.Fatal("nothing to take")
+	}
+	for b.Next() != nil {
+		b.Taken()
+	}
+	o.Done(b)
+	return b
+}
+
+func put(t *testing.T, o *input.Outbox, source string, size int, m input.Mark) {
+	t.Helper()
+	b := o.Batch(source)
+	b.Append("", bytes.Repeat([]byte{'x'}, size))
+	b.Mark(m)
+	if err := o.Put(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMarksAreSafeOnlyWhenEveryChunkWasTaken(t *testing.T) {
+	o := input.NewOutbox(1 << 20)
+	b := o.Batch("s")
+	b.Append("a", []byte("1"))
+	b.Append("b", []byte("2"))
+	b.Mark(input.Mark{Lane: "hub/0", Term: 1, Next: 7})
+	if err := o.Put(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	if got := o.Safe("s"); got != nil {
+		t.Fatalf("safe before anything was taken: %v", got)
+	}
+	b = o.Take()
+	b.Taken()
+	if got := o.Safe("s"); got != nil {
+		t.Fatalf("safe after one chunk of two: %v", got)
+	}
+	// A refusal ends the tick here; the next one goes on with the second chunk, not the first.
+	b = o.Take()
+	if c := b.Next(); c.Tag != "b" || string(c.Data) != "2" {
+		t.Fatalf("goes on with %q %q, want the chunk that was refused", c.Tag, c.Data)
+	}
+	b.Taken()
+	o.Done(b)
+	if got := o.Safe("s"); len(got) != 1 || got[0] != (input.Mark{Lane: "hub/0", Term: 1, Next: 7}) {
+		t.Fatalf("safe: %v", got)
+	}
+	if got := o.Safe("s"); got != nil {
+		t.Fatalf("the same marks twice: %v", got)
+	}
+}
+
+func TestDoneTooEarlyIsABug(t *testing.T) {
+	o := input.NewOutbox(1 << 20)
+	put(t, o, "s", 1, input.Mark{Lane: "l"})
+	defer func() {
+		if recover() == nil {
+			t.Error("Done with a chunk that was not taken must panic")
+		}
+	}()
+	o.Done(o.Take())
+}
+
+func TestSafeKeepsSourcesApartAndTheNewestMark(t *testing.T) {
+	o := input.NewOutbox(1 << 20)
+	put(t, o, "a", 1, input.Mark{Lane: "l", Term: 1, Next: 5})
+	put(t, o, "b", 1, input.Mark{Lane: "l", Term: 1, Next: 99})
+	put(t, o, "a", 1, input.Mark{Lane: "l", Term: 2, Next: 3})
+	put(t, o, "a", 1, input.Mark{Lane: "l", Term: 1, Next: 9}) // stale: its lane has had a newer term
+	for range 4 {
+		take(t, o)
+	}
+	if got := o.Safe("a"); len(got) != 1 || got[0].Term != 2 || got[0].Next != 3 {
+		t.Errorf("a: %v", got)
+	}
+	if got := o.Safe("b"); len(got) != 1 || got[0].Next != 99 {
+		t.Errorf("b: %v", got)
+	}
+}
+
+func TestPutWaitsForRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := input.NewOutbox(5000)
+		put(t, o, "s", 10_000, input.Mark{Lane: "l", Next: 1}) // larger than the limit, but alone
+		second := make(chan error, 1)
+		go func() {
+			b := o.Batch("s")
+			b.Append("", []byte("x"))
+			second <- o.Put(t.Context(), b)
+		}()
+		synctest.Wait()
+		select {
+		case err := <-second:
+			t.Fatalf("Put did not wait: %v", err)
+		default:
+		}
+		take(t, o)
+		if err := <-second; err != nil {
+			t.Fatal(err)
+		}
+		if o.Batches() != 1 {
+			t.Fatalf("%d batches wait, want 1", o.Batches())
+		}
+
+		// Waiting ends with the context, and at Close.
+		wait := func(ctx context.Context, want error, end func()) {
+			t.Helper()
+			result := make(chan error, 1)
+			go func() {
+				b := o.Batch("s")
+				b.Append("", bytes.Repeat([]byte{'x'}, 8000))
+				result <- o.Put(ctx, b)
+			}()
+			synctest.Wait()
+			end()
+			if err := <-result; !errors.Is(err, want) {
+				t.Errorf("Put: %v, want %v", err, want)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		wait(ctx, context.Canceled, cancel)
+		wait(t.Context(), input.ErrClosed, o.Close)
+		if o.Take() != nil {
+			t.Error("Take after Close")
+		}
+	})
+}
+
+func TestBatchesWithoutEventsAreBoundedToo(t *testing.T) {
+	o := input.NewOutbox(1 << 20)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	n := 0
+	for ; n < 1_000_000; n++ {
+		b := o.Batch("s")
+		b.Mark(input.Mark{Lane: "l", Next: int64(n)})
+		done := t.Context()
+		if o.Bytes() > 1<<20-1024 {
+			done = ctx // the next one must wait; this context has ended, so Put returns instead
+		}
+		if o.Put(done, b) != nil {
+			break
+		}
+	}
+	if n == 1_000_000 {
+		t.Fatal("a million batches of nothing were queued")
+	}
+}
+
+func TestBatchCutsChunksByTagAndSize(t *testing.T) {
+	o := input.NewOutbox(64 << 20)
+	for round := range 3 { // later rounds reuse the first one's buffers
+		b := o.Batch("s")
+		var want [3]bytes.Buffer
+		for i := range 9000 {
+			tag := i % 3
+			event := fmt.Appendf(nil, "<%d:%d:%0300d>", round, tag, i)
+			want[tag].Write(event)
+			b.Append(fmt.Sprint(tag), event)
+		}
+		if err := o.Put(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		var got [3]bytes.Buffer
+		records := 0
+		b = o.Take()
+		for c := b.Next(); c != nil; c = b.Next() {
+			if len(c.Data) > input.ChunkBytes {
+				t.Errorf("chunk of %d bytes", len(c.Data))
+			}
+			got[c.Tag[0]-'0'].Write(c.Data)
+			records += c.Records
+			b.Taken()
+		}
+		o.Done(b)
+		if records != 9000 {
+			t.Errorf("round %d: %d records", round, records)
+		}
+		for tag := range 3 {
+			if !bytes.Equal(got[tag].Bytes(), want[tag].Bytes()) {
+				t.Errorf("round %d: tag %d: events differ", round, tag)
+			}
+		}
+	}
+}
+
+func BenchmarkBatchAppend(b *testing.B) {
+	o := input.NewOutbox(64 << 20)
+	event := bytes.Repeat([]byte{'x'}, 2000)
+	tags := []string{"defender.AlertEvidence", "defender.DeviceEvents", "defender.DeviceInfo", "defender.EmailEvents"}
+	b.SetBytes(int64(len(event)))
+	b.ReportAllocs()
+	batch := o.Batch("s")
+	for i := 0; b.Loop(); i++ {
+		batch.Append(tags[i%len(tags)], event)
+		if batch.Bytes() > 2<<20 {
+			_ = o.Put(context.Background(), batch)
+			batch = o.Take()
+			for batch.Next() != nil {
+				batch.Taken()
+			}
+			o.Done(batch)
+			batch = o.Batch("s")
+		}
+	}
+}

@@ -1,0 +1,269 @@
+package input_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+)
+
+// hub is a source of numbered messages in one lane that remembers what was committed, as a broker does.
+type hub struct {
+	mu        sync.Mutex
+	messages  int64
+	committed int64
+	commits   int
+	failures  int // commits still to refuse
+	opens     int
+	closed    int
+	fetch     func(n int64) // called before message n is returned; may panic
+}
+
+type tenure struct {
+	*hub
+	term uint64
+	next int64
+}
+
+func (h *hub) open(context.Context) (input.Source, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.opens++
+	return &tenure{hub: h, term: input.NewTerm(), next: h.committed}, nil
+}
+
+func (s *tenure) Name() string { return "hub" }
+
+func (s *tenure) Fetch(ctx context.Context) ([]input.Message, error) {
+	if s.next == s.messages {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	if s.fetch != nil {
+		s.fetch(s.next)
+	}
+	n := s.next
+	s.next++
+	return []input.Message{{
+		Mark: input.Mark{Lane: "hub/0", Term: s.term, Next: s.next}, Offset: n, Body: fmt.Appendf(nil, "%d,", n),
+	}}, nil
+}
+
+func (s *tenure) Commit(_ context.Context, marks []input.Mark) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.commits++
+	if s.failures > 0 {
+		s.failures--
+		return errors.New("broker is busy")
+	}
+	for _, m := range marks {
+		if m.Term == s.term {
+			s.committed = m.Next
+		}
+	}
+	return nil
+}
+
+func (s *tenure) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed++
+	return nil
+}
+
+func copyBodies(_ context.Context, dst *input.Batch, messages []input.Message) {
+	for _, m := range messages {
+		dst.Append("", m.Body)
+	}
+}
+
+// drain is the host: it takes what is there and returns the bytes, in order.
+func drain(o *input.Outbox) string {
+	var got bytes.Buffer
+	for b := o.Take(); b != nil; b = o.Take() {
+		for c := b.Next(); c != nil; c = b.Next() {
+			got.Write(c.Data)
+			b.Taken()
+		}
+		o.Done(b)
+	}
+	return got.String()
+}
+
+func numbers(n int64) string {
+	var s strings.Builder
+	for i := range n {
+		fmt.Fprintf(&s, "%d,", i)
+	}
+	return s.String()
+}
+
+func logTo(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }
+
+func TestPumpCommitsOnlyWhatTheHostTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hub{messages: 1000}
+		o := input.NewOutbox(100 * 700)
+		p := input.Pump{Open: h.open, Transform: copyBodies, Outbox: o, Log: logTo(io.Discard)}
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { p.Run(ctx) })
+
+		time.Sleep(time.Minute) // the host takes nothing
+		synctest.Wait()
+		if h.commits != 0 {
+			t.Fatalf("%d commits of what nobody took", h.commits)
+		}
+		if o.Bytes() > 100*700 {
+			t.Fatalf("outbox holds %d bytes", o.Bytes())
+		}
+		var got strings.Builder
+		for got.Len() < len(numbers(1000)) {
+			got.WriteString(drain(o))
+			time.Sleep(time.Second)
+		}
+		if got.String() != numbers(1000) {
+			t.Fatal("messages are missing, repeated or out of order")
+		}
+		cancel()
+		run.Wait()
+		if h.committed != 1000 || h.closed != 1 {
+			t.Fatalf("committed %d of 1000 at the end, closed %d times", h.committed, h.closed)
+		}
+	})
+}
+
+func TestPumpCommitsWhatIsSafeWhenItStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hub{messages: 10}
+		o := input.NewOutbox(1 << 20)
+		p := input.Pump{Open: h.open, Transform: copyBodies, Outbox: o, Log: logTo(io.Discard), CommitEvery: time.Hour}
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { p.Run(ctx) })
+		synctest.Wait()
+		for range 4 {
+			b := o.Take()
+			for b.Next() != nil {
+				b.Taken()
+			}
+			o.Done(b)
+		}
+		o.Close()
+		cancel()
+		run.Wait()
+		if h.committed != 4 {
+			t.Fatalf("committed %d, want the 4 that the host took of 10", h.committed)
+		}
+	})
+}
+
+func TestPumpTriesACommitAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hub{messages: 10, failures: 3}
+		o := input.NewOutbox(1 << 20)
+		var log bytes.Buffer
+		p := input.Pump{Open: h.open, Transform: copyBodies, Outbox: o, Log: logTo(&log)}
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { p.Run(ctx) })
+		synctest.Wait()
+		drain(o)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if h.committed != 10 || h.commits != 4 {
+			t.Errorf("committed %d in %d commits, want 10 in 4", h.committed, h.commits)
+		}
+		cancel()
+		run.Wait()
+		if n := strings.Count(log.String(), "broker is busy"); n != 1 {
+			t.Errorf("said %d times, want once:\n%s", n, log.String())
+		}
+	})
+}
+
+func TestPumpStartsAgainAfterAPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hub{messages: 20}
+		panics := 2
+		h.fetch = func(n int64) {
+			if n == 10 && panics > 0 {
+				panics--
+				panic("source fell over")
+			}
+		}
+		o := input.NewOutbox(1 << 20)
+		var log bytes.Buffer
+		p := input.Pump{Open: h.open, Transform: copyBodies, Outbox: o, Log: logTo(&log)}
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { p.Run(ctx) })
+		var got string
+		for range 60 {
+			got += drain(o)
+			time.Sleep(time.Second)
+		}
+		cancel()
+		run.Wait()
+		if h.committed != 20 || h.opens != 3 || h.closed != 3 {
+			t.Errorf("committed %d, opened %d, closed %d; want 20, 3, 3", h.committed, h.opens, h.closed)
+		}
+		for i := range 20 {
+			if !strings.Contains(","+got, fmt.Sprintf(",%d,", i)) {
+				t.Errorf("message %d is missing", i)
+			}
+		}
+		if n := strings.Count(log.String(), "source fell over"); n != 2 {
+			t.Errorf("said %d times, want 2", n)
+		}
+	})
+}
+
+// A transform that is cut short by the end of ctx has perhaps left records out: its batch must not be handed over.
+func TestPumpDropsABatchThatWasCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hub{messages: 1}
+		o := input.NewOutbox(1 << 20)
+		p := input.Pump{Open: h.open, Outbox: o, Log: logTo(io.Discard),
+			Transform: func(ctx context.Context, _ *input.Batch, _ []input.Message) { <-ctx.Done() }}
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { p.Run(ctx) })
+		synctest.Wait()
+		cancel()
+		run.Wait()
+		if o.Batches() != 0 || h.committed != 0 {
+			t.Errorf("%d batches, committed %d", o.Batches(), h.committed)
+		}
+	})
+}
+
+func TestNewTermIsNew(t *testing.T) {
+	a, b := input.NewTerm(), input.NewTerm()
+	if a == b || b < a {
+		t.Errorf("terms %d, %d", a, b)
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	b := input.Backoff{First: time.Second, Max: 8 * time.Second}
+	for _, want := range []time.Duration{1, 2, 4, 8, 8, 8} {
+		if d := b.Next(); d < want*time.Second/2 || d > want*time.Second {
+			t.Errorf("waits %v, want %v to %v", d, want*time.Second/2, want*time.Second)
+		}
+	}
+	b.Reset()
+	if d := b.Next(); d > time.Second {
+		t.Errorf("waits %v after a success", d)
+	}
+}

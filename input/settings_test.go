@@ -1,0 +1,213 @@
+package input_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+)
+
+var known = []input.Setting{
+	{Key: "eventhub.hubs", Kind: input.List},
+	{Key: "eventhub.connection_string", Kind: input.SecretText},
+	{Key: "eventhub.start", Kind: input.StartTime, Default: "latest"},
+	{Key: "keep_nulls", Kind: input.Switch, Default: "off"},
+	{Key: "memory_limit", Kind: input.Bytes, Default: "256M"},
+	{Key: "blob.poll_interval", Kind: input.Duration, Default: "60s"},
+	{Key: "blob.workers", Kind: input.Number, Default: "4"},
+	{Key: "blob.auth", Kind: input.Choice, Default: "entra", Choices: []string{"entra", "managed_identity"}},
+	{Key: "separator", Kind: input.Text, Default: "."},
+}
+
+func settings(values map[string]string) *input.Settings {
+	return input.NewSettings(func(k string) string { return values[k] }, known)
+}
+
+// show reads one key and prints what was read, or the error.
+func show(key, value string) string {
+	s := settings(map[string]string{key: value})
+	var v any
+	switch key {
+	case "eventhub.hubs":
+		v = s.List(key)
+	case "eventhub.start":
+		v = s.Start(key)
+	case "keep_nulls":
+		v = s.Switch(key)
+	case "memory_limit":
+		v = s.Bytes(key)
+	case "blob.poll_interval":
+		v = s.Duration(key)
+	case "blob.workers":
+		v = s.Number(key, 1, 64)
+	case "blob.auth":
+		v = s.Choice(key)
+	case "separator":
+		v = s.Text(key)
+	}
+	if err := s.Err(); err != nil {
+		return err.Error()
+	}
+	return fmt.Sprint(v)
+}
+
+func TestSettingsAreRead(t *testing.T) {
+	f := func(key, value, want string) {
+		t.Helper()
+		if got := show(key, value); got != want {
+			t.Errorf("%s %q: %s, want %s", key, value, got, want)
+		}
+	}
+	f("eventhub.hubs", "a, b  c,", "[a b c]")
+	f("eventhub.hubs", "", "[]")
+	f("keep_nulls", "", "false")
+	f("keep_nulls", "On", "true")
+	f("keep_nulls", "off", "false")
+	f("memory_limit", "", fmt.Sprint(256<<20))
+	f("memory_limit", "64m", fmt.Sprint(64<<20))
+	f("memory_limit", "1GB", fmt.Sprint(1<<30))
+	f("memory_limit", "1000", "1000")
+	f("blob.poll_interval", "", "1m0s")
+	f("blob.poll_interval", "90", "1m30s")
+	f("blob.poll_interval", "5m", "5m0s")
+	f("blob.workers", "64", "64")
+	f("blob.auth", "Managed_Identity", "managed_identity")
+	f("separator", "", ".")
+	f("eventhub.start", "", "{true 0001-01-01 00:00:00 +0000 UTC}")
+	f("eventhub.start", "EARLIEST", "{false 0001-01-01 00:00:00 +0000 UTC}")
+	f("eventhub.start", "2026-01-31T09:00:00Z", "{false 2026-01-31 09:00:00 +0000 UTC}")
+}
+
+func TestEachMistakeNamesKeyValueAndRemedy(t *testing.T) {
+	f := func(key, value, remedy string) {
+		t.Helper()
+		got := show(key, value)
+		for _, want := range []string{key, value, remedy} {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s %q: %q does not say %q", key, value, got, want)
+			}
+		}
+	}
+	f("keep_nulls", "maybe", "neither on nor off")
+	f("memory_limit", "lots", "such as 256M")
+	f("memory_limit", "-5", "such as 256M")
+	f("memory_limit", "99999999999G", "such as 256M")
+	f("blob.poll_interval", "soon", "such as 60s")
+	f("blob.poll_interval", "-5s", "such as 60s")
+	f("blob.workers", "0", "from 1 to 64")
+	f("blob.workers", "many", "from 1 to 64")
+	f("blob.auth", "manged_identity", "did you mean managed_identity?")
+	f("blob.auth", "kerberos", "none of entra, managed_identity")
+	f("eventhub.start", "lastest", "did you mean latest?")
+	f("eventhub.start", "yesterday", "2026-01-31T09:00:00Z")
+}
+
+func TestAllMistakesAtOnce(t *testing.T) {
+	s := settings(map[string]string{"keep_nulls": "maybe", "memory_limit": "lots"})
+	s.Switch("keep_nulls")
+	if got := s.Bytes("memory_limit"); got != 256<<20 {
+		t.Errorf("a mistake gives %d, want the default", got)
+	}
+	if err := s.Err(); err == nil || strings.Count(err.Error(), "\n") != 1 {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestMisspeltKeys(t *testing.T) {
+	f := func(typed, meant string) {
+		t.Helper()
+		s := settings(map[string]string{typed: "on"})
+		s.FindMisspelt()
+		want := fmt.Sprintf("%s: there is no such setting; did you mean %s?", typed, meant)
+		if err := s.Err(); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", typed, err, want)
+		}
+	}
+	f("eventhub.hub", "eventhub.hubs")
+	f("eventhub.hubss", "eventhub.hubs")
+	f("evnethub.hubs", "eventhub.hubs")
+	f("eventhub.hubz", "eventhub.hubs")
+	f("eventhub_hubs", "eventhub.hubs")
+	f("keepnulls", "keep_nulls")
+	f("keep-nulls", "keep_nulls")
+	f("memory_limits", "memory_limit")
+	f("connection_string", "eventhub.connection_string")
+	f("eventhub.connection_string_fil", "eventhub.connection_string_file")
+
+	s := settings(map[string]string{"keep_nulls": "on", "eventhub.hubs": "a", "eventhub.connection_string_file": "f", "tag": "x", "threaded": "off"})
+	s.FindMisspelt()
+	if err := s.Err(); err != nil {
+		t.Errorf("nothing is misspelt: %v", err)
+	}
+}
+
+func TestSecretsAreNeverPrinted(t *testing.T) {
+	const text = "Endpoint=sb://x/;SharedAccessKey=c2VjcmV0"
+	secret := input.NewSecret(text)
+	type holder struct{ S input.Secret }
+	js, err := json.Marshal(holder{secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "secret", secret, "in", holder{secret}, "pointer", &secret)
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "secret", secret, "in", holder{secret}, "pointer", &secret)
+	s := settings(map[string]string{"eventhub.connection_string": text, "eventhub.connection_string_file": "also"})
+	s.Secret("eventhub.connection_string")
+	s.Reject("eventhub.connection_string", "is wrong")
+	for _, shown := range []string{
+		fmt.Sprintf("%v %+v %#v %s %q %x %d", secret, secret, secret, secret, secret, secret, secret),
+		fmt.Sprintf("%v %+v %#v %x", holder{secret}, holder{secret}, &holder{secret}, holder{secret}),
+		string(js), log.String(), s.Err().Error(), fmt.Sprint(s.Effective()),
+	} {
+		if strings.Contains(shown, "c2VjcmV0") || strings.Contains(shown, fmt.Sprintf("%x", "c2VjcmV0")) {
+			t.Errorf("printed: %s", shown)
+		}
+	}
+	if secret.Reveal() != text || !secret.IsSet() || input.NewSecret("").IsSet() {
+		t.Error("the secret is gone")
+	}
+}
+
+func TestSecretFromFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "cs")
+	if err := os.WriteFile(path, []byte("hidden\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := settings(map[string]string{"eventhub.connection_string_file": path})
+	if got := s.Secret("eventhub.connection_string"); got.Reveal() != "hidden" || s.Err() != nil || !s.IsSet("eventhub.connection_string") {
+		t.Errorf("%v", s.Err())
+	}
+	f := func(values map[string]string, want string) {
+		t.Helper()
+		s := settings(values)
+		s.Secret("eventhub.connection_string")
+		if err := s.Err(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "empty"), []byte("\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f(map[string]string{"eventhub.connection_string_file": filepath.Join(dir, "none")}, "no such file")
+	f(map[string]string{"eventhub.connection_string_file": filepath.Join(dir, "empty")}, "is empty")
+	f(map[string]string{"eventhub.connection_string": "a", "eventhub.connection_string_file": path}, "set twice")
+	f(map[string]string{"eventhub.connection_string": "${EVENTHUB}"}, "environment variable")
+}
+
+func TestFindMisspeltIsQuick(t *testing.T) {
+	asked := 0
+	s := input.NewSettings(func(string) string { asked++; return "" }, known)
+	started := time.Now()
+	s.FindMisspelt()
+	if asked > 200_000 || time.Since(started) > 5*time.Second {
+		t.Errorf("%d look-ups in %v", asked, time.Since(started))
+	}
+}
