@@ -1,0 +1,275 @@
+// Package fakehub is an Event Hubs namespace inside the process, for the demo, tests and benchmarks: kfake (a Kafka
+// broker in Go) behind what Event Hubs puts in front of it, which is TLS, SASL PLAIN as $ConnectionString with the
+// connection string as the password, and request versions no newer than those Event Hubs answers.
+//
+// The broker listens on loopback, on a port of its own, and its certificate is signed by an authority that is made for
+// it and thrown away: clients need both [Hub.Brokers] (eventhub.brokers) and [Hub.CAFile] (eventhub.ca_file).
+package fakehub
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+)
+
+// User is the name that Event Hubs expects from clients that sign in with a connection string.
+const User = "$ConnectionString"
+
+// Options of a namespace. The zero value is a namespace without hubs.
+type Options struct {
+	Hubs       map[string]int32 // how many partitions each hub has
+	EntityPath string           // the hub that the connection string names; "" for a string of the whole namespace
+	Plaintext  bool             // no TLS, as the Event Hubs emulator
+	Kfake      []kfake.Opt      // whatever else the broker shall do
+}
+
+// Hub is a running namespace.
+type Hub struct {
+	*kfake.Cluster // for faults, group and partition information
+
+	options  Options
+	password string
+	dir      string
+	ca       *authority
+	gate     gate
+	producer *kgo.Client
+}
+
+// Start starts a namespace with the hubs of o.
+func Start(o Options) (h *Hub, err error) {
+	h = &Hub{options: o}
+	defer func() {
+		if err != nil {
+			h.Close()
+			h, err = nil, fmt.Errorf("start fake event hub: %w", err)
+		}
+	}()
+	if h.dir, err = os.MkdirTemp("", "fakehub-"); err != nil {
+		return h, err
+	}
+	h.password = "Endpoint=sb://localhost/;SharedAccessKeyName=defender-listen;SharedAccessKey=ZmFrZWh1Yi1ub3QtYS1yZWFsLWtleS0xMjM0NTY3OD0="
+	if o.EntityPath != "" {
+		h.password += ";EntityPath=" + o.EntityPath
+	}
+
+	opts := []kfake.Opt{
+		kfake.NumBrokers(1), // Event Hubs shows one address for every partition
+		kfake.ListenFn(h.gate.listen),
+		kfake.EnableSASL(),
+		kfake.Superuser("PLAIN", User, h.password),
+		kfake.MaxVersions(eventHubsVersions()),
+	}
+	if !o.Plaintext {
+		if h.ca, err = newAuthority(); err != nil {
+			return h, err
+		}
+		if err = os.WriteFile(h.CAFile(), h.ca.pem, 0o600); err != nil {
+			return h, err
+		}
+		opts = append(opts, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{h.ca.leaf}, MinVersion: tls.VersionTLS12}))
+	}
+	for name, partitions := range o.Hubs {
+		opts = append(opts, kfake.SeedTopics(partitions, name))
+	}
+	if h.Cluster, err = kfake.NewCluster(append(opts, o.Kfake...)...); err != nil {
+		return h, err
+	}
+	h.producer, err = kgo.NewClient(append(h.ClientOpts(),
+		kgo.RecordPartitioner(partitioner()),
+		kgo.ProducerBatchCompression(kgo.NoCompression()),
+		kgo.ProducerBatchMaxBytes(64<<20),
+		kgo.BrokerMaxWriteBytes(100<<20),
+		kgo.MaxBufferedBytes(64<<20),
+		kgo.DisableIdempotentWrite(), // so that it goes on whatever a test does to the broker meanwhile
+	)...)
+	return h, err
+}
+
+// eventHubsVersions is Kafka 2.4 with what Event Hubs was seen to cap below that or to answer above
+// (twmb/franz-go issues 1312 and 1022): Metadata at most 9, OffsetFetch at most 8.
+func eventHubsVersions() *kversion.Versions {
+	v := kversion.V2_4_0()
+	v.SetMaxKeyVersion(kmsg.Metadata.Int16(), 9)
+	v.SetMaxKeyVersion(kmsg.OffsetFetch.Int16(), 8)
+	v.SetMaxKeyVersion(kmsg.ApiVersions.Int16(), 3)
+	return v
+}
+
+// partitioner keeps to the partition of a record when that is not negative, and else goes round.
+func partitioner() kgo.Partitioner {
+	return kgo.BasicConsistentPartitioner(func(string) func(*kgo.Record, int) int {
+		next := -1
+		return func(r *kgo.Record, n int) int {
+			if r.Partition >= 0 {
+				return int(r.Partition)
+			}
+			next++
+			return next % n
+		}
+	})
+}
+
+// ConnectionString is what the namespace accepts as eventhub.connection_string.
+func (h *Hub) ConnectionString() string { return h.password }
+
+// Brokers is the address to use for eventhub.brokers.
+func (h *Hub) Brokers() string { return strings.Join(h.ListenAddrs(), ",") }
+
+// CAFile is the path of the certificate to use for eventhub.ca_file, or "" without TLS. Close removes it.
+func (h *Hub) CAFile() string {
+	if h.ca == nil {
+		return ""
+	}
+	return filepath.Join(h.dir, "ca.pem")
+}
+
+// CA is the content of CAFile.
+func (h *Hub) CA() []byte {
+	if h.ca == nil {
+		return nil
+	}
+	return h.ca.pem
+}
+
+// ClientOpts are the options of a franz-go client of the namespace.
+func (h *Hub) ClientOpts() []kgo.Opt {
+	opts := []kgo.Opt{
+		kgo.SeedBrokers(h.ListenAddrs()...),
+		kgo.SASL(plain.Auth{User: User, Pass: h.password}.AsMechanism()),
+	}
+	if h.ca != nil {
+		pool := x509.NewCertPool()
+		pool.AddCert(h.ca.cert)
+		opts = append(opts, kgo.DialTLSConfig(&tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}))
+	}
+	return opts
+}
+
+// Produce puts messages into hub, one after the other over its partitions, and returns when the broker has them all.
+func (h *Hub) Produce(ctx context.Context, hub string, messages ...[]byte) error {
+	return h.ProduceTo(ctx, hub, -1, messages...)
+}
+
+// ProduceTo is Produce for one partition.
+func (h *Hub) ProduceTo(ctx context.Context, hub string, partition int32, messages ...[]byte) error {
+	records := make([]*kgo.Record, len(messages))
+	for i, m := range messages {
+		records[i] = &kgo.Record{Topic: hub, Partition: partition, Value: m}
+	}
+	return h.ProduceRecords(ctx, records...)
+}
+
+// ProduceRecords is Produce for records with headers, times and partitions of their own; a negative partition is any.
+func (h *Hub) ProduceRecords(ctx context.Context, records ...*kgo.Record) error {
+	if err := h.producer.ProduceSync(ctx, records...).FirstErr(); err != nil {
+		return fmt.Errorf("produce to fake event hub: %w", err)
+	}
+	return nil
+}
+
+// SetDown cuts every connection and keeps new ones from getting anywhere (true), or lets them in again (false).
+// What the namespace holds stays.
+func (h *Hub) SetDown(down bool) { h.gate.setDown(down) }
+
+// CutConnections closes every connection. New ones get through.
+func (h *Hub) CutConnections() { h.gate.cut() }
+
+// Close stops the namespace and drops what it holds. It waits for what Start started.
+func (h *Hub) Close() {
+	if h.producer != nil {
+		h.producer.Close()
+	}
+	if h.Cluster != nil {
+		h.Cluster.Close()
+	}
+	if h.dir != "" {
+		_ = os.RemoveAll(h.dir)
+	}
+}
+
+// A gate is what every connection comes through.
+type gate struct {
+	mu    sync.Mutex
+	down  bool
+	conns map[net.Conn]struct{}
+}
+
+func (g *gate) listen(network, address string) (net.Listener, error) {
+	l, err := net.Listen(network, address) // kfake gives a loopback address
+	if err != nil {
+		return nil, err
+	}
+	return gatedListener{l, g}, nil
+}
+
+func (g *gate) setDown(down bool) {
+	g.mu.Lock()
+	g.down = down
+	g.mu.Unlock()
+	if down {
+		g.cut()
+	}
+}
+
+func (g *gate) cut() {
+	g.mu.Lock()
+	conns := slices.Collect(maps.Keys(g.conns))
+	g.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close() // takes the lock
+	}
+}
+
+type gatedListener struct {
+	net.Listener
+	gate *gate
+}
+
+func (l gatedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		l.gate.mu.Lock()
+		down := l.gate.down
+		if !down {
+			if l.gate.conns == nil {
+				l.gate.conns = make(map[net.Conn]struct{})
+			}
+			c = &gatedConn{c, l.gate}
+			l.gate.conns[c] = struct{}{}
+		}
+		l.gate.mu.Unlock()
+		if !down {
+			return c, nil
+		}
+		_ = c.Close()
+	}
+}
+
+type gatedConn struct {
+	net.Conn
+	gate *gate
+}
+
+func (c *gatedConn) Close() error {
+	c.gate.mu.Lock()
+	delete(c.gate.conns, c)
+	c.gate.mu.Unlock()
+	return c.Conn.Close()
+}
