@@ -1,0 +1,73 @@
+# `make` lists the targets. Only Go and a C compiler are needed, except for `integration`.
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+GO      ?= go
+CC      ?= cc
+CFLAGS  ?= -O2 -g -std=c11 -Wall -Wextra -Werror
+OUT     := build/out
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# Tools are pinned here and run through the module cache: nothing is installed on the machine.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
+
+# Everything but the cgo boundary is pure Go and stays so.
+PURE = $(shell $(GO) list ./... | grep -v '/plugin$$')
+
+FUZZTIME  ?= 10s
+BENCHTIME ?= 1s
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+plugin: ## build build/out/in_defender.so
+	@mkdir -p $(OUT)
+	CGO_ENABLED=1 $(GO) build -buildmode=c-shared -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(OUT)/in_defender.so ./plugin
+
+host: $(OUT)/host ## build build/out/host, which loads the plugin as Fluent Bit does
+
+$(OUT)/host: $(wildcard build/host/*.c build/host/*.h)
+	@mkdir -p $(OUT)
+	$(CC) $(CFLAGS) -rdynamic -o $@ $(filter %.c,$^) -ldl -lpthread -lm
+
+demo: plugin host ## records on the screen: an embedded Event Hub, the plugin, a host. FROM=path replays files instead
+	@$(GO) run ./examples/demo $(if $(FROM),-from '$(FROM)')
+
+test: plugin host ## every test with the race detector and leak checks, then everything but plugin/ without cgo
+	$(GO) test -race $(TESTFLAGS) ./...
+	CGO_ENABLED=0 $(GO) test $(TESTFLAGS) $(PURE)
+
+integration: plugin host ## tests against real servers: Apache Kafka (needs java and mvn), Azurite (needs node and npm)
+	$(GO) test -race -tags integration -run Integration -timeout 10m -v $(TESTFLAGS) ./...
+
+bench: ## benchmarks on whole envelopes of mixed tables: MB/s and allocations
+	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+
+fuzz: ## run every fuzz target for FUZZTIME (10s)
+	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed 's/:func / /' | sort | while read -r file target; do \
+		echo "== $$(dirname $$file) $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)"; \
+	done
+
+lint: ## gofmt, vet and staticcheck (pinned)
+	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
+		[ -z "$$unformatted" ] || { echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags integration ./...
+	$(GO) run $(STATICCHECK) ./...
+	bash -n .ci/run
+
+vuln: ## govulncheck (pinned); says so when its database cannot be reached. GOVULNDB names another one
+	@GO='$(GO)' TOOL='$(GOVULNCHECK)' bash build/vuln.sh
+
+settings-table: ## write the table of settings in README.md anew from the declarations in the code
+	$(GO) test ./build/docs -run TestSettingsTable -write
+
+check: lint vuln test ## what to run before a push
+
+clean: ## remove what was built
+	rm -rf $(OUT)
+
+.PHONY: help plugin host demo test integration bench fuzz lint vuln settings-table check clean
