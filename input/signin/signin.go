@@ -1,0 +1,238 @@
+// Package signin makes Entra ID credentials, and the HTTP client that everything on Azure's side of the plugin uses.
+//
+// One identity serves all sources of a section: the azure.* settings say who it is, and each source's own auth setting
+// (eventhub.auth, blob.auth, device_info.auth) says how it signs in. Tokens are fetched, cached and renewed
+// by azidentity.
+package signin
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+)
+
+// The ways to sign in with Entra ID. A source adds its own to these (connection_string, sas).
+const (
+	Entra             = "entra" // azidentity's default chain: environment, workload identity, managed identity, developer tools
+	ManagedIdentity   = "managed_identity"
+	WorkloadIdentity  = "workload_identity"
+	ClientSecret      = "client_secret"
+	ClientCertificate = "client_certificate"
+)
+
+// Methods lists the ways to sign in with Entra ID, for the choices of an auth setting.
+var Methods = []string{Entra, ManagedIdentity, WorkloadIdentity, ClientSecret, ClientCertificate}
+
+// Settings says who signs in.
+var Settings = []input.Setting{
+	{Key: "azure.tenant_id", Kind: input.Text, Doc: "Entra tenant of the identity that signs in."},
+	{Key: "azure.client_id", Kind: input.Text, Doc: "Application (client) id; for a user-assigned managed identity its client id."},
+	{Key: "azure.client_secret", Kind: input.SecretText, Doc: "Secret of the application, for auth `client_secret`."},
+	{Key: "azure.client_certificate", Kind: input.Text, Doc: "PEM or PKCS#12 file with the application's certificate and key, for auth `client_certificate`."},
+	{Key: "azure.client_certificate_password", Kind: input.SecretText, Doc: "Password of that file, where it has one."},
+	{Key: "azure.cloud", Kind: input.Choice, Default: "public", Choices: []string{"public", "usgov", "china"}, Doc: "Azure cloud: decides the sign-in host and the default endpoints."},
+	{Key: "azure.authority_host", Kind: input.Text, Doc: "Sign-in host, such as `https://login.microsoftonline.com/`, where it is not the cloud's own."},
+	{Key: "azure.ca_file", Kind: input.Text, Doc: "PEM file of certificate authorities to trust besides the system's, for sign-in and all HTTPS."},
+}
+
+// Config says who signs in.
+type Config struct {
+	TenantID, ClientID  string
+	Secret              input.Secret
+	Certificate         []byte // the file's content
+	CertificatePassword input.Secret
+	Cloud               string // public, usgov, china
+	AuthorityHost       string // empty for the cloud's own
+	CAFile              string
+	HTTP                *http.Client // what Read made of CAFile and the environment's proxy
+}
+
+// Read reads the azure.* settings and notes every mistake in s.
+func Read(s *input.Settings) Config {
+	c := Config{
+		TenantID:            s.Text("azure.tenant_id"),
+		ClientID:            s.Text("azure.client_id"),
+		Secret:              s.Secret("azure.client_secret"),
+		CertificatePassword: s.Secret("azure.client_certificate_password"),
+		Cloud:               s.Choice("azure.cloud"),
+		AuthorityHost:       s.Text("azure.authority_host"),
+		CAFile:              s.Text("azure.ca_file"),
+	}
+	if c.AuthorityHost != "" {
+		u, err := url.Parse(c.AuthorityHost)
+		if err != nil || u.Scheme != "https" || u.Host == "" {
+			s.Reject("azure.authority_host", "is not an https URL; write it as https://login.microsoftonline.us/")
+		}
+	}
+	if path := s.Text("azure.client_certificate"); path != "" {
+		b, err := os.ReadFile(path)
+		if err == nil {
+			_, _, err = azidentity.ParseCertificates(b, []byte(c.CertificatePassword.Reveal()))
+		}
+		if err != nil {
+			s.Reject("azure.client_certificate", fmt.Sprintf("cannot be used: %v; give a PEM or PKCS#12 file with certificate and key that Fluent Bit's user can read, and its password in azure.client_certificate_password", err))
+		}
+		c.Certificate = b
+	}
+	var err error
+	c.HTTP, err = HTTPClient(c.CAFile)
+	if err != nil {
+		s.Reject("azure.ca_file", err.Error())
+	}
+	return c
+}
+
+// Check notes in s what the method that authKey chose lacks.
+func (c Config) Check(s *input.Settings, authKey, method string) {
+	lack := func(key, what string, there bool) {
+		if !there {
+			s.Reject(authKey, fmt.Sprintf("is %s, which needs %s: set %s", method, what, key))
+		}
+	}
+	switch method {
+	case ClientSecret:
+		lack("azure.tenant_id", "the tenant", c.TenantID != "")
+		lack("azure.client_id", "the application", c.ClientID != "")
+		lack("azure.client_secret or azure.client_secret_file", "its secret", c.Secret.IsSet())
+	case ClientCertificate:
+		lack("azure.tenant_id", "the tenant", c.TenantID != "")
+		lack("azure.client_id", "the application", c.ClientID != "")
+		lack("azure.client_certificate", "its certificate", len(c.Certificate) > 0)
+	}
+}
+
+// Credential returns what fetches tokens by method, one of Methods. It asks nobody yet: wrong secrets show at the first
+// token.
+func (c Config) Credential(method string) (azcore.TokenCredential, error) {
+	options := azcore.ClientOptions{Cloud: c.cloud(), Transport: c.HTTP}
+	// azidentity asks Microsoft's own host whether it knows the authority; a private one it cannot know.
+	private := c.AuthorityHost != ""
+	var cred azcore.TokenCredential
+	var err error
+	switch method {
+	case Entra:
+		cred, err = azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{
+			ClientOptions: options, TenantID: c.TenantID, DisableInstanceDiscovery: private})
+	case ManagedIdentity:
+		o := &azidentity.ManagedIdentityCredentialOptions{ClientOptions: azcore.ClientOptions{Cloud: options.Cloud}}
+		if c.ClientID != "" {
+			o.ID = azidentity.ClientID(c.ClientID)
+		}
+		cred, err = azidentity.NewManagedIdentityCredential(o)
+	case WorkloadIdentity:
+		cred, err = azidentity.NewWorkloadIdentityCredential(&azidentity.WorkloadIdentityCredentialOptions{
+			ClientOptions: options, ClientID: c.ClientID, TenantID: c.TenantID, DisableInstanceDiscovery: private})
+	case ClientSecret:
+		cred, err = azidentity.NewClientSecretCredential(c.TenantID, c.ClientID, c.Secret.Reveal(),
+			&azidentity.ClientSecretCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: private})
+	case ClientCertificate:
+		certs, key, e := azidentity.ParseCertificates(c.Certificate, []byte(c.CertificatePassword.Reveal()))
+		if e != nil {
+			return nil, fmt.Errorf("read azure.client_certificate: %w", e)
+		}
+		cred, err = azidentity.NewClientCertificateCredential(c.TenantID, c.ClientID, certs, key,
+			&azidentity.ClientCertificateCredentialOptions{ClientOptions: options, DisableInstanceDiscovery: private})
+	default:
+		panic("BUG: unknown way to sign in: " + method)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sign in by %s: %w", method, err)
+	}
+	return cred, nil
+}
+
+func (c Config) cloud() cloud.Configuration {
+	conf := map[string]cloud.Configuration{"usgov": cloud.AzureGovernment, "china": cloud.AzureChina}[c.Cloud]
+	if conf.ActiveDirectoryAuthorityHost == "" {
+		conf = cloud.AzurePublic
+	}
+	if c.AuthorityHost != "" {
+		conf.ActiveDirectoryAuthorityHost = c.AuthorityHost
+	}
+	return conf
+}
+
+// Explain turns an error of azidentity, which can fill pages, into one line that says what to check.
+// Any other error is returned as it is.
+func Explain(err error) error {
+	var failed *azidentity.AuthenticationFailedError
+	if !errors.As(err, &failed) {
+		return err
+	}
+	text := err.Error()
+	for _, known := range []struct{ code, check string }{
+		{"AADSTS7000215", "the client secret is wrong; azure.client_secret wants the secret's value, not its id"},
+		{"AADSTS7000222", "the client secret has expired; make a new one for the application"},
+		{"AADSTS700016", "the application does not exist in this tenant; check azure.client_id and azure.tenant_id"},
+		{"AADSTS90002", "there is no such tenant; check azure.tenant_id and azure.cloud"},
+		{"AADSTS700027", "the certificate is not registered with the application, or has expired; check azure.client_certificate"},
+		{"AADSTS70021", "no federated credential matches this workload; check issuer and subject of the application's federated credential"},
+		{"AADSTS500011", "the API is not known in this tenant; check azure.cloud and the endpoint"},
+	} {
+		if strings.Contains(text, known.code) {
+			return fmt.Errorf("sign in: %s (%s)", known.check, known.code)
+		}
+	}
+	line, _, _ := strings.Cut(text, "\n")
+	if r := failed.RawResponse; r != nil {
+		return fmt.Errorf("sign in: %s answered %s: %s", r.Request.URL.Host, r.Status, line)
+	}
+	return fmt.Errorf("sign in: %s", line)
+}
+
+// HTTPClient returns a client that goes through the environment's proxy and trusts the system's authorities and those of
+// caFile, if one is given. It has no timeout for a whole exchange, which may be a large download: contexts end those.
+func HTTPClient(caFile string) (*http.Client, error) {
+	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12}
+	if caFile != "" {
+		pool, err := CertPool(caFile)
+		if err != nil {
+			return nil, err
+		}
+		tlsConfig.RootCAs = pool
+	}
+	return &http.Client{
+		Transport: &http.Transport{
+			Proxy:                 http.ProxyFromEnvironment,
+			DialContext:           (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+			TLSClientConfig:       tlsConfig,
+			TLSHandshakeTimeout:   15 * time.Second,
+			ResponseHeaderTimeout: 60 * time.Second,
+			IdleConnTimeout:       90 * time.Second,
+			MaxIdleConnsPerHost:   16,
+			ForceAttemptHTTP2:     true,
+		},
+	}, nil
+}
+
+// CertPool returns the system's authorities and those of a PEM file.
+func CertPool(file string) (*x509.CertPool, error) {
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool() // a minimal image without any: the file may be all that is needed
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("cannot be read: %w", err)
+	}
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM form", file)
+	}
+	return pool, nil
+}
+
+var _ policy.Transporter = (*http.Client)(nil)
