@@ -1,0 +1,63 @@
+package fakeblob
+
+import (
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+)
+
+// change answers requests that write, as far as a test that fills a container needs them.
+func (s *Server) change(w http.ResponseWriter, r *http.Request, req Request, q url.Values) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		fail(w, r, http.StatusBadRequest, "InvalidInput", "the body could not be read")
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.containers[req.Container]
+	switch {
+	case r.Method == http.MethodPut && q.Get("restype") == "container":
+		if c != nil {
+			fail(w, r, http.StatusConflict, "ContainerAlreadyExists", "The specified container already exists.")
+			return
+		}
+		s.create(req.Container)
+	case c == nil:
+		fail(w, r, http.StatusNotFound, "ContainerNotFound", "The specified container does not exist.")
+		return
+	case r.Method == http.MethodDelete && q.Get("restype") == "container":
+		delete(s.containers, req.Container)
+		w.WriteHeader(http.StatusAccepted)
+		return
+	case r.Method == http.MethodDelete:
+		if c.blobs[req.Blob] == nil {
+			fail(w, r, http.StatusNotFound, "BlobNotFound", "The specified blob does not exist.")
+			return
+		}
+		delete(c.blobs, req.Blob)
+		c.names = nil
+		w.WriteHeader(http.StatusAccepted)
+		return
+	case r.Method == http.MethodPut && q.Get("comp") == "appendblock":
+		b := c.blobs[req.Blob]
+		if b == nil {
+			fail(w, r, http.StatusNotFound, "BlobNotFound", "The specified blob does not exist.")
+			return
+		}
+		w.Header().Set("x-ms-blob-append-offset", strconv.Itoa(len(b.data)))
+		b.data = append(b.data, body...)
+		b.etag, b.modified = s.nextETag(), s.now()
+		w.Header().Set("ETag", `"`+b.etag+`"`)
+		w.Header().Set("Last-Modified", b.modified.Format(http.TimeFormat))
+	case r.Method == http.MethodPut && q.Get("comp") == "":
+		b := s.put(req.Container, req.Blob, body, r.Header.Get("x-ms-blob-type") == "AppendBlob")
+		w.Header().Set("ETag", `"`+b.etag+`"`)
+		w.Header().Set("Last-Modified", b.modified.Format(http.TimeFormat))
+	default:
+		fail(w, r, http.StatusNotImplemented, "NotImplemented", "this fake does not do that")
+		return
+	}
+	w.WriteHeader(http.StatusCreated)
+}
