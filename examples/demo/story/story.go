@@ -1,0 +1,247 @@
+// Package story writes Defender XDR streaming records: an ordinary morning on four hundred laptops, and in it one
+// attack, from the mail to the alert. The demo, the benchmarks and the tests that count events feed on it.
+//
+// The values are invented. The shapes are those of the wire: columns in the order of their table with explicit nulls,
+// JSON inside strings, alert evidence whose host is only in AdditionalFields and behind $ref, partial heartbeats of
+// devices, numbers of 18 digits, compact and spaced envelopes. Each table is a file in tables/, one column a line, in
+// one or more variants:
+//
+//	== phish 5                                    variant, and its weight in the ordinary traffic (none: only in scenes)
+//	{
+//	"Timestamp":"«t»",                            a value that varies, see values.go
+//	"UrlChain":⟪["https://«case.domain»/spor"]⟫,  JSON encoded in a string
+//	"ThreatTypes":null
+//	}
+//
+// A story is a function of its options: the same seed gives the same bytes. Templates are cut into literals and
+// variable parts once, so a record costs little more than copying it.
+package story
+
+import (
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Tenant is the tenant of every record.
+const Tenant = "5f0c1d2e-7a34-4b56-9c78-0d1e2f3a4b5c"
+
+// NumberColumn is in the properties of every record, in every table: a number that no other record of the story has.
+// A test counts what arrived by it.
+const NumberColumn = "StoryNumber"
+
+// Options of a story. The zero value tells the one with the attack in its first 260 records, and no further alert.
+type Options struct {
+	Seed       uint64
+	Start      time.Time // when the first event happens; zero for a morning in March 2026
+	First      int64     // NumberColumn of the first record; stories that run side by side need ranges of their own
+	Devices    int       // 0 for 400
+	NoAttack   bool      // begin with ordinary traffic
+	AlertEvery int       // records between further alerts (one AlertInfo, four AlertEvidence); 0 for none
+}
+
+// Story is an endless stream of records. It is not safe for use by several goroutines.
+type Story struct {
+	rnd      *rand.Rand
+	traffic  []*template // each as often as its weight says
+	variants map[string]*template
+	devices  []device
+	users    []user
+
+	scenes     [][]*template // what is left of the attack
+	quiet      int           // ordinary records before the next scene
+	pending    []*template   // the rest of the scene that is on
+	alert      []*template
+	alertEvery int
+	untilAlert int
+
+	// The record that is being written.
+	number   int64
+	now      int64 // event time, in 100 ns since 1970
+	received int64
+	exported int64
+	device   *device
+	user     *user
+	attack   *incident
+
+	counts map[string]int64
+}
+
+// New begins a story.
+func New(o Options) *Story {
+	if o.Start.IsZero() {
+		o.Start = time.Date(2026, 3, 9, 7, 30, 0, 0, time.UTC)
+	}
+	if o.Devices <= 0 {
+		o.Devices = 400
+	}
+	s := &Story{
+		rnd:        rand.New(rand.NewPCG(o.Seed, 0x5f0c1d2e7a344b56)),
+		variants:   make(map[string]*template),
+		number:     o.First - 1,
+		now:        o.Start.UnixNano() / 100,
+		alertEvery: o.AlertEvery,
+		untilAlert: o.AlertEvery,
+		counts:     make(map[string]int64),
+	}
+	for _, t := range readTemplates() {
+		s.variants[t.table+"."+t.variant] = t
+		for range t.weight {
+			s.traffic = append(s.traffic, t)
+		}
+	}
+	s.users = newUsers(s.rnd, o.Devices)
+	s.devices = newDevices(s.rnd, o.Devices)
+	s.attack = firstIncident(s)
+	s.alert = s.scene(alertRows)
+	if !o.NoAttack {
+		for _, names := range attack {
+			s.scenes = append(s.scenes, s.scene(names))
+		}
+	}
+	return s
+}
+
+func (s *Story) scene(names []string) []*template {
+	ts := make([]*template, len(names))
+	for i, name := range names {
+		if ts[i] = s.variants[name]; ts[i] == nil {
+			panic("BUG: no template " + name)
+		}
+	}
+	return ts
+}
+
+// AlertID is the AlertId of the attack.
+func (s *Story) AlertID() string { return s.attack.alert }
+
+// Number is NumberColumn of the last record that was written.
+func (s *Story) Number() int64 { return s.number }
+
+// Counts says how many records of each table were written.
+func (s *Story) Counts() map[string]int64 { return maps.Clone(s.counts) }
+
+// Tables are the tables that the story has records of.
+func (s *Story) Tables() []string {
+	seen := make(map[string]bool)
+	for _, t := range s.variants {
+		seen[t.table] = true
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// AppendRecord appends the next record, compact.
+func (s *Story) AppendRecord(dst []byte) []byte { return s.append(dst, compact) }
+
+// AppendLine appends the next record as a line of a blob: compact, and ended by CR LF.
+func (s *Story) AppendLine(dst []byte) []byte { return append(s.append(dst, compact), '\r', '\n') }
+
+// AppendEnvelope appends the next n records as the body of an Event Hubs message. One in eight is spaced, as seen on
+// the wire: blanks in the envelope, none in properties.
+func (s *Story) AppendEnvelope(dst []byte, n int) []byte {
+	form := compact
+	if s.rnd.Uint32()%8 == 0 {
+		form = spaced
+	}
+	dst = append(dst, form.begin...)
+	for i := range n {
+		if i > 0 {
+			dst = append(dst, form.comma...)
+		}
+		dst = s.append(dst, form)
+	}
+	return append(dst, form.end...)
+}
+
+// A style is the white space of an envelope.
+type style struct {
+	begin, comma, end                                                string
+	time, tenant, operation, category, received, properties, closing string
+}
+
+var compact = &style{
+	begin: `{"records":[`, comma: `,`, end: `]}`,
+	time: `{"time":"`, tenant: `","tenantId":"`, operation: `","operationName":"Publish`,
+	category: `","category":"AdvancedHunting-`, received: `","_TimeReceivedBySvc":"`, properties: `","properties":`,
+	closing: `,"Tenant":"DefaultTenant"}`,
+}
+
+var spaced = &style{
+	begin: `{"records": [`, comma: `, `, end: `]}`,
+	time: `{ "time": "`, tenant: `", "tenantId": "`, operation: `", "operationName": "Publish`,
+	category: `", "category": "AdvancedHunting-`, received: `", "_TimeReceivedBySvc": "`, properties: `", "properties": `,
+	closing: `, "Tenant": "DefaultTenant" }`,
+}
+
+func (s *Story) append(dst []byte, form *style) []byte {
+	t := s.next()
+	s.number++
+	s.counts[t.table]++
+	dst = append(dst, form.time...)
+	dst = appendTime(dst, s.exported, 7, false)
+	dst = append(dst, form.tenant...)
+	dst = append(dst, Tenant...)
+	dst = append(dst, form.operation...)
+	dst = append(dst, form.category...)
+	dst = append(dst, t.table...)
+	dst = append(dst, form.received...)
+	dst = appendTime(dst, s.received, 7, false)
+	dst = append(dst, form.properties...)
+	for i := range t.parts {
+		dst = append(dst, t.parts[i].text...)
+		dst = s.appendValue(dst, &t.parts[i].value)
+	}
+	// New columns are appended at the end of a table, so that is where ours goes.
+	dst = append(dst, `,"`+NumberColumn+`":`...)
+	dst = strconv.AppendInt(dst, s.number, 10)
+	dst = append(dst, '}')
+	return append(dst, form.closing...)
+}
+
+// next picks the template of the next record and sets what it is about.
+func (s *Story) next() *template {
+	if len(s.pending) == 0 {
+		switch {
+		case len(s.scenes) > 0 && s.quiet == 0:
+			s.pending, s.scenes = s.scenes[0], s.scenes[1:]
+			s.quiet = 6 + s.rnd.IntN(10)
+			s.begin()
+		case s.alertEvery > 0 && len(s.scenes) == 0 && s.untilAlert == 0:
+			s.pending = s.alert
+			s.untilAlert = s.alertEvery
+			s.attack = newIncident(s)
+			s.begin()
+		}
+	}
+	if len(s.pending) > 0 {
+		t := s.pending[0]
+		s.pending = s.pending[1:]
+		s.device, s.user = s.attack.device, s.attack.user
+		// The records of a scene are exported together, within a few milliseconds.
+		s.exported += s.between(1_000, 30_000)
+		return t
+	}
+	s.quiet = max(s.quiet-1, 0)
+	s.untilAlert = max(s.untilAlert-1, 0)
+	s.now += s.between(1_000, 200_000)
+	i := s.rnd.IntN(len(s.devices))
+	s.device, s.user = &s.devices[i], &s.users[i]
+	s.stamp()
+	return s.traffic[s.rnd.IntN(len(s.traffic))]
+}
+
+// begin sets the clocks of a scene.
+func (s *Story) begin() {
+	s.now += s.between(100_000_000, 600_000_000)
+	s.stamp()
+}
+
+// stamp sets when the service received and exported what happens now: half a minute to five minutes later.
+func (s *Story) stamp() {
+	s.received = s.now + s.between(200_000_000, 2_400_000_000)
+	s.exported = s.received + s.between(150_000_000, 600_000_000)
+}
+
+func (s *Story) between(least, most int64) int64 { return least + s.rnd.Int64N(most-least) }
