@@ -1,0 +1,87 @@
+// Package transform turns what Microsoft Defender XDR streams into flat records for Fluent Bit.
+//
+// # One record, before and after
+//
+// A message of an Event Hub, with one record in it (shortened):
+//
+//	{"records":[{
+//	  "time": "2026-03-04T10:20:31.1234567Z",
+//	  "tenantId": "0a1b2c3d-0000-4000-8000-000000000001",
+//	  "operationName": "Publish",
+//	  "category": "AdvancedHunting-AlertEvidence",
+//	  "_TimeReceivedBySvc": "2026-03-04T10:20:31.0990000Z",
+//	  "properties": {
+//	    "Timestamp": "2026-03-04T10:18:02.7654321Z",
+//	    "AlertId": "da0102030405_1",
+//	    "EntityType": "Process",
+//	    "DeviceId": null,
+//	    "FileSize": 640920,
+//	    "ApplicationId": 11161,
+//	    "AttackTechniques": "[\"PowerShell (T1059.001)\"]",
+//	    "AdditionalFields": "{\"ImageFile\":{\"$id\":\"2\",\"Host\":{\"$id\":\"3\",\"MachineId\":\"aa11\",\"OSFamily\":\"Windows\"}},\"Host\":{\"$ref\":\"3\"}}"
+//	  },
+//	  "Tenant": "DefaultTenant"
+//	}]}
+//
+// becomes one event, [2026-03-04T10:18:02.7654321Z, map] in msgpack:
+//
+//	"table":            "AlertEvidence"
+//	"tenant_id":        "0a1b2c3d-0000-4000-8000-000000000001"
+//	"exported_at":      "2026-03-04T10:20:31.1234567Z"
+//	"received_at":      "2026-03-04T10:20:31.0990000Z"
+//	"event_id":         "39ac7b7419eca3605586c8b5e93a5516"
+//	"Timestamp":        "2026-03-04T10:18:02.7654321Z"
+//	"AlertId":          "da0102030405_1"
+//	"EntityType":       "Process"
+//	"FileSize":         640920
+//	"ApplicationId":    "11161"
+//	"AttackTechniques": ["PowerShell (T1059.001)"]
+//	"AdditionalFields.ImageFile.Host.MachineId": "aa11"
+//	"AdditionalFields.ImageFile.Host.OSFamily":  "Windows"
+//
+// # How a payload flows
+//
+//	Append -> body, values, object: find the records, one by one (body.go)
+//	            | read: the record's tree, and its envelope (scan.go, row.go)
+//	            | row complete: nothing of it has been written yet
+//	            v
+//	          write = flat.record: columns by class, names, event time, event_id (flat.go, columns.go, names.go)
+//	            | what cannot be read or written: unreadable (unreadable.go)
+//	            v
+//	          emit(table, event)
+//
+// A [Transformer] writes each record into one buffer that the next one uses again. In steady state nothing is allocated.
+//
+// # Why our own scanner
+//
+// The tree is our own and not that of a JSON library. A record's event_id is computed from its raw text, damage must be confined to the record
+// it is in, and what is passed on must be what was received. The obvious choice, fastjson, keeps no raw text and parses a
+// payload as a whole; it takes malformed escapes, leading zeros and numbers such as 1-2 for good, guesses at half surrogate pairs, gives up at 300 levels, and
+// copies the rest of the text into its error at each of them. Working around that takes a second scanner in front of
+// it, and once that is there, so is the tree. BenchmarkFastjson and BenchmarkScan compare the two.
+//
+// # What is not obvious
+//
+//   - Damage costs one record. Records are parsed one at a time, from where the last one ended. When one does not parse, the
+//     next is looked for by the keys that records begin with, which cannot be found inside a string, since
+//     quotes are escaped there. The search is bounded, so nested garbage cannot make it quadratic.
+//   - Each record is read whole before any of it is written. This is where device information is looked up, and the
+//     place to keep a row for later.
+//   - JSON in a string is opened by a list of columns, never by its first character, and each has a declared kind. What is of
+//     another kind goes to <column>_raw, as do values that do not fit the documented type of a column: one name
+//     has one type.
+//   - An integer is exact or a string. A number that float64 would change is a string.
+//   - What is in a string and cannot be text (bytes that are not UTF-8, half surrogate pairs) is written as the escape that
+//     shows it (\xe9, \ud83d), and the record says in repaired_text how many there are. In unreadable_raw such bytes go out
+//     as base64 (unreadable_encoding), so that the text can be restored exactly.
+//   - {"$ref":"3"} writes nothing, and the target's "$id" is dropped. A reference to nothing in its record is kept as it is.
+//   - Only records whose category begins with AdvancedHunting- have columns. Every other one, with or without properties, is flattened as it
+//     is. Its table is its category; without one SecurityAlert, SecurityRecommendation and so on for Defender for Cloud, else unknown.
+//   - In names, a dot inside a key becomes _. Two members that end up with one name are both kept: the later one gets _2, _3.
+//   - Elements of lists are never dropped, not even null or empty ones: their position may mean something. Lists of scalars and objects mixed become lists
+//     of text.
+//   - Output is bounded: 16 levels, names of about a thousand bytes, events of 8 times their record and 1 MB. Deeper or longer
+//     becomes JSON text, and what would still be larger is passed on raw.
+//   - Names, tables and references are caches of what comes from outside, and bounded. A giant payload's buffers are
+//     given back when Append returns.
+package transform

@@ -1,0 +1,233 @@
+package transform
+
+import (
+	"hash/maphash"
+	"strconv"
+
+	"github.com/tinylib/msgp/msgp"
+)
+
+// names turns a key of the input and the path it stands under into a field name, once: from then on the name is an
+// encoded key that is copied. It also knows which names the map that is being written has already.
+//
+// Names come from outside, so the cache is bounded: reset is called between records when it has grown beyond maxNames.
+type names struct {
+	separator string
+	seed      maphash.Seed
+	slots     []int32 // open addressing, index into links, -1 for none
+	links     []link
+	list      []name
+	byFull    map[fullName]nameID
+	bytes     int
+	scratch   []byte
+}
+
+const (
+	maxNames     = 1 << 14
+	maxNameBytes = 2 << 20
+)
+
+type nameID int32
+
+// A root is the empty name under which the names of one map begin. The record's own map is root 0. The maps in its arrays have
+// roots of their own by level, so that writing an inner map does not disturb what is known of the outer.
+func root(level int) nameID { return nameID(level) }
+
+// Our own fields are the first names, so that they are known without looking.
+const (
+	nameTable nameID = maxDepth + 1 + iota
+	nameTenantID
+	nameExportedAt
+	nameReceivedAt
+	nameEventID
+	nameOperationName
+	nameTenantName
+	nameCategory
+	nameRepairedText
+	nameReason
+	nameRaw
+	nameEncoding
+	nameLane
+	nameOffset
+	nameAt
+	namePart
+	nameParts
+)
+
+var ownNames = [...]string{
+	"table", "tenant_id", "exported_at", "received_at", "event_id", "operation_name", "tenant_name", "category", "repaired_text",
+	"unreadable_reason", "unreadable_raw", "unreadable_encoding", "unreadable_lane", "unreadable_offset", "unreadable_at",
+	"unreadable_part", "unreadable_parts",
+}
+
+type fullName struct {
+	root nameID
+	text string
+}
+
+type name struct {
+	text   string // whole, without the root
+	key    []byte // text in msgpack
+	root   nameID
+	class  class
+	seen   uint32 // the map that has this name, by generation
+	copies uint32 // how many more of it that map has
+	raw    nameID // text with _raw behind it, or 0
+}
+
+// A link leads from a name and a key of the input, as received, to the name below.
+type link struct {
+	parent nameID
+	child  nameID
+	next   int32 // the link that was last followed under the same parent after this one: columns keep their order
+	hash   uint32
+	raw    string
+}
+
+func newNames(separator string) *names {
+	ns := &names{separator: separator, seed: maphash.MakeSeed()}
+	ns.reset()
+	return ns
+}
+
+// reset forgets all names. No map may be under way.
+func (ns *names) reset() {
+	ns.slots = make([]int32, 1024)
+	for i := range ns.slots {
+		ns.slots[i] = -1
+	}
+	ns.links = nil
+	ns.list = make([]name, maxDepth+1, 512)
+	for i := range ns.list {
+		ns.list[i].root = nameID(i)
+	}
+	ns.byFull = make(map[fullName]nameID)
+	ns.bytes = 0
+	for _, own := range ownNames {
+		ns.id(root(0), []byte(own))
+	}
+}
+
+// full reports whether the cache should be reset before the next record.
+func (ns *names) full() bool {
+	return len(ns.links) > maxNames || len(ns.list) > maxNames || ns.bytes > maxNameBytes
+}
+
+// child returns the name of the member of parent with this key, which is the text between its quotes. hint is the
+// link of the member before it, or -1; the link that was used is returned, to be the next hint.
+func (ns *names) child(parent nameID, key []byte, hint int32) (nameID, int32) {
+	if hint >= 0 {
+		if next := ns.links[hint].next; next >= 0 {
+			if l := &ns.links[next]; l.parent == parent && l.raw == string(key) {
+				return l.child, next
+			}
+		}
+	}
+	h := uint32(maphash.Bytes(ns.seed, key)) ^ uint32(parent)*0x9e3779b1
+	mask := uint32(len(ns.slots) - 1)
+	i := h & mask
+	for ; ns.slots[i] >= 0; i = (i + 1) & mask {
+		at := ns.slots[i]
+		if l := &ns.links[at]; l.hash == h && l.parent == parent && l.raw == string(key) {
+			if hint >= 0 {
+				ns.links[hint].next = at
+			}
+			return l.child, at
+		}
+	}
+	at := int32(len(ns.links))
+	ns.links = append(ns.links, link{parent: parent, child: ns.join(parent, key), next: -1, hash: h, raw: string(key)})
+	ns.bytes += len(key)
+	ns.slots[i] = at
+	if 2*len(ns.links) > len(ns.slots) {
+		ns.grow()
+	}
+	if hint >= 0 {
+		ns.links[hint].next = at
+	}
+	return ns.links[at].child, at
+}
+
+func (ns *names) grow() {
+	ns.slots = make([]int32, 2*len(ns.slots))
+	for i := range ns.slots {
+		ns.slots[i] = -1
+	}
+	mask := uint32(len(ns.slots) - 1)
+	for at := range ns.links {
+		i := ns.links[at].hash & mask
+		for ns.slots[i] >= 0 {
+			i = (i + 1) & mask
+		}
+		ns.slots[i] = int32(at)
+	}
+}
+
+// join makes the name of a member: a dot inside its key becomes _, so that a dot always means "inside"; an
+// empty key becomes _.
+func (ns *names) join(parent nameID, key []byte) nameID {
+	p := &ns.list[parent]
+	b := append(ns.scratch[:0], p.text...)
+	if len(b) > 0 {
+		b = append(b, ns.separator...)
+	}
+	from := len(b)
+	b, _ = appendText(b, key)
+	if len(b) == from {
+		b = append(b, '_')
+	}
+	for i := from; i < len(b); i++ {
+		if b[i] == '.' {
+			b[i] = '_'
+		}
+	}
+	ns.scratch = b
+	return ns.id(p.root, b)
+}
+
+// id returns the name with this text.
+func (ns *names) id(root nameID, text []byte) nameID {
+	if id, ok := ns.byFull[fullName{root, string(text)}]; ok {
+		return id
+	}
+	id := nameID(len(ns.list))
+	n := name{text: string(text), root: root}
+	n.key = msgp.AppendString(nil, n.text)
+	if root == 0 {
+		n.class = columnClasses[n.text]
+	}
+	ns.list = append(ns.list, n)
+	ns.byFull[fullName{root, n.text}] = id
+	ns.bytes += 3 * len(text)
+	return id
+}
+
+// rawOf returns the name for what does not fit the column.
+func (ns *names) rawOf(id nameID) nameID {
+	if ns.list[id].raw == 0 {
+		ns.scratch = append(append(ns.scratch[:0], ns.list[id].text...), "_raw"...)
+		raw := ns.id(ns.list[id].root, ns.scratch)
+		ns.list[id].raw = raw
+	}
+	return ns.list[id].raw
+}
+
+// take returns the name to use for id in the map with this generation: the same, unless the map has it already; then
+// the first of name_2, name_3 and so on that it does not have.
+func (ns *names) take(id nameID, generation uint32) (_ nameID, renamed bool) {
+	n := &ns.list[id]
+	if n.seen != generation {
+		n.seen, n.copies = generation, 0
+		return id, false
+	}
+	for {
+		ns.list[id].copies++
+		b := append(append(ns.scratch[:0], ns.list[id].text...), '_')
+		ns.scratch = strconv.AppendUint(b, uint64(ns.list[id].copies)+1, 10)
+		other := ns.id(ns.list[id].root, ns.scratch)
+		if o := &ns.list[other]; o.seen != generation {
+			o.seen, o.copies = generation, 0
+			return other, true
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package transform
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// Stats counts what a Transformer did. It may be read while the Transformer works.
+//
+// Every record of every payload is in exactly one of Records, Excluded, Empty and the unreadable ones.
+type Stats struct {
+	Payloads atomic.Uint64
+	Bytes    atomic.Uint64 // of payloads
+	Records  atomic.Uint64 // records emitted, other than unreadable ones
+	Excluded atomic.Uint64 // records left out by tables and tables_exclude
+	Empty    atomic.Uint64 // payloads without any record, and records without any member
+	Damaged  atomic.Uint64 // payloads that did not parse as a whole
+
+	Renamed       atomic.Uint64 // fields that got a number because their name was taken
+	Misfits       atomic.Uint64 // columns that went to <column>_raw
+	Converted     atomic.Uint64 // integers and booleans that came as something else, such as "0"
+	Repaired      atomic.Uint64 // bytes and surrogates that no text can hold, written as escapes
+	TimeFallbacks atomic.Uint64 // records whose event time is not that of the event
+	TimeNow       atomic.Uint64 // of these, records that had no usable time at all
+	Unresolved    atomic.Uint64 // references that resolve_refs left alone: a cycle, or too much text
+
+	unreadable [reasonCount]atomic.Uint64
+
+	mu     sync.Mutex
+	tables map[string]*atomic.Uint64 // at most maxTables, and the rest together
+	rest   atomic.Uint64
+}
+
+// maxTables bounds what is kept by table name: names come from outside. Microsoft documents 62.
+const maxTables = 256
+
+// OtherTables is the name under which Tables counts the tables beyond the first 256.
+const OtherTables = "(other)"
+
+// reason is a kind of unreadable record.
+type reason uint8
+
+const (
+	reasonSyntax    reason = iota // "syntax": not JSON, or JSON with a mistake
+	reasonCut                     // "cut": the text ends inside the record
+	reasonNotObject               // "not_object": a string, number or list where a record belongs
+	reasonBeside                  // "beside": members of an envelope beside its records
+	reasonOutput                  // "output": its flat form would be many times its size
+	reasonPanic                   // "panic": the transformer has a bug
+	reasonSource                  // "source": the payload came with a reason
+	reasonCount
+)
+
+var reasonNames = [reasonCount]string{"syntax", "cut", "not_object", "beside", "output", "panic", "source"}
+
+// Unreadable returns how many records were passed on raw, by reason.
+func (s *Stats) Unreadable() map[string]uint64 {
+	m := make(map[string]uint64, reasonCount)
+	for i := range s.unreadable {
+		m[reasonNames[i]] = s.unreadable[i].Load()
+	}
+	return m
+}
+
+// Tables returns how many records were emitted, by table. Other than the unreadable.
+func (s *Stats) Tables() map[string]uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := make(map[string]uint64, len(s.tables)+1)
+	for name, n := range s.tables {
+		m[name] = n.Load()
+	}
+	if n := s.rest.Load(); n > 0 {
+		m[OtherTables] += n
+	}
+	return m
+}
+
+// table returns the counter of a table.
+func (s *Stats) table(name string) *atomic.Uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n, ok := s.tables[name]; ok {
+		return n
+	}
+	if len(s.tables) >= maxTables {
+		return &s.rest
+	}
+	if s.tables == nil {
+		s.tables = make(map[string]*atomic.Uint64)
+	}
+	n := new(atomic.Uint64)
+	s.tables[strings.Clone(name)] = n
+	return n
+}
