@@ -1,0 +1,142 @@
+// Command demo shows the plugin at work without any account: it starts an Event Hubs namespace inside the process, feeds
+// it a story (or your files), runs the plugin in Fluent Bit where there is one and in build/out/host otherwise, and shows
+// what came out. It exits with 1 when anything is missing.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
+)
+
+type options struct {
+	from      string
+	records   int
+	seed      uint64
+	plugin    string
+	host      string
+	fluentBit string
+	patience  time.Duration
+}
+
+func main() {
+	var o options
+	flag.StringVar(&o.from, "from", "", "replay these files or folders of NDJSON or JSON, separated by commas, instead of the story")
+	flag.IntVar(&o.records, "records", 40_000, "how many records the story has")
+	flag.Uint64Var(&o.seed, "seed", 1, "another seed tells another story")
+	flag.StringVar(&o.plugin, "plugin", "build/out/in_defender.so", "the plugin")
+	flag.StringVar(&o.host, "host", "build/out/host", "what runs the plugin where there is no Fluent Bit")
+	flag.StringVar(&o.fluentBit, "fluent-bit", findFluentBit(), "the fluent-bit to run the plugin in; none for -host")
+	flag.DurationVar(&o.patience, "patience", 20*time.Second, "give up when nothing has come out for so long")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ok, err := run(ctx, o, newView(os.Stdout))
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+	}
+	if !ok || err != nil {
+		os.Exit(1)
+	}
+}
+
+// findFluentBit looks into $FLUENT_BIT, then along the PATH.
+func findFluentBit() string {
+	if path := os.Getenv("FLUENT_BIT"); path != "" {
+		return path
+	}
+	path, err := exec.LookPath("fluent-bit")
+	if err != nil {
+		return ""
+	}
+	return path
+}
+
+// run does it all and tells whether everything arrived.
+func run(ctx context.Context, o options, v *view) (ok bool, err error) {
+	plugin, err := filepath.Abs(o.plugin)
+	if err != nil {
+		return false, err
+	}
+	for _, path := range []string{plugin, o.host} {
+		if _, err := os.Stat(path); err != nil {
+			return false, fmt.Errorf("find what was built (make plugin host): %w", err)
+		}
+	}
+	var f *feed
+	if o.from == "" {
+		f = tell(o.records, o.seed)
+		v.printf("An Event Hub, %d records of a morning at a shipping company, and the plugin.\n", f.total())
+	} else {
+		if f, err = replay(strings.Split(o.from, ",")); err != nil {
+			return false, err
+		}
+		v.printf("An Event Hub, %d records from %d files, and the plugin.\n", f.total(), len(f.from))
+	}
+
+	dir, err := os.MkdirTemp("", "defender-demo-")
+	if err != nil {
+		return false, fmt.Errorf("make a folder for the demo: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	hub, err := fakehub.Start(fakehub.Options{Hubs: map[string]int32{hubName: 4}})
+	if err != nil {
+		return false, err
+	}
+	defer hub.Close()
+	// There is order only within a partition, so the beginning, with the attack, goes into one; the rest goes round.
+	partition := int32(0)
+	for rest := f.messages; len(rest) > 0; partition = -1 {
+		n := min(len(rest), 64)
+		if err := hub.ProduceTo(ctx, hubName, partition, rest[:n]...); err != nil {
+			return false, err
+		}
+		rest = rest[n:]
+	}
+
+	set, err := settings(dir, hub)
+	if err != nil {
+		return false, err
+	}
+	t := newTally(f)
+	started := time.Now()
+	var h *host
+	if o.fluentBit != "" {
+		h, err = startFluentBit(o.fluentBit, plugin, dir, set, t)
+	} else {
+		h, err = startHost(o.host, plugin, dir, set, t)
+	}
+	if err != nil {
+		return false, err
+	}
+	v.printf("host: %s\n", h.name)
+	exited := h.wait(ctx, t, f.total(), o.patience)
+	<-h.read
+	h.cleanup()
+	took := t.took(started)
+
+	v.records(t.kept, f.alert)
+	ok = v.summary(t, h.name, took)
+	if err := ctx.Err(); err != nil {
+		return false, errors.New("interrupted")
+	}
+	if exited {
+		v.showLog(h.log)
+		return false, fmt.Errorf("%s ended by itself", filepath.Base(h.cmd.Path))
+	}
+	if !ok {
+		v.showLog(h.log)
+	}
+	return ok, nil
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"sync"
+	"time"
+
+	"github.com/valyala/fastjson"
+)
+
+// A tally takes what came out of the pipeline: it counts everything and keeps what is worth showing.
+type tally struct {
+	feed *feed
+
+	mu       sync.Mutex // covers what follows
+	parser   fastjson.Parser
+	records  map[string]int
+	total    int
+	numbers  []bool // which records of the story came
+	distinct int
+	ids      map[string]struct{} // event_id, of replayed files: a story has numbers
+	broken   string              // a line that was not JSON
+	last     time.Time
+	tags     map[string]int
+	kept     [][]byte
+	keptOf   map[string]int
+}
+
+func newTally(f *feed) *tally {
+	return &tally{
+		feed:    f,
+		records: make(map[string]int),
+		numbers: make([]bool, f.numbers),
+		ids:     make(map[string]struct{}),
+		tags:    make(map[string]int),
+		keptOf:  make(map[string]int),
+	}
+}
+
+// add takes one record as JSON, the record itself at the given path (none: the whole). It does not keep text.
+func (t *tally) add(text []byte, tag string, path ...string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v, err := t.parser.ParseBytes(text)
+	r := v
+	if err == nil {
+		if r = v.Get(path...); r == nil || r.Type() != fastjson.TypeObject {
+			t.broken = string(text)
+			return
+		}
+	} else {
+		t.broken = string(text)
+		return
+	}
+	if tag == "" {
+		tag = string(v.GetStringBytes("tag"))
+	}
+	t.last = time.Now()
+	t.total++
+	t.tags[tag]++
+	table := t.table(r)
+	t.records[table]++
+
+	if t.feed.numbers > 0 {
+		if n := r.GetInt64("StoryNumber"); r.Exists("StoryNumber") && n >= 0 && n < int64(len(t.numbers)) && !t.numbers[n] {
+			t.numbers[n] = true
+			t.distinct++
+		}
+	} else if id := r.GetStringBytes("event_id"); len(id) > 0 {
+		t.ids[string(id)] = struct{}{}
+	}
+	if t.worthShowing(r, table) {
+		t.kept = append(t.kept, r.MarshalTo(nil))
+		t.keptOf[table]++
+	}
+}
+
+// table is the name under which the record counts. What has no category of Defender's may be called anything.
+func (t *tally) table(r *fastjson.Value) string {
+	if r.Exists("unreadable_reason") {
+		return unreadable
+	}
+	table := string(r.GetStringBytes("table"))
+	if _, ok := t.feed.records[table]; !ok && t.feed.records[other] > 0 {
+		return other
+	}
+	return table
+}
+
+// storyBegins is how many records the attack of the story is within.
+const storyBegins = 260
+
+func (t *tally) worthShowing(r *fastjson.Value, table string) bool {
+	if t.feed.numbers > 0 {
+		return r.GetInt64("StoryNumber") < storyBegins || !r.Exists("StoryNumber")
+	}
+	return table == "AlertEvidence" && t.keptOf[table] < 6 || t.keptOf[table] < 2
+}
+
+// progress is how many records have come, and when the last one did.
+func (t *tally) progress() (total int, last time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.total, t.last
+}
+
+// result is what there is to say at the end.
+type result struct {
+	missing    int // records that did not come
+	again      int // records that came more than once
+	unexpected int // records of a table that nothing was fed of
+}
+
+func (t *tally) result() (r result) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for table, in := range t.feed.records {
+		r.missing += max(0, in-t.records[table])
+		r.again += max(0, t.records[table]-in)
+	}
+	for table, out := range t.records {
+		if _, ok := t.feed.records[table]; !ok {
+			r.unexpected += out
+		}
+	}
+	if t.feed.numbers > 0 {
+		r.missing = max(r.missing, t.feed.numbers-t.distinct)
+	}
+	return r
+}
+
+// took is how long after started the last record came.
+func (t *tally) took(started time.Time) time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.total == 0 {
+		return 0
+	}
+	return t.last.Sub(started)
+}

@@ -1,0 +1,281 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/valyala/fastjson"
+)
+
+// A view prints to a terminal, or to a file without colours.
+type view struct {
+	w      io.Writer
+	colour bool
+	width  int
+}
+
+func newView(f *os.File) *view {
+	v := &view{w: f, width: 120}
+	if info, err := f.Stat(); err == nil {
+		v.colour = info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	}
+	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && n >= 60 {
+		v.width = n
+	}
+	return v
+}
+
+const (
+	bold  = "1"
+	dim   = "2"
+	red   = "1;31"
+	green = "1;32"
+	cyan  = "36"
+)
+
+func (v *view) paint(style, text string) string {
+	if !v.colour {
+		return text
+	}
+	return "\x1b[" + style + "m" + text + "\x1b[0m"
+}
+
+func (v *view) printf(format string, args ...any) { fmt.Fprintf(v.w, format, args...) }
+
+func (v *view) heading(text string) {
+	v.printf("\n%s\n", v.paint(bold, "── "+text+" "+strings.Repeat("─", max(0, v.width-utf8.RuneCountInString(text)-4))))
+}
+
+// cut shortens text to n runes and shows control characters as blanks.
+func cut(text string, n int) string {
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, text)
+	if utf8.RuneCountInString(text) <= n {
+		return text
+	}
+	runes := []rune(text)
+	return string(runes[:max(0, n-1)]) + "…"
+}
+
+// shown is a record that was kept.
+type shown struct {
+	value *fastjson.Value
+	table string
+	at    string // Timestamp, for the order
+}
+
+func (s shown) get(name string) string { return string(s.value.GetStringBytes(name)) }
+
+func parseKept(kept [][]byte) []shown {
+	all := make([]shown, 0, len(kept))
+	for _, text := range kept {
+		v, err := fastjson.ParseBytes(text)
+		if err != nil {
+			continue // it was parsed before
+		}
+		s := shown{value: v}
+		s.table = s.get("table")
+		s.at = s.get("Timestamp")
+		all = append(all, s)
+	}
+	slices.SortStableFunc(all, func(a, b shown) int { return cmp.Compare(a.at, b.at) })
+	return all
+}
+
+// records shows an alert with its evidence, what else is known of its device and user, and a record of each other table.
+func (v *view) records(kept [][]byte, alert string) {
+	all := parseKept(kept)
+	if alert == "" {
+		for _, s := range all {
+			if s.table == "AlertEvidence" {
+				alert = s.get("AlertId")
+				break
+			}
+		}
+	}
+	printed := make(map[*fastjson.Value]bool)
+	about := make(map[string]bool) // ids of the device, the user and the mail
+	if alert != "" {
+		v.heading("the alert, and its evidence with the device joined onto it")
+		for _, s := range all {
+			if s.get("AlertId") != alert {
+				continue
+			}
+			v.full(s)
+			printed[s.value] = true
+			for _, name := range []string{"DeviceId", "DeviceInfo.DeviceId", "AccountUpn", "AccountObjectId"} {
+				if id := s.get(name); id != "" {
+					about[id] = true
+				}
+			}
+		}
+	}
+	isAbout := func(s shown) bool {
+		for _, name := range []string{"DeviceId", "AccountUpn", "AccountObjectId", "RecipientEmailAddress"} {
+			if about[s.get(name)] {
+				return true
+			}
+		}
+		return false
+	}
+	tables := make(map[string]bool)
+	if len(about) > 0 {
+		v.heading("the same device and user, in other tables")
+		for _, s := range all {
+			if !printed[s.value] && isAbout(s) {
+				v.line(s)
+				printed[s.value] = true
+				tables[s.table] = true
+			}
+		}
+	}
+	first := true
+	perTable := make(map[string]int)
+	for _, s := range all {
+		if printed[s.value] || tables[s.table] || perTable[s.table] >= 2 {
+			continue
+		}
+		if first {
+			v.heading("and of the others")
+			first = false
+		}
+		perTable[s.table]++
+		v.line(s)
+	}
+}
+
+// essentials are the fields that tell most about a record in one line, in this order.
+var essentials = []string{
+	"unreadable_reason", "ActionType", "Title", "EntityType", "Subject", "Url", "QueryTarget", "RegistryValueName", "RemoteUrl", "RemoteIP",
+	"FileName", "ProcessCommandLine", "LogonType", "OSPlatform", "NetworkAdapterType", "Signer", "ObjectName", "Application",
+	"OperationName", "AlertDisplayName", "unreadable_raw",
+}
+
+func (v *view) line(s shown) {
+	clock := "--:--:--"
+	if t, err := time.Parse(time.RFC3339Nano, s.at); err == nil {
+		clock = t.Format("15:04:05")
+	}
+	var said []string
+	for _, name := range essentials {
+		if text := s.get(name); text != "" {
+			said = append(said, text)
+		}
+		if len(said) == 3 {
+			break
+		}
+	}
+	who := cmp.Or(s.get("DeviceName"), s.get("AccountUpn"), s.get("RecipientEmailAddress"), s.get("AccountName"))
+	fields, _ := s.value.Object()
+	head := fmt.Sprintf("%s  %-26s", clock, cut(s.table, 26))
+	tail := fmt.Sprintf("  %-30s %3d fields", cut(who, 30), fields.Len())
+	room := max(20, v.width-utf8.RuneCountInString(head)-utf8.RuneCountInString(tail)-1)
+	what := cut(strings.Join(said, " · "), room)
+	what += strings.Repeat(" ", max(0, room-utf8.RuneCountInString(what)))
+	v.printf("%s %s%s\n", v.paint(cyan, head), what, v.paint(dim, tail))
+}
+
+// full shows a record field by field. Of what was opened from AdditionalFields it shows only the beginning: it is long.
+func (v *view) full(s shown) {
+	const opened, openedShown = "AdditionalFields.", 4
+	v.printf("\n%s\n", v.paint(cyan, strings.TrimSpace(s.table+"  "+s.get("EntityType"))))
+	more, openedSoFar := 0, 0
+	fields, _ := s.value.Object()
+	fields.Visit(func(key []byte, value *fastjson.Value) {
+		name := string(key)
+		if name == "date" || name == "StoryNumber" {
+			return
+		}
+		if strings.HasPrefix(name, opened) {
+			if openedSoFar++; openedSoFar > openedShown {
+				more++
+				return
+			}
+		}
+		text := string(value.MarshalTo(nil))
+		if value.Type() == fastjson.TypeString {
+			text = string(value.GetStringBytes())
+		}
+		style := dim
+		if strings.HasPrefix(name, "DeviceInfo.") {
+			style = green
+		}
+		v.printf("  %s %s\n", v.paint(style, fmt.Sprintf("%-40s", cut(name, 40))), cut(text, v.width-44))
+	})
+	if more > 0 {
+		v.printf("  %s\n", v.paint(dim, fmt.Sprintf("… and %d more from inside AdditionalFields", more)))
+	}
+}
+
+// summary says what went in and what came out. It returns false when something is missing.
+func (v *view) summary(t *tally, hostName string, took time.Duration) bool {
+	r := t.result()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v.heading("summary")
+	v.printf("  %-34s %10s %10s\n", "table", "in", "out")
+	tables := slices.Collect(maps.Keys(t.feed.records))
+	for table := range t.records {
+		if _, ok := t.feed.records[table]; !ok {
+			tables = append(tables, table)
+		}
+	}
+	slices.Sort(tables)
+	for _, table := range tables {
+		in, out := t.feed.records[table], t.records[table]
+		line := fmt.Sprintf("  %-34s %10d %10d", cut(table, 34), in, out)
+		if out != in {
+			line = v.paint(red, line+"  <<<")
+		}
+		v.printf("%s\n", line)
+	}
+	v.printf("  %-34s %10d %10d\n\n", "total", t.feed.total(), t.total)
+	megabytes := float64(t.feed.bytes) / 1e6
+	v.printf("  host      %s\n", hostName)
+	v.printf("  fed       %d messages, %.1f MB\n", len(t.feed.messages), megabytes)
+	if seconds := took.Seconds(); seconds > 0 {
+		v.printf("  speed     %.1f MB/s: everything was out %.1f s after the host started, its start and one-second timer included\n", megabytes/seconds, seconds)
+	}
+	if len(t.ids) > 0 {
+		v.printf("  event_id  %d distinct: equal records have equal ones\n", len(t.ids))
+	}
+	ok := r.missing == 0 && r.unexpected == 0 && t.broken == ""
+	switch {
+	case t.broken != "":
+		v.printf("  %s %s\n", v.paint(red, "a record came out that is not JSON:"), cut(t.broken, v.width-40))
+	case r.missing > 0:
+		v.printf("  %s\n", v.paint(red, fmt.Sprintf("MISSING   %d records did not arrive", r.missing)))
+	case r.unexpected > 0:
+		v.printf("  %s\n", v.paint(red, fmt.Sprintf("UNEXPECTED %d records of tables that nothing was fed of", r.unexpected)))
+	case r.again > 0:
+		v.printf("  %s, %d of them twice\n", v.paint(green, "all records arrived"), r.again)
+	default:
+		v.printf("  %s\n", v.paint(green, "all records arrived, each once"))
+	}
+	return ok
+}
+
+// showLog prints the end of the host's log: what went wrong is said there.
+func (v *view) showLog(path string) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return
+	}
+	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
+	v.heading("end of the log")
+	for _, line := range lines[max(0, len(lines)-40):] {
+		v.printf("  %s\n", line)
+	}
+}
