@@ -18,7 +18,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -46,6 +48,7 @@ type Hub struct {
 	dir      string
 	ca       *authority
 	gate     gate
+	refuse   atomic.Bool // every sign-in
 	producer *kgo.Client
 }
 
@@ -88,6 +91,7 @@ func Start(o Options) (h *Hub, err error) {
 	if h.Cluster, err = kfake.NewCluster(append(opts, o.Kfake...)...); err != nil {
 		return h, err
 	}
+	h.ControlKey(kmsg.SASLAuthenticate.Int16(), h.signIn)
 	h.producer, err = kgo.NewClient(append(h.ClientOpts(),
 		kgo.RecordPartitioner(partitioner()),
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
@@ -98,6 +102,23 @@ func Start(o Options) (h *Hub, err error) {
 	)...)
 	return h, err
 }
+
+// signIn refuses wrong passwords as Event Hubs and Kafka do, with an answer; kfake would close the connection.
+func (h *Hub) signIn(r kmsg.Request) (kmsg.Response, error, bool) {
+	h.KeepControl()
+	req := r.(*kmsg.SASLAuthenticateRequest)
+	if !h.refuse.Load() && string(req.SASLAuthBytes) == "\x00"+User+"\x00"+h.password {
+		return nil, nil, false
+	}
+	resp := req.ResponseKind().(*kmsg.SASLAuthenticateResponse)
+	resp.ErrorCode = kerr.SaslAuthenticationFailed.Code
+	resp.ErrorMessage = kmsg.StringPtr("Invalid SASL PLAIN credentials")
+	return resp, nil, true
+}
+
+// RefuseSignIn makes the namespace refuse its own connection string, as after its key was regenerated (true), or take it
+// again (false). As with Event Hubs, connections that are signed in stay.
+func (h *Hub) RefuseSignIn(refuse bool) { h.refuse.Store(refuse) }
 
 // eventHubsVersions is Kafka 2.4 with what Event Hubs was seen to cap below that or to answer above
 // (twmb/franz-go issues 1312 and 1022): Metadata at most 9, OffsetFetch at most 8.
