@@ -1,0 +1,216 @@
+package eventhub
+
+import (
+	"crypto/x509"
+	"fmt"
+	"net"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+)
+
+// DefaultGroup is the consumer group when none is set.
+const DefaultGroup = "fluent-bit-defender"
+
+// Settings declares the keys of the Event Hubs source.
+var Settings = []input.Setting{
+	{Key: "eventhub.connection_string", Kind: input.SecretText,
+		Doc: "Connection string of the Event Hubs namespace or of one hub, with a policy that has the Listen right."},
+	{Key: "eventhub.brokers", Kind: input.List,
+		Doc: "Addresses (host or host:port) of the Kafka endpoint; by default port 9093 of the host in the connection string."},
+	{Key: "eventhub.hubs", Kind: input.List,
+		Doc: "Hubs to read, by name or by pattern such as insights-logs-advancedhunting-*; by default the EntityPath of the connection string."},
+	{Key: "eventhub.group", Kind: input.Text, Default: DefaultGroup,
+		Doc: "Consumer group; it spans the namespace, so every destination of the events needs a group of its own, and instances that share the work have the same."},
+	{Key: "eventhub.start", Kind: input.StartTime, Default: "earliest",
+		Doc: "Where to start in a partition for which neither the group nor the state file has a position: earliest, latest or an RFC 3339 time."},
+	{Key: "eventhub.tls", Kind: input.Switch, Default: "on",
+		Doc: "Encrypt connections; off only for a broker on this machine, such as the Event Hubs emulator."},
+	{Key: "eventhub.allow_plaintext", Kind: input.Switch, Default: "off",
+		Doc: "Allow eventhub.tls off with a broker on another machine: the connection string and all events then cross the network in the clear."},
+	{Key: "eventhub.ca_file", Kind: input.Text,
+		Doc: "PEM file with certificate authorities to trust besides those of the system, for a private authority or a proxy that inspects TLS."},
+}
+
+// Config is what the source needs to know. ReadConfig makes it from settings.
+type Config struct {
+	ConnectionString input.Secret
+	Namespace        string         // host name of the namespace: part of the keys in the state file
+	Brokers          []string       // host:port
+	Hubs             []string       // names and patterns
+	Group            string         //
+	Start            input.Start    // for lanes without any position
+	TLS              bool           //
+	Roots            *x509.CertPool // nil for those of the system
+
+	// FetchBytes is the hard bound of what the source may hold: what the last Fetch returned and what was read ahead.
+	// Only a single larger message may exceed it. See budget.
+	FetchBytes int64
+
+	// HubsEvery is how often new hubs and partitions are looked for; 0 for 3 minutes.
+	HubsEvery time.Duration
+}
+
+// DefaultFetchBytes is what Open takes when Config.FetchBytes is 0.
+const DefaultFetchBytes = 64 << 20
+
+// ReadConfig reads the settings of the source and notes every mistake in s. configured is false when none is set.
+func ReadConfig(s *input.Settings) (cfg Config, configured bool) {
+	for _, d := range Settings {
+		configured = configured || s.IsSet(d.Key)
+	}
+	if !configured {
+		return Config{}, false
+	}
+	cfg = Config{
+		Hubs:       s.List("eventhub.hubs"),
+		Group:      s.Text("eventhub.group"),
+		Start:      s.Start("eventhub.start"),
+		TLS:        s.Switch("eventhub.tls"),
+		FetchBytes: DefaultFetchBytes,
+	}
+
+	const key = "eventhub.connection_string"
+	cfg.ConnectionString = s.Secret(key)
+	brokers := s.List("eventhub.brokers")
+	var cs connectionString
+	if !s.IsSet(key) {
+		s.Reject(key, "is not set; copy it from the namespace's (or hub's) Shared access policies in the Azure portal")
+	} else if cfg.ConnectionString.IsSet() { // else the mistake was noted already
+		var err error
+		if cs, err = parseConnectionString(cfg.ConnectionString.Reveal()); err != nil {
+			s.Reject(key, err.Error())
+		}
+	}
+	cfg.Namespace = cs.host
+	if cs.emulator && !s.IsSet("eventhub.tls") {
+		cfg.TLS = false
+	}
+
+	port := kafkaPort
+	if !cfg.TLS {
+		port = emulatorPort
+	}
+	if len(brokers) == 0 && cs.host != "" {
+		if problem := cs.brokerProblem(); problem != "" {
+			s.Reject(key, problem)
+		}
+		brokers = []string{net.JoinHostPort(cs.host, port)}
+	}
+	for _, b := range brokers {
+		addr, err := brokerAddress(b, port)
+		if err != nil {
+			s.Reject("eventhub.brokers", err.Error())
+			continue
+		}
+		cfg.Brokers = append(cfg.Brokers, addr)
+		host, _, _ := net.SplitHostPort(addr)
+		if !cfg.TLS && !isLoopback(host) && !s.Switch("eventhub.allow_plaintext") {
+			s.Reject("eventhub.tls", fmt.Sprintf("without TLS the connection string would cross the network to %s in the clear; set eventhub.tls on, or eventhub.allow_plaintext on if that is what you want", addr))
+		}
+	}
+	if cfg.Namespace == "" && len(cfg.Brokers) > 0 {
+		cfg.Namespace, _, _ = net.SplitHostPort(cfg.Brokers[0])
+	}
+
+	if len(cfg.Hubs) == 0 {
+		switch {
+		case cs.hub != "":
+			cfg.Hubs = []string{cs.hub}
+		case cs.host != "":
+			s.Reject("eventhub.hubs", "is not set, and the connection string names no hub (EntityPath) because it is one of the whole namespace; list the hubs to read, or a pattern such as insights-logs-advancedhunting-*")
+		}
+	}
+	for _, h := range cfg.Hubs {
+		if problem := hubProblem(h); problem != "" {
+			s.Reject("eventhub.hubs", fmt.Sprintf("%q %s", h, problem))
+		}
+	}
+	if len(cfg.Group) > 256 { // the limit of Event Hubs
+		s.Reject("eventhub.group", "is longer than 256 characters")
+	}
+	if file := s.Text("eventhub.ca_file"); file != "" {
+		var err error
+		if cfg.Roots, err = readRoots(file); err != nil {
+			s.Reject("eventhub.ca_file", err.Error())
+		} else if !cfg.TLS {
+			s.Reject("eventhub.ca_file", "has no use with eventhub.tls off; remove one of the two")
+		}
+	}
+	return cfg, true
+}
+
+// brokerAddress completes what the user gave as a broker to host:port.
+func brokerAddress(b, port string) (string, error) {
+	if strings.Contains(b, "://") || strings.Contains(b, "/") {
+		return "", fmt.Errorf("%q is not an address; write host or host:port, such as contoso.servicebus.windows.net:9093", b)
+	}
+	host := b
+	if h, p, err := net.SplitHostPort(b); err == nil {
+		if n, err := strconv.Atoi(p); err != nil || n < 1 || n > 65535 {
+			return "", fmt.Errorf("%q has no valid port; write host or host:port, such as contoso.servicebus.windows.net:9093", b)
+		}
+		host, port = h, p
+	} else if strings.Count(b, ":") == 1 {
+		return "", fmt.Errorf("%q is not an address; write host or host:port", b)
+	}
+	if host = strings.Trim(host, "[]"); host == "" {
+		return "", fmt.Errorf("%q names no host; write host or host:port", b)
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
+
+// hubProblem says what is wrong with a hub's name or pattern, or "".
+func hubProblem(hub string) string {
+	for _, r := range hub {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		if !letter && !strings.ContainsRune("._-*?", r) {
+			return fmt.Sprintf("cannot be the name of a hub: it has a %q; patterns are written with * and ?", r)
+		}
+	}
+	if len(hub) > 256 {
+		return "is longer than 256 characters"
+	}
+	return ""
+}
+
+// isPattern tells whether hub stands for all hubs that match it.
+func isPattern(hub string) bool { return strings.ContainsAny(hub, "*?") }
+
+// matchHub tells whether one of hubs is or matches name. The names of hubs hold no slash, so path.Match is enough.
+func matchHub(hubs []string, name string) bool {
+	for _, h := range hubs {
+		if ok, _ := path.Match(h, name); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// readRoots adds the certificates of a PEM file to those of the system.
+func readRoots(file string) (*x509.CertPool, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("%w; give the path of a file that Fluent Bit's user can read", err)
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	if !pool.AppendCertsFromPEM(b) {
+		return nil, fmt.Errorf("has no certificate in PEM form (-----BEGIN CERTIFICATE-----); convert it with openssl x509 -inform der")
+	}
+	return pool, nil
+}

@@ -1,0 +1,423 @@
+package eventhub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kversion"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+)
+
+// What Microsoft recommends for Kafka clients of Event Hubs (azure-docs, event-hubs/apache-kafka-configurations.md): Azure
+// drops connections that were idle for more than 240 s, and its answers can take long when it throttles.
+const (
+	idleTimeout    = 180 * time.Second
+	metadataAge    = 180 * time.Second
+	sessionTimeout = 30 * time.Second
+	requestTimeout = 60 * time.Second
+)
+
+const (
+	// drainWait is how long a partition that is to be given away may wait for what was read of it to be safe and
+	// committed, so that the next owner does not read that again. It is well below the rebalance timeout (60 s) and
+	// more than the pump's commit interval (5 s).
+	drainWait = 10 * time.Second
+
+	// leaveWait is how long Close waits for the broker to take our leave.
+	leaveWait = 5 * time.Second
+
+	// troubleWait and calmWait are the intervals of watch: while something is wrong, and otherwise.
+	troubleWait = 5 * time.Second
+	calmWait    = 60 * time.Second
+)
+
+// Source reads the partitions of hubs that its consumer group gives it.
+type Source struct {
+	cfg      Config
+	log      *slog.Logger
+	state    *input.State
+	client   *kgo.Client
+	budget   *budget
+	troubles *troubles
+	drain    time.Duration // drainWait
+
+	stop    context.CancelFunc // ends watch and the client's requests
+	working sync.WaitGroup     // watch
+
+	// giving is held while offsets are committed and while partitions are given away, so that a commit that
+	// has found a lane to be ours is over before another member gets it. Take it before mu.
+	giving sync.Mutex
+
+	mu     sync.Mutex // covers what follows; never held while the broker or the disk is waited for
+	moved  *sync.Cond // a lane was committed, or ending was set
+	lanes  map[string]*lane
+	ending bool
+	counts counts
+
+	messages []input.Message // what Fetch returned last
+	idle     input.Backoff   // between polls that bring errors only, or nothing
+}
+
+var _ input.Source = (*Source)(nil)
+
+// lane is a partition that is ours.
+type lane struct {
+	name      string // hub/partition
+	hub       string
+	partition int32
+	term      uint64
+	began     int64 // the offset at which this term began
+	next      int64 // the offset after the last message that Fetch returned
+
+	safe      int64 // everything before it is safe
+	committed int64 // what the group knows of that
+	copied    int64 // what the state file knows of that
+
+	end    int64     // where the partition ended when we last heard of it
+	newest time.Time // the time of the last message that Fetch returned
+	tries  int       // how often what comes next could not be decoded
+}
+
+func laneName(hub string, partition int32) string { return hub + "/" + strconv.Itoa(int(partition)) }
+
+// Open returns a source for cfg. It does not wait for the broker: that it cannot be reached, or what else is wrong, is
+// said in the log within seconds, while the source goes on trying. state may be nil.
+func Open(ctx context.Context, cfg Config, state *input.State, log *slog.Logger) (*Source, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if cfg.FetchBytes <= 0 {
+		cfg.FetchBytes = DefaultFetchBytes
+	}
+	if cfg.Group == "" {
+		cfg.Group = DefaultGroup
+	}
+	if cfg.HubsEvery <= 0 {
+		cfg.HubsEvery = metadataAge
+	}
+	s := &Source{
+		cfg:      cfg,
+		log:      log,
+		state:    state,
+		budget:   newBudget(cfg.FetchBytes),
+		troubles: newTroubles(log),
+		drain:    drainWait,
+		lanes:    make(map[string]*lane),
+	}
+	s.moved = sync.NewCond(&s.mu)
+	own, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	opts, err := s.options(own)
+	if err == nil {
+		s.client, err = kgo.NewClient(opts...)
+	}
+	if err != nil {
+		stop()
+		return nil, fmt.Errorf("open event hubs source: %w", err)
+	}
+	s.working.Go(func() { s.watch(own) })
+	return s, nil
+}
+
+func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
+	d := newDialer(s.cfg.TLS, s.cfg.Roots)
+	if p, err := d.proxyFor(s.cfg.Brokers[0]); err == nil && p != nil {
+		s.log.Info("connections go through the proxy of the environment (HTTPS_PROXY)", "proxy", p.Host)
+	}
+	opts := []kgo.Opt{
+		kgo.WithContext(ctx),
+		kgo.WithLogger(kafkaLog{s.log}),
+		kgo.WithHooks(hooks{s}, s.budget),
+		kgo.ClientID("fluent-bit-defender"),
+		kgo.SeedBrokers(s.cfg.Brokers...),
+		kgo.Dialer(d.dial),
+		kgo.SASL(plain.Auth{User: "$ConnectionString", Pass: s.cfg.ConnectionString.Reveal()}.AsMechanism()),
+
+		// Kafka 2.6 has all that we need. Newer requests are where Event Hubs differed so far: it answered ApiVersions 4
+		// by closing the connection, and caps Metadata at 9, so that ids of topics are missing where later versions
+		// of others want them (twmb/franz-go issues 1022 and 1312).
+		kgo.MaxVersions(kversion.V2_6_0()),
+		kgo.DisableClientMetrics(),
+
+		kgo.ConnIdleTimeout(idleTimeout),
+		kgo.MetadataMaxAge(s.cfg.HubsEvery),
+		kgo.MetadataMinAge(min(s.cfg.HubsEvery, 2500*time.Millisecond)),
+		kgo.RequestTimeoutOverhead(requestTimeout),
+		kgo.AlwaysRetryEOF(), // credentials may be renewed, network rules mended
+
+		kgo.ConsumerGroup(s.cfg.Group),
+		kgo.Balancers(kgo.CooperativeStickyBalancer()),
+		kgo.SessionTimeout(sessionTimeout),
+		kgo.DisableAutoCommit(),
+		// Between a poll and the end of take no partition changes hands: else records of a partition that went and came
+		// back meanwhile would be taken for those of its new term.
+		kgo.BlockRebalanceOnPoll(),
+		kgo.AdjustFetchOffsetsFn(s.begin),
+		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) { s.give(gone, s.drain) }),
+		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) { s.give(gone, 0) }),
+		// begin decides where to start. This is for what happens behind its back: never skip anything silently.
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+
+		// See budget.
+		kgo.MaxConcurrentFetches(1),
+		kgo.FetchMaxBytes(s.budget.asked),
+		kgo.FetchMaxPartitionBytes(s.budget.asked),
+		kgo.WithDecompressor(s.budget),
+		// An answer is larger than what was asked for when one batch is. This only bounds nonsense.
+		kgo.BrokerMaxReadBytes(100 << 20),
+		// With one answer at a time, a broker that has nothing holds up another that has: not for long.
+		kgo.FetchMaxWait(500 * time.Millisecond),
+	}
+	if !slices.ContainsFunc(s.cfg.Hubs, isPattern) {
+		return append(opts, kgo.ConsumeTopics(s.cfg.Hubs...)), nil
+	}
+	// With patterns every request for metadata is for all hubs of the namespace: a new one that matches is found by
+	// the next (HubsEvery).
+	exprs := make([]string, len(s.cfg.Hubs))
+	for i, h := range s.cfg.Hubs {
+		exprs[i] = "^" + strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(h)) + "$"
+	}
+	return append(opts, kgo.ConsumeRegex(), kgo.ConsumeTopics(exprs...)), nil
+}
+
+// hooks tells troubles how connections fare.
+type hooks struct{ s *Source }
+
+// OnBrokerConnect is told of every attempt to connect and sign in.
+func (h hooks) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	addr := net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port)))
+	switch {
+	case err == nil:
+		h.s.troubles.end("connection to " + addr)
+	case !errors.Is(err, context.Canceled) && !errors.Is(err, net.ErrClosed):
+		kind, advice := explainConnection(err, h.s.cfg.TLS)
+		h.s.troubles.begin("connection to "+addr, slog.LevelError, kind, advice, "broker", addr, "error", err)
+	}
+}
+
+// Name is "eventhub".
+func (s *Source) Name() string { return "eventhub" }
+
+// Fetch returns the next messages of the partitions that are ours. Their bodies are valid until the next Fetch.
+func (s *Source) Fetch(ctx context.Context) ([]input.Message, error) {
+	clear(s.messages) // let go of the bodies before more is read
+	s.messages = s.messages[:0]
+	// A poll waits while partitions are given away, which may wait for commits: not when we are to end.
+	defer context.AfterFunc(ctx, s.end)()
+	for {
+		fetches := s.client.PollFetches(ctx)
+		if err := ctx.Err(); err != nil {
+			// What was polled meanwhile was not returned, so it is not marked either.
+			s.client.AllowRebalance()
+			return nil, err
+		}
+		skip, err := s.take(fetches)
+		if len(skip) > 0 {
+			s.client.SetOffsets(skip)
+		}
+		s.client.AllowRebalance()
+		if err != nil {
+			return nil, err
+		}
+		if len(s.messages) > 0 {
+			if ask, changed := s.budget.next(); changed {
+				s.client.UpdateFetchMaxBytes(ask, ask)
+			}
+			s.idle.Reset()
+			return s.messages, nil
+		}
+		if len(fetches.Errors()) > 0 {
+			// franz-go does not wait by itself after errors that it passes on.
+			if err := input.Sleep(ctx, s.idle.Next()); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// positions are offsets by hub and partition, as franz-go wants them.
+type positions = map[string]map[int32]kgo.EpochOffset
+
+// take appends to s.messages what fetches hold for lanes that are ours. skip is where to go on in lanes that stand before
+// something that cannot be read.
+func (s *Source) take(fetches kgo.Fetches) (skip positions, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		l := s.lanes[laneName(p.Topic, p.Partition)]
+		if p.Err != nil {
+			to, e := s.failed(l, p.Topic, p.Partition, p.Err)
+			err = errors.Join(err, e)
+			if to > 0 {
+				if skip == nil {
+					skip = make(positions)
+				}
+				if skip[p.Topic] == nil {
+					skip[p.Topic] = make(map[int32]kgo.EpochOffset)
+				}
+				skip[p.Topic][p.Partition] = kgo.EpochOffset{Epoch: -1, Offset: to}
+			}
+		}
+		if l == nil || len(p.Records) == 0 {
+			return
+		}
+		s.follow(l, &p.FetchPartition)
+		for _, r := range p.Records {
+			s.messages = append(s.messages, input.Message{
+				Mark:   input.Mark{Lane: l.name, Term: l.term, Next: r.Offset + 1},
+				Offset: r.Offset,
+				Body:   r.Value,
+			})
+			s.counts.bytes += int64(len(r.Value))
+		}
+		last := p.Records[len(p.Records)-1]
+		s.counts.messages += int64(len(p.Records))
+		l.next, l.newest, l.tries = last.Offset+1, last.Timestamp, 0
+		l.end = max(p.HighWatermark, l.next)
+		if s.troubles.any() {
+			s.troubles.end("reading hub " + p.Topic)
+		}
+	})
+	return skip, err
+}
+
+// follow makes sure that the records of p follow on what was read of l, or says what is missing.
+func (s *Source) follow(l *lane, p *kgo.FetchPartition) {
+	first := p.Records[0].Offset
+	switch {
+	case l.next < 0: // begin could not find out
+		l.began = first
+	case first < l.next:
+		// The hub was deleted and created anew while it was read. Marks of this term may be further on than what is
+		// read now, so they must not count any more.
+		s.log.Warn("hub begins anew: it was deleted and created again, or the broker lost events; it is read from its beginning",
+			"hub", l.hub, "partition", l.partition, "was_at", l.next, "begins_at", first)
+		l.term = input.NewTerm()
+		l.began, l.safe, l.committed, l.copied = first, first, -1, -1
+	case first > l.next && p.LogStartOffset > l.next:
+		s.retentionTook(l, min(p.LogStartOffset, first))
+	}
+	l.next = first
+}
+
+// retentionTook says and counts that what was to be read next of l is gone, up to the offset to.
+func (s *Source) retentionTook(l *lane, to int64) {
+	s.counts.lost += to - l.next
+	s.log.Error("EVENTS LOST: the hub's retention time deleted them before they were read, which goes on with the oldest that are left; lengthen the retention time, and look for what held reading up",
+		"hub", l.hub, "partition", l.partition, "messages_lost", to-l.next, "from_offset", l.next, "before_offset", to)
+}
+
+// failed deals with what a fetch brought instead of records, from a lane that may be nil. skipTo is not 0 when the lane
+// must go on there. The error is one that only a new client can mend.
+func (s *Source) failed(l *lane, hub string, partition int32, cause error) (skipTo int64, err error) {
+	var (
+		loss     *kgo.ErrDataLoss
+		group    *kgo.ErrGroupSession
+		tooLarge *kgo.ErrDecompressTooLarge
+		broker   *kerr.Error
+	)
+	switch {
+	case errors.Is(cause, errRefused):
+	case errors.Is(cause, kgo.ErrClientClosed), errors.Is(cause, kerr.UnknownTopicID):
+		return 0, fmt.Errorf("read hub %s: %w", hub, cause)
+	case errors.As(cause, &loss): // follow says what comes of it
+	case errors.As(cause, &group):
+		kind, advice := explainGroup(group.Err)
+		s.troubles.begin("consumer group", slog.LevelError, kind, advice, "group", s.cfg.Group, "error", group.Err)
+	case errors.As(cause, &tooLarge) && l != nil:
+		return s.passOver(l, tooLarge.NextOffset, cause), nil
+	case errors.As(cause, &broker):
+		kind, advice := explainHub(cause)
+		s.troubles.begin("reading hub "+hub, slog.LevelError, kind, advice, "hub", hub, "error", cause)
+	case l != nil && isDamage(cause):
+		s.troubles.begin("reading hub "+hub, slog.LevelWarn, "damaged", "a batch of messages cannot be decoded: it is fetched again, and passed over when that does not help",
+			"hub", hub, "partition", partition, "offset", l.next, "error", cause)
+		if l.tries++; l.tries >= decodeTries {
+			return s.passOver(l, l.next+1, cause), nil // what follows in the batch has had its tries, too
+		}
+	default:
+		s.troubles.begin("reading hub "+hub, slog.LevelError, "fetch", "the hub cannot be read; it is tried again", "hub", hub, "partition", partition, "error", cause)
+	}
+	return 0, nil
+}
+
+// decodeTries is how often a batch that cannot be decoded is fetched before it is passed over.
+const decodeTries = 5
+
+// isDamage tells whether err is about the bytes of a batch. franz-go has no type for these (kgo/source.go).
+func isDamage(err error) bool {
+	text := err.Error()
+	return slices.ContainsFunc([]string{"decompress", "crc", "not enough data", "encoded length", "magic", "record batch"},
+		func(s string) bool { return strings.Contains(text, s) })
+}
+
+// passOver hands on, in place of messages that cannot be had, one that says so, and returns where l goes on.
+func (s *Source) passOver(l *lane, next int64, cause error) int64 {
+	s.counts.unreadable += next - l.next
+	s.messages = append(s.messages, input.Message{
+		Mark:   input.Mark{Lane: l.name, Term: l.term, Next: next},
+		Offset: l.next,
+		Reason: fmt.Sprintf("messages %d to %d of the partition cannot be decoded: %v", l.next, next-1, cause),
+	})
+	l.next = next
+	return next
+}
+
+// Commit makes marks durable: in the consumer group, and as a copy in the state file. Marks of lanes that were given
+// away, or of an earlier term of a lane, are dropped.
+func (s *Source) Commit(ctx context.Context, marks []input.Mark) error {
+	// A partition cannot change hands until this is over, see give.
+	s.giving.Lock()
+	defer s.giving.Unlock()
+	s.mu.Lock()
+	for _, m := range marks {
+		l := s.lanes[m.Lane]
+		if l == nil || l.term != m.Term {
+			s.counts.stale++
+			continue
+		}
+		l.safe = max(l.safe, m.Next)
+	}
+	s.mu.Unlock()
+	return s.flush(ctx)
+}
+
+// end makes give wait no longer: nothing more will become safe.
+func (s *Source) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ending = true
+	s.moved.Broadcast()
+}
+
+// Close gives all partitions back and ends what the source started. What was marked safe and not yet committed is not
+// committed any more.
+func (s *Source) Close() error {
+	s.end()
+	ctx, cancel := context.WithTimeout(context.Background(), leaveWait)
+	defer cancel()
+	defer context.AfterFunc(ctx, s.stop)() // a broker that does not answer must not keep us
+	s.client.AllowRebalance()
+	err := s.client.LeaveGroupContext(ctx)
+	s.stop()
+	s.client.Close()
+	s.working.Wait()
+	if err != nil {
+		s.log.Debug("leave consumer group: the broker will notice by itself", "group", s.cfg.Group, "after", sessionTimeout, "error", err)
+	}
+	return nil
+}
