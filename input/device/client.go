@@ -1,0 +1,352 @@
+package device
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+)
+
+const (
+	workers     = 4   // look-ups at once
+	maxFlights  = 512 // look-ups that are waiting or under way; the rest is asked for when it is missed again
+	maxHops     = 4   // from a device that was merged into another
+	answerFor   = 10 * time.Minute
+	answersKept = 32 << 10 // about 4 MB
+	maxID       = 128
+)
+
+// Learn takes what the API said of a device: the properties of a DeviceInfo record, as JSON, valid only during the call.
+// asked is false when it came with the list, so that a tenant with more devices than the cache holds does not push out
+// those that alerts are about. It is called from several goroutines.
+type Learn func(tenant string, deviceInfo []byte, asked bool)
+
+// Client asks the machines API of one tenant. It fetches the list of all devices when it starts and at intervals, and
+// answers look-ups.
+type Client struct {
+	cfg   Config
+	learn Learn
+	log   *slog.Logger
+	api   *api
+
+	ctx     context.Context
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	queue   chan *flight
+	breaker *breaker
+
+	mu      sync.Mutex
+	flights map[string]*flight            // by id in lower case
+	answers *lru.Cache[string, time.Time] // when the API last answered for an id, known or not
+	stats   Stats
+	trouble [2]bool // by kind of call: it has been said that it does not work
+}
+
+// flight is one device that is being asked for; everybody who misses it waits for the same one.
+type flight struct {
+	id       string
+	done     chan struct{} // closed when it is over
+	answered bool          // before done is closed: the API said what it knows, or that it knows nothing
+}
+
+// Stats counts since the start.
+type Stats struct {
+	Found, Unknown, Failed uint64         // look-ups by outcome
+	Listed                 uint64         // devices that came in lists
+	Lists                  uint64         // lists that came whole
+	Calls                  map[int]uint64 // calls by the code of their answer; 0 without an answer
+	Waiting                int            // look-ups waiting or under way
+}
+
+// The kinds of call.
+const (
+	list = iota
+	lookup
+)
+
+// Open starts a client. It fails only when the identity cannot be used at all; the network is tried in the background.
+// log gets one message when the API does not work and one when it does again.
+func Open(cfg Config, learn Learn, log *slog.Logger) (*Client, error) {
+	base, err := url.Parse(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("device_info.api.url: %w", err)
+	}
+	hc := *cfg.Identity.HTTP
+	// A token must not travel to where an answer points.
+	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return start(cfg, base, &hc, func() (azcore.TokenCredential, error) { return cfg.Identity.Credential(cfg.Auth) }, learn, log)
+}
+
+func start(cfg Config, base *url.URL, hc *http.Client, newCredential func() (azcore.TokenCredential, error), learn Learn, log *slog.Logger) (*Client, error) {
+	cred, err := newCredential()
+	if err != nil {
+		return nil, fmt.Errorf("device_info.auth: %w", err)
+	}
+	a := &api{base: base, scope: cfg.Scope, http: hc, newCredential: newCredential, cred: cred, codes: make(map[int]uint64)}
+	answers, err := lru.New[string, time.Time](answersKept)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{cfg: cfg, learn: learn, log: log, api: a, queue: make(chan *flight, maxFlights), breaker: newBreaker(),
+		flights: make(map[string]*flight), answers: answers}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	for range workers {
+		c.running.Go(c.work)
+	}
+	if cfg.Refresh > 0 {
+		c.running.Go(c.keepList)
+	}
+	return c, nil
+}
+
+// Close ends everything that was started and waits for it. Look-ups return at once.
+func (c *Client) Close() {
+	c.cancel()
+	c.running.Wait()
+	c.api.http.CloseIdleConnections()
+}
+
+// Stats returns the counts so far.
+func (c *Client) Stats() Stats {
+	c.mu.Lock()
+	s := c.stats
+	s.Waiting = len(c.flights)
+	c.mu.Unlock()
+	c.api.codesMu.Lock()
+	s.Calls = maps.Clone(c.api.codes)
+	c.api.codesMu.Unlock()
+	return s
+}
+
+// Lookup asks for devices of tenant, all at once, and waits until the API has answered for each or ctx ends. It does not
+// wait when waiting cannot help: when the API does not work, or its quota is used up for longer than ctx has.
+// What was found has been given to Learn. It returns the ids whose answer is still to come; for the others there is none.
+func (c *Client) Lookup(ctx context.Context, tenant string, ids []string) (pending []string) {
+	if !strings.EqualFold(tenant, c.cfg.Tenant) {
+		return nil
+	}
+	type wait struct {
+		f  *flight
+		id string
+	}
+	var waits []wait
+	closed := c.breaker.closed()
+	now := time.Now()
+	c.mu.Lock()
+	for _, given := range ids {
+		id := strings.ToLower(given)
+		if !askable(id) {
+			continue
+		}
+		if at, ok := c.answers.Get(id); ok && now.Sub(at) < answerFor {
+			continue
+		}
+		f := c.flights[id]
+		if f == nil && len(c.flights) < maxFlights && (closed || c.breaker.due()) && c.ctx.Err() == nil {
+			f = &flight{id: id, done: make(chan struct{})}
+			c.flights[id] = f
+			c.queue <- f // never blocks: there are no more flights than places
+		}
+		if f == nil {
+			pending = append(pending, given)
+			continue
+		}
+		waits = append(waits, wait{f, given})
+	}
+	c.mu.Unlock()
+
+	if d, ok := ctx.Deadline(); !closed || ok && c.api.limiter.delay(forLookup, now) > d.Sub(now) {
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		ctx = ended
+	}
+	for _, w := range waits {
+		select {
+		case <-w.f.done:
+		default:
+			select {
+			case <-w.f.done:
+			case <-ctx.Done():
+				pending = append(pending, w.id)
+				continue
+			case <-c.ctx.Done():
+				pending = append(pending, w.id)
+				continue
+			}
+		}
+		if !w.f.answered {
+			pending = append(pending, w.id)
+		}
+	}
+	return pending
+}
+
+// askable tells whether an id, in lower case, may be part of an address: it comes from records, and is hexadecimal as far as is known.
+func askable(id string) bool {
+	if id == "" || len(id) > maxID {
+		return false
+	}
+	for i := range len(id) {
+		if c := id[i]; (c < '0' || c > '9') && (c < 'a' || c > 'z') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *Client) work() {
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case f := <-c.queue:
+			c.fly(f)
+		}
+	}
+}
+
+// fly asks for the device of f, and for the one that it was merged into.
+func (c *Client) fly(f *flight) {
+	found, unknown := false, false
+	defer func() {
+		if r := recover(); r != nil {
+			c.complain(lookup, fmt.Errorf("BUG: panic: %v", r))
+		}
+		c.mu.Lock()
+		switch {
+		case found:
+			c.stats.Found++
+		case unknown:
+			c.stats.Unknown++
+		default:
+			c.stats.Failed++
+		}
+		if f.answered = found || unknown; f.answered {
+			c.answers.Add(f.id, time.Now())
+		}
+		delete(c.flights, f.id)
+		c.mu.Unlock()
+		close(f.done)
+	}()
+	if !c.breaker.enter(lookupTimeout) {
+		return
+	}
+	id, seen := f.id, map[string]bool{}
+	for range maxHops {
+		seen[id] = true
+		mergedInto := ""
+		err := c.api.machine(c.ctx, id, func(m machine) {
+			mergedInto = strings.ToLower(m.mergedInto)
+			c.learn(c.cfg.Tenant, m.info, true)
+		})
+		switch {
+		case c.ctx.Err() != nil:
+			return
+		case isNotFound(err):
+			c.relieve(lookup)
+			c.breaker.answered()
+			unknown = true
+			return
+		case err != nil:
+			if c.breaker.failed() {
+				c.complain(lookup, fmt.Errorf("look up a device: %w", err))
+			}
+			return // what was found before stays found
+		}
+		c.relieve(lookup)
+		c.breaker.answered()
+		found = true
+		if !askable(mergedInto) || seen[mergedInto] {
+			return
+		}
+		id = mergedInto
+	}
+}
+
+// keepList fetches the list, again and again. A page that fails is tried again from where it was.
+func (c *Client) keepList() {
+	backoff := input.Backoff{First: 30 * time.Second, Max: 10 * time.Minute}
+	var at cursor
+	failures := 0
+	for {
+		last, err := c.listPage(&at)
+		wait := time.Duration(0)
+		switch {
+		case c.ctx.Err() != nil:
+			return
+		case err != nil:
+			c.complain(list, fmt.Errorf("list devices: %w", err))
+			wait = backoff.Next()
+			if failures++; failures%10 == 0 {
+				at = cursor{} // the link to the next page may have grown too old
+			}
+		default:
+			c.relieve(list)
+			c.breaker.answered()
+			backoff.Reset()
+			failures = 0
+		}
+		if last {
+			c.mu.Lock()
+			c.stats.Lists++
+			lists, listed := c.stats.Lists, c.stats.Listed
+			c.mu.Unlock()
+			if lists == 1 {
+				c.log.Info("the machines API has listed the tenant's devices", "devices", listed)
+			}
+			at, wait = cursor{}, c.cfg.Refresh
+		}
+		if input.Sleep(c.ctx, wait) != nil {
+			return
+		}
+	}
+}
+
+func (c *Client) listPage(at *cursor) (last bool, err error) {
+	n := uint64(0)
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("BUG: panic: %v", r)
+		}
+		c.mu.Lock()
+		c.stats.Listed += n
+		c.mu.Unlock()
+	}()
+	return c.api.page(c.ctx, at, func(m machine) {
+		n++
+		c.learn(c.cfg.Tenant, m.info, false)
+	})
+}
+
+// complain says that the API does not work, unless that has been said.
+func (c *Client) complain(kind int, err error) {
+	c.mu.Lock()
+	said := c.trouble[list] || c.trouble[lookup]
+	c.trouble[kind] = true
+	c.mu.Unlock()
+	if !said {
+		c.log.Warn("the machines API does not work; alerts go on with what is known of their devices, and it is tried again",
+			"api", c.api.base.Host, "error", err)
+	}
+}
+
+// relieve says that the API works again, when everything does that did not.
+func (c *Client) relieve(kind int) {
+	c.mu.Lock()
+	again := c.trouble[kind] && !c.trouble[1-kind]
+	c.trouble[kind] = false
+	c.mu.Unlock()
+	if again {
+		c.log.Info("the machines API works again", "api", c.api.base.Host)
+	}
+}

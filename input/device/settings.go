@@ -1,0 +1,115 @@
+package device
+
+import (
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
+)
+
+// DefaultFields are the columns that an alert carries of its device when device_info.fields is not set: who and where it
+// is, what it runs, how much it matters, how healthy it is, and who was on it.
+const DefaultFields = "DeviceName,OSPlatform,OSVersion,OSVersionInfo,OSBuild,OSArchitecture,DeviceCategory,DeviceType,Model,Vendor," +
+	"MachineGroup,JoinType,AadDeviceId,PublicIP,LastIPAddress,LoggedOnUsers,OnboardingStatus,SensorHealthState,ExposureLevel,RiskScore," +
+	"AssetValue,IsInternetFacing,RegistryDeviceTag,DeviceManualTags,DeviceDynamicTags,AzureResourceId"
+
+// Settings declares every key of device information, of the join and of the machines API.
+var Settings = []input.Setting{
+	{Key: "device_info", Kind: input.Switch, Default: "on", Doc: "Add what is known of the device to alert evidence."},
+	{Key: "device_info.tables", Kind: input.List, Default: "AlertEvidence", Doc: "The tables whose rows get the device; AlertInfo, BehaviorInfo and BehaviorEntities may be added."},
+	{Key: "device_info.fields", Kind: input.List, Default: DefaultFields, Doc: "The columns of DeviceInfo to add, or * for all of them."},
+	{Key: "device_info.prefix", Kind: input.Text, Default: "DeviceInfo.", Doc: "What the names of the added fields begin with."},
+	{Key: "device_info.cache_bytes", Kind: input.Bytes, Default: "64M", Doc: "The most memory that devices and recent alerts may take; the least recently used give way."},
+	{Key: "device_info.ttl", Kind: input.Duration, Default: "48h", Doc: "A device whose newest report is older than the alert by more than this is marked stale, and asked for again where the API is set up."},
+	{Key: "device_info.wait", Kind: input.Duration, Default: "2s", Doc: "The longest that records wait for the machines API, once for all devices that are missing; 0 never waits."},
+	{Key: "device_info.auth", Kind: input.Choice, Default: "off", Choices: append([]string{"off"}, signin.Methods...),
+		Doc: "How to sign in to the machines API, as the identity of the azure.* settings; off asks it nothing. The identity needs the permission Machine.Read.All of WindowsDefenderATP."},
+	{Key: "device_info.api.cloud", Kind: input.Choice, Default: "auto", Choices: []string{"auto", "commercial", "gcc", "gcc_high"},
+		Doc: "Which Defender service the tenant is in: auto is gcc_high where azure.cloud is usgov, and commercial otherwise; gcc_high is DoD too."},
+	{Key: "device_info.api.url", Kind: input.Text, Doc: "The API's address when it is not the service's own, such as https://eu.api.security.microsoft.com for a region."},
+	{Key: "device_info.api.refresh", Kind: input.Duration, Default: "6h", Doc: "How often the whole list of devices is fetched, one call for 10,000 devices; 0 fetches it never and asks for single devices only."},
+}
+
+// place is where a service keeps its API, and the audience of its tokens (learn.microsoft.com/defender-endpoint/gov). That of
+// the commercial one is not its host.
+type place struct{ url, scope string }
+
+var places = map[string]place{
+	"commercial": {"https://api.security.microsoft.com", "https://api.securitycenter.microsoft.com/.default"},
+	"gcc":        {"https://api-gcc.securitycenter.microsoft.us", "https://api-gcc.securitycenter.microsoft.us/.default"},
+	"gcc_high":   {"https://api-gov.securitycenter.microsoft.us", "https://api-gov.securitycenter.microsoft.us/.default"},
+}
+
+// Config is how to reach the machines API of one tenant.
+type Config struct {
+	Auth     string // off, or one of signin.Methods
+	Identity signin.Config
+	Tenant   string        // a GUID, in lower case
+	URL      string        // without a final slash
+	Scope    string        // what a token is asked for
+	Refresh  time.Duration // of the list of all devices; 0 for never
+}
+
+// On tells whether there is an API to ask.
+func (c Config) On() bool { return c.Auth != "off" }
+
+// ReadConfig reads how to reach the API as identity, and notes what is wrong with it in s.
+func ReadConfig(s *input.Settings, identity signin.Config) Config {
+	c := Config{
+		Auth:     s.Choice("device_info.auth"),
+		Identity: identity,
+		Tenant:   strings.ToLower(identity.TenantID),
+		URL:      strings.TrimRight(s.Text("device_info.api.url"), "/"),
+		Refresh:  s.Duration("device_info.api.refresh"),
+	}
+	service := s.Choice("device_info.api.cloud")
+	if !c.On() {
+		return c
+	}
+	identity.Check(s, "device_info.auth", c.Auth)
+	if !isGUID(c.Tenant) {
+		s.Reject("azure.tenant_id", "must be the id of the tenant whose devices are looked up, a GUID: records name their tenant by it")
+	}
+	if service == "auto" {
+		service = "commercial"
+		if identity.Cloud == "usgov" {
+			service = "gcc_high"
+		}
+	}
+	if service == "gcc_high" && identity.Cloud != "usgov" {
+		s.Reject("device_info.api.cloud", "signs in at another host: set azure.cloud to usgov too")
+	}
+	c.Scope = places[service].scope
+	if c.URL == "" {
+		c.URL = places[service].url
+	}
+	u, err := url.Parse(c.URL)
+	if err != nil || u.Host == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())) {
+		s.Reject("device_info.api.url", "is not an https address without a path, such as https://eu.api.security.microsoft.com")
+	}
+	if c.Refresh > 0 && c.Refresh < 10*time.Minute {
+		s.Reject("device_info.api.refresh", "is less than 10m; the API allows 1,500 calls an hour in all")
+	}
+	return c
+}
+
+func isLoopback(host string) bool { return host == "127.0.0.1" || host == "::1" || host == "localhost" }
+
+func isGUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case i == 8 || i == 13 || i == 18 || i == 23:
+			if c != '-' {
+				return false
+			}
+		case (c < '0' || c > '9') && (c < 'a' || c > 'f'):
+			return false
+		}
+	}
+	return true
+}
