@@ -1,0 +1,281 @@
+// Package arch checks the rules of this repository that a compiler does not: who may import what, what a library may not
+// do, what must be documented. A rule that is written here need not be remembered.
+package arch
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/fluent-bit-defender/fluent-bit-defender"
+
+// file is a Go file of the module.
+type file struct {
+	path string // from the root, with slashes
+	dir  string
+	test bool
+	*ast.File
+}
+
+// in tells whether f is in one of dirs or below.
+func (f file) in(dirs ...string) bool {
+	return slices.ContainsFunc(dirs, func(dir string) bool { return f.dir == dir || strings.HasPrefix(f.dir, dir+"/") })
+}
+
+func (f file) imports() (paths []string) {
+	for _, spec := range f.Imports {
+		paths = append(paths, strings.Trim(spec.Path.Value, `"`))
+	}
+	return paths
+}
+
+// product is what runs inside Fluent Bit. Everything else builds, tests or shows it.
+var product = []string{"plugin", "input", "transform"}
+
+const root = "../.."
+
+// walk calls f for every file of the repository that is not built or hidden.
+func walk(t *testing.T, f func(name string)) {
+	t.Helper()
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, _ = filepath.Rel(root, name)
+		name = filepath.ToSlash(name)
+		switch {
+		case d.IsDir() && (name == "build/out" || d.Name() == "node_modules" || name == ".git" || name == "build/.cache" || name == ".tmp"):
+			return fs.SkipDir
+		case !d.IsDir() && name != ".git":
+			f(name)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func goFiles(t *testing.T) (*token.FileSet, []file) {
+	t.Helper()
+	set := token.NewFileSet()
+	var files []file
+	walk(t, func(name string) {
+		if path.Ext(name) != ".go" {
+			return
+		}
+		parsed, err := parser.ParseFile(set, filepath.Join(root, name), nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, file{path: name, dir: path.Dir(name), test: strings.HasSuffix(name, "_test.go"), File: parsed})
+	})
+	if len(files) < 20 {
+		t.Fatalf("found only %d Go files", len(files))
+	}
+	return set, files
+}
+
+func TestImports(t *testing.T) {
+	_, files := goFiles(t)
+	within := func(imported, dir string) bool {
+		return imported == module+"/"+dir || strings.HasPrefix(imported, module+"/"+dir+"/")
+	}
+	for _, f := range files {
+		for _, imported := range f.imports() {
+			bad := func(why string) { t.Errorf("%s imports %s: %s", f.path, imported, why) }
+			switch {
+			case f.in("input") && within(imported, "transform"), f.in("transform") && within(imported, "input"):
+				bad("input and transform meet as bytes, in package plugin")
+			case imported == "C" && !f.in("plugin"):
+				bad("cgo stays in package plugin")
+			case imported == "unsafe" && !f.in("plugin", "transform"):
+				bad("only the C boundary needs it, and transform, which looks at bytes as a string")
+			case within(imported, "plugin"):
+				bad("nothing is above package plugin")
+			case !f.test && f.in(product...) && (within(imported, "build") || within(imported, "examples") || imported == "testing"):
+				bad("that is for tests and the demo")
+			case !f.test && f.in("transform") && (imported == "encoding/json" || strings.Contains(imported, "json-iterator")):
+				bad("untrusted bulk data goes through the scanner of its own")
+			case !f.test && f.in(product...) && imported == "log":
+				bad("log with the *slog.Logger that was passed in")
+			}
+		}
+	}
+}
+
+// A library neither prints nor ends the process it is in, and panics only for what cannot be.
+func TestLibrariesAreQuiet(t *testing.T) {
+	set, files := goFiles(t)
+	forbidden := map[string][]string{
+		"fmt":  {"Print", "Printf", "Println"},
+		"os":   {"Exit"},
+		"slog": {"Debug", "Info", "Warn", "Error", "Log", "SetDefault", "Default"},
+	}
+	for _, f := range files {
+		if f.test || !f.in(product...) && !f.in("build/fakehub", "build/fakeblob", "examples/demo/story") {
+			continue
+		}
+		ast.Inspect(f.File, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			switch fun := call.Fun.(type) {
+			case *ast.SelectorExpr:
+				if pkg, ok := fun.X.(*ast.Ident); ok && pkg.Obj == nil && slices.Contains(forbidden[pkg.Name], fun.Sel.Name) {
+					t.Errorf("%s: %s.%s in a library", set.Position(call.Pos()), pkg.Name, fun.Sel.Name)
+				}
+			case *ast.Ident:
+				switch {
+				case fun.Name == "print" || fun.Name == "println":
+					t.Errorf("%s: %s in a library", set.Position(call.Pos()), fun.Name)
+				case fun.Name == "panic" && f.in(product...) && !isBug(call.Args[0]):
+					t.Errorf("%s: a panic whose text does not begin with BUG:", set.Position(call.Pos()))
+				}
+			}
+			return true
+		})
+	}
+}
+
+// isBug tells whether e is text that begins with "BUG: ", or a value that was recovered and goes on.
+func isBug(e ast.Expr) bool {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		return strings.HasPrefix(e.Value, `"BUG: `)
+	case *ast.BinaryExpr:
+		return isBug(e.X)
+	case *ast.CallExpr:
+		return len(e.Args) > 0 && isBug(e.Args[0])
+	case *ast.Ident:
+		return e.Name == "r"
+	}
+	return false
+}
+
+func TestPackagesAreDocumented(t *testing.T) {
+	_, files := goFiles(t)
+	documented := make(map[string]bool)
+	for _, f := range files {
+		if strings.HasSuffix(f.Name.Name, "_test") {
+			continue
+		}
+		has := f.Doc != nil && (strings.HasPrefix(f.Doc.Text(), "Package "+f.Name.Name+" ") || f.Name.Name == "main")
+		documented[f.dir] = documented[f.dir] || has
+	}
+	for dir, ok := range documented {
+		if !ok {
+			t.Errorf("package %s has no comment that says what it is", dir)
+		}
+	}
+}
+
+// Whoever starts a goroutine waits for it: a package that starts any checks that none is left after its tests.
+func TestGoroutinesAreWaitedFor(t *testing.T) {
+	_, files := goFiles(t)
+	starts, checks := make(map[string]string), make(map[string]bool)
+	for _, f := range files {
+		if slices.Contains(f.imports(), "go.uber.org/goleak") {
+			checks[f.dir] = true
+		}
+		if f.test || !f.in(product...) {
+			continue
+		}
+		ast.Inspect(f.File, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.GoStmt:
+				starts[f.dir] = f.path
+			case *ast.CallExpr:
+				if s, ok := n.Fun.(*ast.SelectorExpr); ok && s.Sel.Name == "Go" {
+					starts[f.dir] = f.path
+				}
+			}
+			return true
+		})
+	}
+	for dir, where := range starts {
+		if !checks[dir] {
+			t.Errorf("%s starts goroutines and no test of %s looks for left-over ones (goleak)", where, dir)
+		}
+	}
+}
+
+// The host never calls main, so nothing may depend on it.
+func TestMainDoesNothing(t *testing.T) {
+	_, files := goFiles(t)
+	for _, f := range files {
+		if f.dir != "plugin" || f.test {
+			continue
+		}
+		for _, d := range f.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && (fn.Name.Name == "main" || fn.Name.Name == "init") && fn.Recv == nil && len(fn.Body.List) > 0 {
+				t.Errorf("%s: func %s does something", f.path, fn.Name.Name)
+			}
+		}
+	}
+}
+
+// A file is named after one noun.
+func TestNames(t *testing.T) {
+	vague := regexp.MustCompile(`(?i)(^|[_\-.])(utils?|helpers?|common|misc|shared|base|stuff|impl|manager|tmp|temp|old|new|copy|v2|final)([_\-.]|$)`)
+	walk(t, func(name string) {
+		for part := range strings.SplitSeq(name, "/") {
+			if vague.MatchString(part) {
+				t.Errorf("%s: the name says nothing about what is in it", name)
+			}
+		}
+	})
+}
+
+func TestNothingIsLeftToDo(t *testing.T) {
+	left := regexp.MustCompile(`\b(TODO|FIXME|XXX|HACK)\b`)
+	walk(t, func(name string) {
+		if name == "build/arch/arch_test.go" || path.Ext(name) == ".sum" {
+			return
+		}
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if mark := left.Find(text); mark != nil {
+			t.Errorf("%s: %s", name, mark)
+		}
+		// A path of somebody's machine does not work on another.
+		if m := regexp.MustCompile(`(^|[\s"'=:])/(home|root|Users|work)/[a-z]`).Find(text); m != nil {
+			t.Errorf("%s: a path of one machine: %s", name, m)
+		}
+	})
+}
+
+func TestFilesOfTheProject(t *testing.T) {
+	for name, begins := range map[string]string{
+		"LICENSE":         "Apache License",
+		"README.md":       "# ",
+		"CONTRIBUTING.md": "# ",
+		"CHANGELOG.md":    "# Changelog",
+		"Makefile":        "# ",
+		".ci/run":         "#!/bin/bash",
+	} {
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if !strings.HasPrefix(strings.TrimSpace(string(text)), begins) {
+			t.Errorf("%s does not begin with %q", name, begins)
+		}
+	}
+	if info, err := os.Stat(filepath.Join(root, ".ci/run")); err == nil && info.Mode()&0o111 == 0 {
+		t.Error(".ci/run is not executable")
+	}
+}

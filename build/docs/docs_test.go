@@ -1,0 +1,153 @@
+// Package docs checks the documentation against what is there: every make target, file and link that it names exists.
+package docs
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const root = "../.."
+
+// pages are the documents of the repository.
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	texts := make(map[string]string)
+	for _, pattern := range []string{"*.md", "examples/*/*.md", "build/*/*.md"} {
+		names, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rel, _ := filepath.Rel(root, name)
+			texts[filepath.ToSlash(rel)] = string(text)
+		}
+	}
+	for _, name := range []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} {
+		if texts[name] == "" {
+			t.Errorf("there is no %s", name)
+		}
+	}
+	return texts
+}
+
+var (
+	block  = regexp.MustCompile("(?s)```([a-z]*)\n(.*?)```")
+	code   = regexp.MustCompile("`([^`\n]+)`")
+	link   = regexp.MustCompile(`\]\(([^)]+)\)`)
+	target = regexp.MustCompile(`\bmake ([a-z][a-z-]*)`)
+)
+
+// commands are the command lines of a page: of blocks without a language, and what is set as code within the text.
+func commands(text string) (lines []string) {
+	for _, m := range block.FindAllStringSubmatch(text, -1) {
+		if m[1] == "" || m[1] == "sh" || m[1] == "bash" {
+			lines = append(lines, strings.Split(strings.TrimSpace(m[2]), "\n")...)
+		}
+	}
+	for _, m := range code.FindAllStringSubmatch(block.ReplaceAllString(text, ""), -1) {
+		lines = append(lines, m[1])
+	}
+	return lines
+}
+
+func TestTargets(t *testing.T) {
+	out, err := exec.Command("make", "-C", root, "-s", "help").Output()
+	if err != nil {
+		t.Fatalf("make help: %v", err)
+	}
+	var targets []string
+	for line := range strings.Lines(string(out)) {
+		if f := strings.Fields(line); len(f) > 2 && f[0] == "make" {
+			targets = append(targets, f[1])
+		}
+	}
+	if len(targets) < 10 {
+		t.Fatalf("make lists only %v", targets)
+	}
+	for name, text := range pages(t) {
+		for _, line := range commands(text) {
+			line, _, _ = strings.Cut(line, "#")
+			for _, m := range target.FindAllStringSubmatch(line, -1) {
+				if !slices.Contains(targets, m[1]) {
+					t.Errorf("%s: make %s: there is no such target", name, m[1])
+				}
+			}
+		}
+	}
+}
+
+// A file that a page names is there. What is built, or is on the reader's machine, is listed here.
+func TestFiles(t *testing.T) {
+	elsewhere := []string{"build/out/in_defender.so", "build/out/host", "defender.yaml"}
+	looksLocal := regexp.MustCompile(`^\.?[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_.*-]*)+$|^[A-Za-z0-9_-]+\.(go|md|mod|yaml|conf|c)$`)
+	tracked, err := os.ReadDir(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	top := make(map[string]bool)
+	for _, e := range tracked {
+		top[e.Name()] = true
+	}
+	checked := 0
+	for name, text := range pages(t) {
+		check := func(file string) {
+			checked++
+			if slices.Contains(elsewhere, file) {
+				return
+			}
+			if matches, _ := filepath.Glob(filepath.Join(root, filepath.Dir(name), file)); len(matches) == 0 {
+				if matches, _ = filepath.Glob(filepath.Join(root, file)); len(matches) == 0 {
+					t.Errorf("%s names %s, which is not there", name, file)
+				}
+			}
+		}
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			if !strings.Contains(m[1], "://") {
+				file, _, _ := strings.Cut(m[1], "#")
+				check(file)
+			}
+		}
+		for _, line := range commands(text) {
+			for word := range strings.FieldsSeq(line) {
+				first, _, _ := strings.Cut(word, "/")
+				if looksLocal.MatchString(word) && (top[first] || !strings.Contains(word, "/")) {
+					check(word)
+				}
+			}
+		}
+	}
+	if checked < 15 {
+		t.Errorf("found only %d names of files to check", checked)
+	}
+}
+
+// The first two commands of a newcomer stand first, alone, in a block that can be copied.
+func TestTwoCommands(t *testing.T) {
+	text := pages(t)["README.md"]
+	if m := block.FindStringSubmatch(text); m == nil || m[2] != "make demo\nmake test\n" {
+		t.Errorf("the first block of README.md is not the two commands: %q", m)
+	}
+}
+
+// What CONTRIBUTING.md and the Makefile say of CI is what .ci/run does.
+func TestCI(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, ".ci/run"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"make lint", "make vuln", "make test", "make fuzz", "make integration", "make demo"} {
+		if !bytes.Contains(text, []byte(want)) {
+			t.Errorf(".ci/run does not run %s", want)
+		}
+	}
+}
