@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"math"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// generation is the instances that the host has, from one start or reload to the next. Its callbacks name no instance
+// (pause, resume, exit), and some reach the wrong one, so what they mean is worked out here.
+//
+// All callbacks come from the host's thread, but a reload brings a new thread; hence the lock. It is not held while the host
+// is called: an append comes back to pause.
+type generation struct {
+	mu        sync.Mutex
+	instances map[uintptr]*instance
+	lastID    uintptr
+	held      bool      // paused outside of any append: nothing is handed over until a resume or a new instance
+	appending *instance // whose append is under way
+}
+
+const (
+	// stopWait is how long an exit waits for the instances: longer than the last commit may take.
+	stopWait = 15 * time.Second
+
+	// sleepsAfter is how long an instance goes uncalled before its timer is looked at. The host calls every second.
+	sleepsAfter = 2500 * time.Millisecond
+
+	// ownBytes is what the library needs beside what the settings allot.
+	ownBytes = 64 << 20
+)
+
+// add makes in one of the generation and returns its id, which is never 0 and never used again.
+func (g *generation) add(in *instance) uintptr {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.instances == nil {
+		g.instances = make(map[uintptr]*instance)
+	}
+	g.lastID++
+	g.instances[g.lastID] = in
+	g.held = false
+	g.limitMemory()
+	return g.lastID
+}
+
+// limitMemory tells the garbage collector what the users' settings add up to, so that it keeps near that instead of letting
+// the heap double. The runtime is the library's own: every Go library of a process has one to itself.
+func (g *generation) limitMemory() {
+	if os.Getenv("GOMEMLIMIT") != "" {
+		return
+	}
+	limit := int64(math.MaxInt64)
+	if len(g.instances) > 0 {
+		limit = ownBytes
+		for _, in := range g.instances {
+			limit += in.memory
+		}
+	}
+	debug.SetMemoryLimit(limit)
+}
+
+// collect hands over what the instance id has ready. An id that has exited is nobody's.
+func (g *generation) collect(id uintptr, now time.Time) {
+	g.mu.Lock()
+	in := g.instances[id]
+	held := g.held
+	var asleep []*instance
+	if in != nil {
+		in.calledAt = now
+		for _, other := range g.instances {
+			// One that is over its own limit was stopped on purpose.
+			if !held && !other.limited && now.Sub(other.calledAt) > sleepsAfter {
+				asleep = append(asleep, other)
+				other.calledAt = now
+			}
+		}
+	}
+	g.mu.Unlock()
+	if in == nil {
+		return
+	}
+	for _, other := range asleep {
+		// A limit that one section has reached makes the host stop the timer of another: the one that was started last.
+		if other.host.wake() {
+			other.log.Debug("called again: the pause of another section had stopped this one")
+		}
+	}
+	if !held {
+		in.handOver(now, func(tag string, data []byte) bool { return g.append(in, tag, data) })
+	}
+	in.logs.drain(in.host.print)
+}
+
+// append is the host's, with a note of who is inside it.
+func (g *generation) append(in *instance, tag string, data []byte) bool {
+	g.setAppending(in)
+	defer g.setAppending(nil)
+	return in.host.append(tag, data)
+}
+
+func (g *generation) setAppending(in *instance) {
+	g.mu.Lock()
+	g.appending = in
+	g.mu.Unlock()
+}
+
+// pause inside an append means that this append has brought its own section over a limit, or what a filter makes of its
+// events over theirs: that instance stops. At any other time it is the beginning of a shutdown, and every instance has to stop,
+// because the host stops the timer of only one of them and waits until all is delivered.
+func (g *generation) pause() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.appending != nil {
+		g.appending.limited = true
+		return
+	}
+	g.held = true
+}
+
+// resume takes back any pause. None comes once a shutdown has begun.
+func (g *generation) resume() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.held = false
+	for _, in := range g.instances {
+		in.limited = false
+		in.resumed()
+	}
+}
+
+// exit stops all instances, waits for them and forgets them. The exits that follow for the same generation find none.
+func (g *generation) exit() {
+	g.mu.Lock()
+	instances := g.instances
+	g.instances, g.held, g.appending = nil, false, nil
+	g.limitMemory()
+	g.mu.Unlock()
+
+	for _, in := range instances {
+		in.stop()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopWait)
+	defer cancel()
+	for _, in := range instances {
+		select {
+		case <-in.stopped:
+		case <-ctx.Done():
+			in.log.Error("did not stop in time and is left behind: what it has not committed is read again", "waited", stopWait)
+		}
+		in.logs.drain(in.host.print)
+	}
+}

@@ -1,0 +1,289 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+)
+
+// fakeHost is the host of one instance: what it takes, and what it does meanwhile.
+type fakeHost struct {
+	taken    []string // tag and first byte of each append that was taken
+	bytes    int
+	during   func() bool // called inside an append; false refuses
+	sleeping bool
+	woken    int
+	log      []string
+}
+
+func (f *fakeHost) host() host {
+	return host{
+		name: "defender.0",
+		get:  func(string) string { return "" },
+		append: func(tag string, data []byte) bool {
+			if f.during != nil && !f.during() {
+				return false
+			}
+			f.taken = append(f.taken, fmt.Sprintf("%s:%c", tag, data[0]))
+			f.bytes += len(data)
+			return true
+		},
+		wake: func() bool {
+			was := f.sleeping
+			f.sleeping = false
+			f.woken++
+			return was
+		},
+		print: func(level slog.Level, line string) { f.log = append(f.log, level.String()+" "+line) },
+	}
+}
+
+// newTestInstance is an instance without sources: what a pump would do, the test does.
+func newTestInstance(f *fakeHost) *instance {
+	in := newUnstarted(f.host())
+	in.start(config{memory: 256 << 20})
+	return in
+}
+
+// put queues a batch with a chunk for each item, of size bytes.
+func put(t *testing.T, in *instance, next int64, size int, tags ...string) {
+	t.Helper()
+	b := in.outbox.Batch("test")
+	for i, tag := range tags {
+		b.Append(tag, slices.Concat([]byte{byte('a' + i)}, make([]byte, size-1)))
+	}
+	b.Mark(input.Mark{Lane: "lane", Term: 1, Next: next})
+	if err := in.outbox.Put(context.Background(), b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func safe(in *instance) int64 {
+	for _, m := range in.outbox.Safe("test") {
+		return m.Next
+	}
+	return 0
+}
+
+func TestARefusedChunkIsTheNextOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refuse := true
+		f := &fakeHost{}
+		f.during = func() bool { return !(len(f.taken) == 1 && refuse) }
+		in := newTestInstance(f)
+		var g generation
+		id := g.add(in)
+		defer g.exit()
+		put(t, in, 7, 10, "x", "y", "z")
+
+		g.collect(id, time.Now())
+		if fmt.Sprint(f.taken) != "[x:a]" || safe(in) != 0 {
+			t.Fatalf("after a refusal: taken %v", f.taken)
+		}
+		refuse = false
+		g.collect(id, time.Now())
+		if len(f.taken) != 1 {
+			t.Fatalf("no pause after a refusal: taken %v", f.taken)
+		}
+		time.Sleep(15 * time.Second)
+		g.collect(id, time.Now())
+		if fmt.Sprint(f.taken) != "[x:a y:b z:c]" {
+			t.Fatalf("taken %v", f.taken)
+		}
+		if next := safe(in); next != 7 {
+			t.Fatalf("the safe mark is %d", next)
+		}
+		if n := strings.Count(strings.Join(f.log, "\n"), "takes no events"); n != 1 {
+			t.Errorf("%d warnings: %q", n, f.log)
+		}
+		if !strings.Contains(strings.Join(f.log, "\n"), "takes events again") {
+			t.Errorf("log: %q", f.log)
+		}
+	})
+}
+
+func TestATickIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeHost{}
+		in := newTestInstance(f)
+		var g generation
+		id := g.add(in)
+		defer g.exit()
+		for i := range 120 {
+			put(t, in, int64(i+1), 1<<20, "x")
+		}
+		g.collect(id, time.Now())
+		if f.bytes != tickBytes {
+			t.Errorf("one tick appends %d bytes, want %d", f.bytes, tickBytes)
+		}
+		if next := safe(in); next != 64 {
+			t.Errorf("safe up to %d, want 64", next)
+		}
+
+		f.bytes = 0
+		f.during = func() bool { time.Sleep(30 * time.Millisecond); return true } // a slow filter
+		g.collect(id, time.Now())
+		if f.bytes != 4<<20 {
+			t.Errorf("a tick behind a slow filter appends %d bytes, want 4 MB: it ends after 100 ms", f.bytes)
+		}
+	})
+}
+
+func TestPauseInsideAnAppendStopsThatInstance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g generation
+		f1, f2 := &fakeHost{}, &fakeHost{}
+		f1.during = func() bool { g.pause(); return true } // as the real host: pauses, and takes the chunk
+		in1, in2 := newTestInstance(f1), newTestInstance(f2)
+		id1, id2 := g.add(in1), g.add(in2)
+		defer g.exit()
+		put(t, in1, 1, 10, "x", "y")
+		put(t, in2, 1, 10, "x", "y")
+		g.collect(id1, time.Now())
+		g.collect(id2, time.Now())
+		g.collect(id1, time.Now())
+		if len(f1.taken) != 1 || len(f2.taken) != 2 {
+			t.Fatalf("taken %v and %v, want one of the paused instance and all of the other", f1.taken, f2.taken)
+		}
+		g.resume()
+		g.collect(id1, time.Now())
+		if len(f1.taken) != 2 {
+			t.Fatalf("after the resume: taken %v", f1.taken)
+		}
+	})
+}
+
+func TestPauseOutsideAnAppendStopsAllInstances(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, again := range []string{"resume", "new instance"} {
+			var g generation
+			f1, f2 := &fakeHost{sleeping: true}, &fakeHost{}
+			in1, in2 := newTestInstance(f1), newTestInstance(f2)
+			id1, id2 := g.add(in1), g.add(in2)
+			put(t, in1, 1, 10, "x")
+			put(t, in2, 1, 10, "x")
+			g.pause()
+			time.Sleep(5 * time.Second)
+			g.collect(id1, time.Now())
+			g.collect(id2, time.Now())
+			if len(f1.taken)+len(f2.taken) != 0 {
+				t.Fatalf("taken %v and %v", f1.taken, f2.taken)
+			}
+			if f1.woken+f2.woken != 0 {
+				t.Fatal("a timer that a pause has stopped was started again")
+			}
+			if again == "resume" {
+				g.resume()
+			} else {
+				g.add(newTestInstance(&fakeHost{}))
+			}
+			g.collect(id1, time.Now())
+			g.collect(id2, time.Now())
+			if len(f1.taken) != 1 || len(f2.taken) != 1 {
+				t.Fatalf("after a %s: taken %v and %v", again, f1.taken, f2.taken)
+			}
+			g.exit()
+		}
+	})
+}
+
+func TestAnInstanceThatIsNotCalledIsWoken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g generation
+		f1, f2, f3 := &fakeHost{}, &fakeHost{sleeping: true}, &fakeHost{sleeping: true}
+		in3 := newTestInstance(f3)
+		id1, _, _ := g.add(newTestInstance(f1)), g.add(newTestInstance(f2)), g.add(in3)
+		defer g.exit()
+		in3.limited = true // it sleeps because it is over its own limit
+		for range 3 {
+			time.Sleep(time.Second)
+			g.collect(id1, time.Now())
+			if f1.woken != 0 || f3.woken != 0 {
+				t.Fatal("the wrong instance is woken")
+			}
+		}
+		if f2.woken != 1 {
+			t.Errorf("woken %d times within 3 s, want once", f2.woken)
+		}
+	})
+}
+
+func TestExitStopsTheWholeGeneration(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g generation
+		f := &fakeHost{}
+		in := newTestInstance(f)
+		id := g.add(in)
+		g.add(newTestInstance(&fakeHost{}))
+		put(t, in, 1, 10, "x")
+		g.exit()
+		<-in.stopped
+		g.exit()                  // that of the second instance
+		g.collect(id, time.Now()) // and a late timer
+		if len(f.taken) != 0 {
+			t.Errorf("taken %v after the exit", f.taken)
+		}
+		if err := in.outbox.Put(context.Background(), in.outbox.Batch("test")); err == nil {
+			t.Error("the outbox is still open")
+		}
+		if next := g.add(newTestInstance(&fakeHost{})); next == id {
+			t.Error("an id is used again")
+		}
+		g.exit()
+	})
+}
+
+func TestExitWaitsOnlySoLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g generation
+		f := &fakeHost{}
+		in := newTestInstance(f)
+		stuck := make(chan struct{})
+		in.pumps.Go(func() { <-stuck })
+		g.add(in)
+		g.add(newTestInstance(&fakeHost{}))
+		start := time.Now()
+		g.exit()
+		if took := time.Since(start); took != stopWait {
+			t.Errorf("exit took %v, want %v", took, stopWait)
+		}
+		if !strings.Contains(strings.Join(f.log, "\n"), "did not stop in time") {
+			t.Errorf("log: %q", f.log)
+		}
+		close(stuck)
+		<-in.stopped
+	})
+}
+
+func TestAPanicDuringHandOverIsLoggedAndTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var g generation
+		f := &fakeHost{}
+		f.during = func() bool { panic("invented") }
+		in := newTestInstance(f)
+		id := g.add(in)
+		defer g.exit()
+		put(t, in, 1, 10, "x")
+		for range 5 {
+			g.collect(id, time.Now())
+		}
+		if n := strings.Count(strings.Join(f.log, "\n"), "invented"); n != 1 {
+			t.Errorf("%d lines about the panic: %q", n, f.log)
+		}
+		f.during = nil
+		g.pause() // must not take the panicked append for one that is under way
+		g.resume()
+		time.Sleep(time.Second)
+		g.collect(id, time.Now())
+		if len(f.taken) != 1 {
+			t.Errorf("taken %v", f.taken)
+		}
+	})
+}

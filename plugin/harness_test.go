@@ -1,0 +1,231 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
+)
+
+// built is where the library and the C host are. They are built once for all tests that load the library, unless
+// $DEFENDER_SO and $DEFENDER_HOST name some.
+var built struct {
+	once          sync.Once
+	dir, so, host string
+	err           error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built.dir != "" {
+		os.RemoveAll(built.dir)
+	}
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+func build(t testing.TB) (so, host string) {
+	t.Helper()
+	built.once.Do(func() {
+		built.so, built.host = os.Getenv("DEFENDER_SO"), os.Getenv("DEFENDER_HOST")
+		if built.dir, built.err = os.MkdirTemp("", "defender-test-"); built.err != nil {
+			return
+		}
+		run := func(name string, args ...string) {
+			if built.err == nil {
+				if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+					built.err = fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
+				}
+			}
+		}
+		if built.so == "" {
+			built.so = filepath.Join(built.dir, "in_defender.so")
+			run("go", "build", "-buildmode=c-shared", "-o", built.so, ".")
+		}
+		if built.host == "" {
+			built.host = filepath.Join(built.dir, "host")
+			sources, _ := filepath.Glob("../build/host/*.c")
+			run("cc", append([]string{"-O2", "-std=c11", "-Wall", "-Wextra", "-Werror", "-rdynamic", "-o", built.host}, append(sources, "-ldl", "-lpthread", "-lm")...)...)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.so, built.host
+}
+
+// event is a line of what a host shows.
+type event struct {
+	Tag    string          `json:"tag"`
+	Time   json.Number     `json:"time"`
+	Record json.RawMessage `json:"record"`
+	Seq    int             `json:"-"` // column Seq
+}
+
+// parseEvents reads lines of events; a last line without its end does not count.
+func parseEvents(t testing.TB, r io.Reader) (events []event) {
+	t.Helper()
+	lines := bufio.NewReaderSize(r, 1<<20)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if err != nil {
+			return events
+		}
+		var e event
+		var record struct{ Seq int }
+		if err := json.Unmarshal(line, &e); err != nil {
+			t.Fatalf("the host shows what is not JSON: %v: %.200s", err, line)
+		}
+		_ = json.Unmarshal(e.Record, &record)
+		e.Seq = record.Seq
+		events = append(events, e)
+	}
+}
+
+// run is a run of the C host.
+type run struct {
+	events []event
+	log    string
+	code   int
+}
+
+// runHost runs the C host with args and the library until it ends by itself.
+func runHost(t testing.TB, args ...string) run {
+	t.Helper()
+	so, host := build(t)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, host, append(args, so)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
+		t.Fatalf("run host: %v\n%s", errors.Join(err, ctx.Err()), stderr.String())
+	}
+	noSecrets(t, stderr.String())
+	return run{parseEvents(t, &stdout), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+// noSecrets is called for every log of every run.
+func noSecrets(t testing.TB, log string) {
+	t.Helper()
+	for _, secret := range []string{"ZmFrZWh1Yi1ub3QtYS1yZWFsLWtleS0xMjM0NTY3OD0=", "SharedAccessKey="} {
+		if strings.Contains(log, secret) {
+			t.Errorf("the log shows the secret %s:\n%s", secret, log)
+		}
+	}
+}
+
+// ok fails the test when the host has seen anything that should not be.
+func (r run) ok(t testing.TB) run {
+	t.Helper()
+	if r.code != 0 {
+		t.Fatalf("the host exits with %d:\n%s", r.code, r.log)
+	}
+	return r
+}
+
+// logs fails the test when the log lacks text.
+func (r run) logs(t testing.TB, text string) {
+	t.Helper()
+	if !strings.Contains(r.log, text) {
+		t.Errorf("the log lacks %q:\n%s", text, r.log)
+	}
+}
+
+const hub = "defender"
+
+func startHub(t testing.TB, partitions int32) *fakehub.Hub {
+	t.Helper()
+	h, err := fakehub.Start(fakehub.Options{Hubs: map[string]int32{hub: partitions}, EntityPath: hub})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Close)
+	return h
+}
+
+// settings are flags of the host for a section that reads h.
+func settings(h *fakehub.Hub, more ...string) []string {
+	var args []string
+	for _, s := range append([]string{
+		"eventhub.connection_string=" + h.ConnectionString(),
+		"eventhub.brokers=" + h.Brokers(),
+		"eventhub.ca_file=" + h.CAFile(),
+		"eventhub.start=earliest",
+	}, more...) {
+		args = append(args, "-set", s)
+	}
+	return args
+}
+
+// produce sends n records, 20 in a message, with Seq from first on.
+func produce(t testing.TB, h *fakehub.Hub, first, n int) {
+	t.Helper()
+	var messages [][]byte
+	for at := first; at < first+n; at += 20 {
+		messages = append(messages, envelope(at, min(20, first+n-at)))
+	}
+	if err := h.Produce(context.Background(), hub, messages...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// envelope is a message of n records of invented values.
+func envelope(first, n int) []byte {
+	b := []byte(`{"records":[`)
+	for i := first; i < first+n; i++ {
+		if i > first {
+			b = append(b, ',')
+		}
+		table := []string{"DeviceProcessEvents", "DeviceNetworkEvents", "AlertInfo"}[i%3]
+		b = fmt.Appendf(b, `{"time":"2026-03-04T05:06:07.1234567Z","tenantId":"11111111-2222-3333-4444-555555555555","operationName":"Publish",`+
+			`"category":"AdvancedHunting-%s","properties":{"Timestamp":"2026-03-04T05:06:06.5Z","DeviceName":"host-%d.contoso.example","ActionType":"Made",`+
+			`"Seq":%d,"Note":"%s"}}`, table, i%50, i, strings.Repeat("x", 400))
+	}
+	return append(b, `]}`...)
+}
+
+// tally compares events with 0..n-1: none may be missing. It returns how many came more than once.
+func tally(t testing.TB, events []event, n int) (again int) {
+	t.Helper()
+	seen := make([]int, n)
+	for _, e := range events {
+		if e.Seq < 0 || e.Seq >= n {
+			t.Fatalf("an event that was never sent: %s", e.Record)
+		}
+		seen[e.Seq]++
+	}
+	lost := 0
+	for _, k := range seen {
+		if k == 0 {
+			lost++
+		} else {
+			again += k - 1
+		}
+	}
+	if lost > 0 {
+		t.Errorf("%d of %d events are lost", lost, n)
+	}
+	return again
+}

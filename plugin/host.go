@@ -1,0 +1,38 @@
+package main
+
+import (
+	"bufio"
+	"log/slog"
+	"os"
+	"strings"
+)
+
+// host is what an instance may ask of Fluent Bit; main.go makes it of calls into C. All of it is called from the host's
+// thread only, between init and exit.
+type host struct {
+	name   string                              // of the section: its alias, or "defender.0"
+	get    func(key string) string             // a setting as it stands in the section, or ""
+	append func(tag string, data []byte) bool  // false: nothing of data was taken. An empty tag is the section's own
+	wake   func() bool                         // starts the section's timer if it is stopped, and tells whether it was
+	print  func(level slog.Level, line string) // a line of the host's log, if the section logs that level
+	debug  bool                                // the section logs debug lines
+}
+
+func (h *host) prefix() string { return "[input:defender:" + h.name + "] " }
+
+// storesInFiles tells whether a chunk of one of our sections is in a file that the host has mapped, which it is right after an
+// append with storage.type filesystem. The host offers no better way to ask: it keeps storage.type to itself.
+func storesInFiles() bool {
+	f, err := os.Open("/proc/self/maps")
+	if err != nil {
+		return true // nothing is known, so nothing is said
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		// .../storage/defender.0/1234-1700000000.123456789.flb; the folder has the section's number also when it has an alias
+		if line := lines.Text(); strings.HasSuffix(line, ".flb") && strings.Contains(line, "/defender.") {
+			return true
+		}
+	}
+	return false
+}

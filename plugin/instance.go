@@ -1,0 +1,292 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
+)
+
+// Settings are the keys that concern the instance as a whole.
+var Settings = []input.Setting{
+	{Key: "db", Kind: input.Text, Doc: "The state file: positions of blobs, a copy of Event Hubs offsets, known devices. Each section needs its own."},
+	{Key: "tag_pattern", Kind: input.Text, Doc: "A tag for each table, such as `defender.*`, where `*` becomes the table; without it events have the section's own `tag`."},
+	{Key: "tables", Kind: input.List, Doc: "The only tables to pass on, such as `AlertInfo, AlertEvidence`; all when empty."},
+	{Key: "tables_exclude", Kind: input.List, Doc: "Tables to leave out."},
+	{Key: "separator", Kind: input.Text, Default: ".", Doc: "What joins the names of nested objects."},
+	{Key: "keep_nulls", Kind: input.Switch, Default: "off", Doc: "Keep columns that are null or empty."},
+	{Key: "resolve_refs", Kind: input.Switch, Default: "off", Doc: "Write what a `$ref` refers to in its place; this multiplies the number of fields."},
+	{Key: "event_id", Kind: input.Switch, Default: "on", Doc: "Add `event_id`, the same for the same event however often it is delivered."},
+	{Key: "arrays", Kind: input.Choice, Default: "list", Choices: []string{"list", "json"}, Doc: "Write arrays as lists, or as JSON text."},
+	{Key: "memory_limit", Kind: input.Bytes, Default: "256M", Doc: "Bound of everything held in memory: fetched, being transformed, waiting for Fluent Bit. At least 32M."},
+}
+
+const (
+	// A tick ends after this much, because the host does nothing else meanwhile: no flush, no other input.
+	tickBytes = 64 << 20
+	tickTime  = 100 * time.Millisecond
+
+	leastMemory = 32 << 20
+)
+
+// instance is one [INPUT] section: its sources, each with a pump into the one outbox, and the hand-over from there to the host.
+type instance struct {
+	host   host
+	logs   *logQueue
+	log    *slog.Logger
+	memory int64 // bytes that the settings allow
+
+	outbox  *input.Outbox
+	state   *input.State
+	cancel  context.CancelFunc
+	pumps   sync.WaitGroup
+	stopped chan struct{} // closed when everything that was started has ended
+
+	// Of the host's thread only.
+	calledAt   time.Time // when the host last called; set by generation
+	limited    bool      // paused by the host inside an append of this instance; set by generation
+	refusedAt  time.Time // when the host began to refuse; zero while it does not
+	retryAt    time.Time
+	wait       input.Backoff
+	storeCheck int // appends that are still to be looked at for where they went
+}
+
+// newInstance reads the settings and starts the instance. When it fails, the log says all that is wrong and nothing is left running.
+func newInstance(h host) (in *instance, err error) {
+	in = newUnstarted(h)
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+		if err != nil {
+			for _, e := range split(err) {
+				in.log.Error(e.Error())
+			}
+			if in.cancel != nil {
+				in.stop()
+				<-in.stopped
+			} else if in.state != nil {
+				_ = closeState(in.state)
+			}
+		}
+		in.logs.drain(h.print)
+	}()
+
+	known := slices.Concat(Settings, eventhub.Settings)
+	in.logs.hide(secrets(h.get, known))
+	s := input.NewSettings(h.get, known)
+	c := readConfig(s)
+	s.FindMisspelt()
+	if err := s.Err(); err != nil {
+		return nil, err
+	}
+	if c.db != "" {
+		if in.state, err = input.OpenState(c.db, in.log); err != nil {
+			return nil, err
+		}
+	} else {
+		in.log.Warn("db is not set: should the consumer group's offsets vanish, as Event Hubs reserves, reading begins where eventhub.start " +
+			"says and events are missed or repeated; set db to the path of a file to keep a copy of them")
+	}
+	in.log.LogAttrs(context.Background(), slog.LevelInfo, "starting version "+version, s.Effective()...)
+	in.start(c)
+	return in, nil
+}
+
+// newUnstarted returns an instance of which nothing runs yet.
+func newUnstarted(h host) *instance {
+	in := &instance{
+		host:       h,
+		logs:       newLogQueue(h.debug),
+		calledAt:   time.Now(),
+		stopped:    make(chan struct{}),
+		wait:       input.Backoff{First: time.Second, Max: 15 * time.Second},
+		storeCheck: 3,
+	}
+	in.log = slog.New(in.logs.handler(h.prefix()))
+	return in
+}
+
+// config is what the settings of a section say.
+type config struct {
+	db         string
+	tagPattern string
+	memory     int64
+	transform  transform.Config
+	eventhub   *eventhub.Config // nil when nothing is set for it
+}
+
+func readConfig(s *input.Settings) (c config) {
+	c.db = s.Text("db")
+	c.tagPattern = s.Text("tag_pattern")
+	c.memory = s.Bytes("memory_limit")
+	c.transform = transform.Config{
+		Separator:     s.Text("separator"),
+		KeepNulls:     s.Switch("keep_nulls"),
+		ResolveRefs:   s.Switch("resolve_refs"),
+		EventID:       s.Switch("event_id"),
+		ArraysAsJSON:  s.Choice("arrays") == "json",
+		Tables:        s.List("tables"),
+		TablesExclude: s.List("tables_exclude"),
+	}
+	if c.memory < leastMemory {
+		s.Reject("memory_limit", "is too little; set at least 32M")
+	}
+	if err := checkTagPattern(c.tagPattern); err != "" {
+		s.Reject("tag_pattern", err)
+	}
+	if cfg, configured := eventhub.ReadConfig(s); configured {
+		c.eventhub = &cfg
+	} else {
+		s.Reject("eventhub.connection_string", "no source is configured; set it for an Event Hub")
+	}
+	return c
+}
+
+// start starts a pump for each source.
+func (in *instance) start(c config) {
+	in.memory = c.memory
+	in.outbox = input.NewOutbox(c.memory / 2)
+	ctx, cancel := context.WithCancel(context.Background())
+	in.cancel = cancel
+
+	var opens []func(context.Context) (input.Source, error)
+	if cfg := c.eventhub; cfg != nil {
+		opens = append(opens, func(ctx context.Context) (input.Source, error) { return eventhub.Open(ctx, *cfg, in.state, in.log) })
+	}
+	fetch := c.memory / 4 / int64(max(1, len(opens)))
+	if c.eventhub != nil {
+		c.eventhub.FetchBytes = fetch
+	}
+	for _, open := range opens {
+		p := &input.Pump{Open: open, Transform: newTransform(c), Outbox: in.outbox, Log: in.log}
+		in.pumps.Go(func() { p.Run(ctx) })
+	}
+}
+
+// newTransform returns the work between a source and the outbox, for one pump.
+func newTransform(c config) func(context.Context, *input.Batch, []input.Message) {
+	var (
+		t        = transform.New(c.transform)
+		tags     = newTags(c.tagPattern)
+		payloads []transform.Payload
+		batch    *input.Batch
+		emit     = func(table string, event []byte) { batch.Append(tags.of(table), event) }
+	)
+	return func(ctx context.Context, dst *input.Batch, messages []input.Message) {
+		payloads = payloads[:0]
+		for i := range messages {
+			m := &messages[i]
+			payloads = append(payloads, transform.Payload{Body: m.Body, Lane: m.Mark.Lane, Offset: m.Offset, Reason: m.Reason})
+		}
+		batch = dst
+		t.Append(ctx, payloads, emit)
+		batch = nil
+		clear(payloads)
+	}
+}
+
+// handOver appends what waits, until the tick has lasted long enough or the host refuses. hand is the host's append.
+func (in *instance) handOver(now time.Time, hand func(tag string, data []byte) bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			in.retryAt = now.Add(in.wait.Next())
+			in.log.Error("hand over events: panic; it is tried again", "panic", r, "stack", string(debug.Stack()))
+		}
+	}()
+	if now.Before(in.retryAt) {
+		return
+	}
+	appended := 0
+	for {
+		b := in.outbox.Take()
+		if b == nil {
+			return
+		}
+		for c := b.Next(); c != nil; c = b.Next() {
+			if in.limited || appended >= tickBytes || time.Since(now) >= tickTime {
+				return
+			}
+			if !hand(c.Tag, c.Data) {
+				in.refused(now)
+				return
+			}
+			b.Taken()
+			appended += len(c.Data)
+			in.accepted(now)
+		}
+		in.outbox.Done(b)
+	}
+}
+
+func (in *instance) refused(now time.Time) {
+	if in.refusedAt.IsZero() {
+		in.refusedAt = now
+		in.log.Warn("Fluent Bit takes no events at the moment (its storage may be full, or a limit is reached); they wait, and it is asked again")
+	}
+	in.retryAt = now.Add(in.wait.Next())
+}
+
+func (in *instance) accepted(now time.Time) {
+	in.wait.Reset()
+	if !in.refusedAt.IsZero() {
+		in.log.Info("Fluent Bit takes events again", "after", now.Sub(in.refusedAt).Round(time.Millisecond))
+		in.refusedAt = time.Time{}
+	}
+	if in.storeCheck > 0 {
+		in.storeCheck--
+		if storesInFiles() {
+			in.storeCheck = 0
+		} else if in.storeCheck == 0 {
+			in.log.Warn("events are not kept in files, so that Fluent Bit loses what it has not delivered when it ends; " +
+				"add \"storage.type filesystem\" to this [INPUT] section and storage.path to [SERVICE], and see that an output matches the tag")
+		}
+	}
+}
+
+// resumed makes the next tick try at once.
+func (in *instance) resumed() {
+	in.limited = false
+	in.retryAt = time.Time{}
+	in.wait.Reset()
+}
+
+// stop ends everything that was started. It does not wait: stopped is closed when it is done.
+func (in *instance) stop() {
+	in.cancel()
+	in.outbox.Close()
+	go func() {
+		defer close(in.stopped)
+		in.pumps.Wait()
+		if err := closeState(in.state); err != nil {
+			in.log.Error("close state file", "error", err)
+		}
+		in.log.Info("stopped")
+	}()
+}
+
+func closeState(s *input.State) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v", r)
+		}
+	}()
+	return s.Close()
+}
+
+// split returns the errors that err joins.
+func split(err error) []error {
+	var joined interface{ Unwrap() []error }
+	if errors.As(err, &joined) {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}

@@ -1,0 +1,183 @@
+package main
+
+/*
+#cgo LDFLAGS: -ldl
+#include <stdlib.h>
+#include "flb.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"strings"
+	"time"
+	"unsafe"
+
+	flb "github.com/fluent/fluent-bit-go/input"
+)
+
+// version is set when the library is built: see the Makefile.
+var version = "dev"
+
+// current is the only state of the package: the instances that the host has. The host's callbacks say little or nothing
+// about which instance they mean, so there has to be one place that knows them all.
+var current generation
+
+// main is never called: the host loads a library.
+func main() {}
+
+// FLBPluginRegister tells the host what this is. Called again, before the old instances exit, when the host reloads.
+//
+//export FLBPluginRegister
+func FLBPluginRegister(def unsafe.Pointer) (result C.int) {
+	defer guard("register", &result, -1)
+	return C.int(flb.FLBPluginRegister(def, "defender", "Microsoft Defender XDR events from Azure Event Hubs and Blob Storage"))
+}
+
+// FLBPluginUnregister frees what registration allocated.
+//
+//export FLBPluginUnregister
+func FLBPluginUnregister(def unsafe.Pointer) {
+	defer guard("unregister", nil, 0)
+	flb.FLBPluginUnregister(def)
+}
+
+// FLBPluginInit starts an instance, for one [INPUT] section. After an error the host gives up starting as a whole and calls
+// no exit, so that the instances which were started before are stopped here too.
+//
+//export FLBPluginInit
+func FLBPluginInit(plugin unsafe.Pointer) (result C.int) {
+	defer guard("init", &result, flb.FLB_ERROR)
+	p := (*C.struct_defender_plugin)(plugin)
+	if err := start(p); err != nil {
+		current.exit()
+		return flb.FLB_ERROR
+	}
+	return flb.FLB_OK
+}
+
+func start(p *C.struct_defender_plugin) (err error) {
+	functions := C.defender_functions()
+	if p.context.remote_context != 0 {
+		// Its api may be shorter than ours, so nothing of it is called.
+		err := fmt.Errorf("refused: this Fluent Bit is older than 4.1; the plugin needs 4.1 or later, please upgrade")
+		fmt.Fprintln(os.Stderr, "[error] [input:defender]", err)
+		return err
+	}
+	h := newHost(p, functions)
+	var thread [16]C.char
+	C.defender_thread_name(&thread[0])
+	switch {
+	case functions.append == nil:
+		err = fmt.Errorf("refused: this fluent-bit does not export flb_input_log_append, without which the plugin cannot know what was " +
+			"stored; use an official build of Fluent Bit 4.1 or later")
+	case strings.HasPrefix(C.GoString(&thread[0]), "flb-in-"): // set in src/flb_input_thread.c
+		err = fmt.Errorf("refused: this section runs in a thread of its own, where Fluent Bit loses events without saying so; " +
+			"add \"threaded off\" to this [INPUT] section")
+	}
+	if err != nil {
+		h.print(slog.LevelError, h.prefix()+err.Error())
+		return err
+	}
+	in, err := newInstance(h)
+	if err != nil {
+		return err // its log has said it
+	}
+	p.context.remote_context = C.uintptr_t(current.add(in))
+	return nil
+}
+
+// newHost is what an instance knows of the host. The struct that init is given belongs to all instances and is
+// overwritten, so nothing here refers to it.
+func newHost(p *C.struct_defender_plugin, functions C.struct_defender_functions) host {
+	api, instance, context := p.api, p.instance, p.context
+	var tagBytes []byte // with the final zero that some filters count on
+	return host{
+		name: C.GoString(C.defender_name(functions, instance)),
+		get: func(key string) string {
+			// Of the struct only api and instance are read.
+			again := C.struct_defender_plugin{api: api, instance: instance}
+			return flb.FLBPluginConfigKey(unsafe.Pointer(&again), key)
+		},
+		append: func(tag string, data []byte) bool {
+			var t *C.char
+			if tag != "" {
+				tagBytes = append(append(tagBytes[:0], tag...), 0)
+				t = (*C.char)(unsafe.Pointer(&tagBytes[0]))
+			}
+			return C.defender_append(functions, instance, t, C.size_t(len(tag)), unsafe.Pointer(unsafe.SliceData(data)), C.size_t(len(data))) == 0
+		},
+		wake: func() bool { return C.defender_wake(functions, context, instance) != 0 },
+		print: func(level slog.Level, line string) {
+			if n := logLevel(level); C.defender_log_check(api, instance, n) != 0 {
+				text := C.CString(line)
+				defer C.free(unsafe.Pointer(text))
+				C.defender_log(api, n, text)
+			}
+		},
+		debug: C.defender_log_check(api, instance, logLevel(slog.LevelDebug)) != 0,
+	}
+}
+
+// logLevel is the host's number for a level: include/fluent-bit/flb_log.h.
+func logLevel(level slog.Level) C.int {
+	switch {
+	case level >= slog.LevelError:
+		return 1
+	case level >= slog.LevelWarn:
+		return 2
+	case level >= slog.LevelInfo:
+		return 3
+	}
+	return 4
+}
+
+// FLBPluginInputCallbackCtx is called from a timer, once a second. It never returns data: the host would ignore whether
+// that could be stored.
+//
+//export FLBPluginInputCallbackCtx
+func FLBPluginInputCallbackCtx(id C.uintptr_t, data *unsafe.Pointer, size *C.size_t) (result C.int) {
+	defer guard("collect", &result, flb.FLB_ERROR)
+	*data, *size = nil, 0
+	current.collect(uintptr(id), time.Now())
+	return flb.FLB_OK
+}
+
+// FLBPluginInputPause comes when some instance is over a limit, or at the beginning of a shutdown or reload.
+//
+//export FLBPluginInputPause
+func FLBPluginInputPause() {
+	defer guard("pause", nil, 0)
+	current.pause()
+}
+
+// FLBPluginInputResume comes when some instance is no longer over its limit.
+//
+//export FLBPluginInputResume
+func FLBPluginInputResume() {
+	defer guard("resume", nil, 0)
+	current.resume()
+}
+
+// FLBPluginExit comes once for each instance, without saying for which, all together.
+//
+//export FLBPluginExit
+func FLBPluginExit() (result C.int) {
+	defer guard("exit", &result, flb.FLB_ERROR)
+	current.exit()
+	return flb.FLB_OK
+}
+
+// guard ends every export: a panic would end the host. What it has to say goes to standard error, because whatever keeps
+// the log may be what has panicked; instances catch their own panics before, and log them.
+func guard(doing string, result *C.int, failed C.int) {
+	if r := recover(); r != nil {
+		fmt.Fprintf(os.Stderr, "[error] [input:defender] %s: panic: %v\n%s", doing, r, debug.Stack())
+		if result != nil {
+			*result = failed
+		}
+	}
+}
