@@ -10,7 +10,7 @@ import (
 type walk struct {
 	emitted  int  // records, and unreadable ones, so far
 	damaged  bool // it did not parse as a whole
-	effort   int  // bytes that were parsed in search of the next record after damage
+	effort   int  // bytes that were parsed in vain
 	nextFrom int  // where the last such search began
 	next     int  // and what it found
 
@@ -21,6 +21,10 @@ type walk struct {
 
 // maxNesting is how many envelopes may be inside each other before they are taken for records.
 const maxNesting = 3
+
+// tired reports whether so much was parsed in vain that the rest of the payload goes out as one. Without that limit, objects that never
+// end, each with a record inside, cost the square of the payload.
+func (w *walk) tired(b []byte) bool { return w.effort > 8*len(b)+1<<20 }
 
 // body emits what a payload holds: an envelope {"records":[...]}, a record, a list of either, or several of these one after the other.
 //
@@ -63,7 +67,7 @@ func (t *Transformer) values(b []byte, i, nesting int, list bool) int {
 			i = t.object(b, i, nesting)
 		case c == ']' && list:
 			return i + 1
-		case c == '[' && !list && nesting < maxNesting:
+		case c == '[' && !list && listOfObjects(b, i):
 			n := t.walk.emitted
 			empty := t.stats.Empty.Load()
 			i = t.values(b, i+1, nesting+1, true)
@@ -76,6 +80,12 @@ func (t *Transformer) values(b []byte, i, nesting int, list bool) int {
 	}
 }
 
+// listOfObjects tells a list of records from text that happens to begin with a bracket.
+func listOfObjects(b []byte, i int) bool {
+	i = skipSpace(b, i+1)
+	return i < len(b) && (b[i] == '{' || b[i] == ']')
+}
+
 // object emits the envelope or record that begins at b[i], and returns where it ends.
 func (t *Transformer) object(b []byte, i, nesting int) int {
 	if nesting < maxNesting {
@@ -83,9 +93,14 @@ func (t *Transformer) object(b []byte, i, nesting int) int {
 			return t.records(b, i+1, at, nesting)
 		}
 	}
+	if t.walk.tired(b) {
+		t.unreadable(reasonSyntax, errTired.Error(), i, b[i:])
+		return len(b)
+	}
 	r := &t.row
 	end, err := t.tryRead(r, b, i)
 	if err != nil {
+		t.walk.effort += max(end-i, 0)
 		return t.damage(b, i, nesting, err)
 	}
 	if r.records != 0 && nesting < maxNesting && r.table.name == Unknown {
@@ -164,11 +179,12 @@ func (t *Transformer) memberEnd(b []byte, i int) int {
 	if i >= len(b) || b[i] != ':' {
 		return -1
 	}
-	nodes, i, err := t.scanner.parse(b, i+1, t.row.nodes[:0])
+	nodes, end, err := t.scanner.parse(b, i+1, t.row.nodes[:0])
 	if t.row.nodes = nodes; err != nil {
+		t.walk.effort += end - i
 		return -1
 	}
-	return i
+	return end
 }
 
 // envelopeInside emits the records of an envelope that was read as one object, since "records" is not its first member.
@@ -280,8 +296,14 @@ func (t *Transformer) damage(b []byte, i, nesting int, err error) int {
 			return t.records(b, list, list, nesting)
 		}
 	}
-	if !balanced {
-		end = i + len(bytes.TrimRight(b[i:next], " \t\r\n,"))
+	switch {
+	case !balanced:
+		end = i + len(trimGap(b, i, next))
+	case next < len(b) || nesting == 0:
+		// Brackets too many belong to it. At the end of a list they are more likely the list's own.
+		for end < next && (b[end] == '}' || b[end] == ']') {
+			end++
+		}
 	}
 	t.unreadable(reasonOf(err), fmt.Sprintf("%v, at byte %d", err, at), i, b[i:end])
 	return end
@@ -289,9 +311,11 @@ func (t *Transformer) damage(b []byte, i, nesting int, err error) int {
 
 // other passes on what stands at b[i] where a record should, and returns where it ends.
 func (t *Transformer) other(b []byte, i int) int {
-	if c := b[i]; c != '}' && c != ']' {
-		if nodes, end, err := t.scanner.parse(b, i, t.row.nodes[:0]); err == nil {
-			t.row.nodes = nodes
+	if c := b[i]; c != '}' && c != ']' && !t.walk.tired(b) {
+		nodes, end, err := t.scanner.parse(b, i, t.row.nodes[:0])
+		t.row.nodes = nodes
+		t.walk.effort += end - i
+		if err == nil {
 			after := skipSpace(b, end)
 			if after == len(b) || b[after] == ',' || b[after] == ']' || b[after] == '{' {
 				t.unreadable(reasonNotObject, errNotObject.Error(), i, b[i:end])
@@ -301,11 +325,19 @@ func (t *Transformer) other(b []byte, i int) int {
 	}
 	t.walk.damaged = true
 	next := t.nextRecord(b, i+1)
-	text := bytes.TrimRight(b[i:next], " \t\r\n,")
+	text := trimGap(b, i, next)
 	if len(bytes.Trim(text, " \t\r\n,]}")) > 0 {
 		t.unreadable(reasonSyntax, fmt.Sprintf("%v, at byte %d", errBetween, i), i, text)
 	}
 	return next
+}
+
+// trimGap returns b[i:next] without what separates it from a record at next.
+func trimGap(b []byte, i, next int) []byte {
+	if next == len(b) {
+		return b[i:]
+	}
+	return bytes.TrimRight(b[i:next], " \t\r\n,")
 }
 
 // recordsAfter finds the list of a member "records" from b[i] on, or returns -1. A quote inside a string has a backslash
@@ -324,9 +356,8 @@ func recordsAfter(b []byte, i int) int {
 	}
 }
 
-// nextRecord returns where, from b[i] on, the next whole record begins that can be told from an object inside another, or len(b).
-//
-// The search is bounded: objects that never end, one in the other, would otherwise cost the square of the payload.
+// nextRecord returns where, from b[i] on, the next whole record begins that can be told from an object inside another, or
+// len(b).
 func (t *Transformer) nextRecord(b []byte, i int) int {
 	w := &t.walk
 	if w.nextFrom > 0 && w.nextFrom <= i && i <= w.next {
@@ -339,12 +370,12 @@ func (t *Transformer) nextRecord(b []byte, i int) int {
 			break
 		}
 		i += n
-		if t.beginsLikeRecord(b, i) {
-			if w.effort > 8*len(b)+1<<20 {
+		if !afterColon(b, i) && t.beginsLikeRecord(b, i) {
+			if w.tired(b) {
 				break
 			}
 			end, err := t.tryRead(&t.row, b, i)
-			w.effort += end - i
+			w.effort += max(end-i, 0)
 			if err == nil && t.looksLikeRecord(&t.row) {
 				w.next = i
 				break
@@ -353,6 +384,18 @@ func (t *Transformer) nextRecord(b []byte, i int) int {
 		i++
 	}
 	return w.next
+}
+
+// afterColon reports whether what begins at b[i] is the value of a member, which no record is.
+func afterColon(b []byte, i int) bool {
+	for i--; i >= 0; i-- {
+		switch b[i] {
+		case ' ', '\t', '\r', '\n':
+		default:
+			return b[i] == ':'
+		}
+	}
+	return false
 }
 
 // beginsLikeRecord is a quick look at the first key of an object.

@@ -87,6 +87,7 @@ var (
 	errBeside     = errors.New("data beside the records of an envelope")
 	errBetween    = errors.New("text between records")
 	errOutput     = errors.New("its flat form would be many times its size")
+	errTired      = errors.New("too much of the payload is damaged to look for records in the rest")
 	errPanic      = errors.New("the transformer panicked on it")
 	errFromSource = errors.New("unreadable in its source")
 )
