@@ -1,0 +1,304 @@
+package blob
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/service"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
+)
+
+const (
+	listTimeout = time.Minute
+	readTimeout = 2 * time.Minute // of one piece; what has come until then is kept
+)
+
+// account is the storage account: the requests that the source makes of it, without any retry, for those are the source's.
+type account struct {
+	service   *service.Client
+	transport *http.Transport
+	host      string
+	sas       bool
+	entra     bool
+	sasExpiry time.Time     // zero when unknown
+	listing   chan struct{} // at most as many pages are held decoded at a time as fit in
+	skew      atomic.Int64  // how far the service's clock is ahead of ours, ns
+	lists     atomic.Int64
+	reads     atomic.Int64
+}
+
+func openAccount(cfg Config) (*account, error) {
+	client := cfg.SignIn.HTTP
+	if client == nil {
+		var err error
+		if client, err = signin.HTTPClient(cfg.SignIn.CAFile); err != nil {
+			return nil, fmt.Errorf("open blob source: azure.ca_file %w", err)
+		}
+	}
+	transport := client.Transport.(*http.Transport).Clone()
+	// Ranges are asked for by a header that net/http does not know, so it would unpack blobs stored with
+	// Content-Encoding gzip behind our back, and offsets would mean nothing.
+	transport.DisableCompression = true
+	transport.MaxIdleConnsPerHost = cfg.Workers + 4
+	transport.ReadBufferSize = 64 << 10
+
+	a := &account{transport: transport, listing: make(chan struct{}, 2)}
+	options := &azblob.ClientOptions{ClientOptions: azcore.ClientOptions{
+		Transport: &http.Client{Transport: transport},
+		Retry:     policy.RetryOptions{MaxRetries: -1},
+		Telemetry: policy.TelemetryOptions{ApplicationID: "fluent-bit-defender"},
+	}}
+	var (
+		c     *azblob.Client
+		err   error
+		token string // a SAS
+	)
+	switch cfg.Auth {
+	case byConnectionString:
+		text := cfg.ConnectionString.Reveal()
+		parts, e := parseConnectionString(text)
+		if e != nil {
+			return nil, fmt.Errorf("open blob source: blob.connection_string %w", e)
+		}
+		if parts["AccountKey"] == "" {
+			token = parts["SharedAccessSignature"]
+		}
+		c, err = azblob.NewClientFromConnectionString(text, options)
+	case bySAS:
+		token = cfg.SAS.Reveal()
+		c, err = azblob.NewClientWithNoCredential(strings.TrimSuffix(cfg.AccountURL, "/")+"/?"+token, options)
+	default:
+		a.entra = true
+		cred, e := cfg.SignIn.Credential(cfg.Auth)
+		if e != nil {
+			return nil, fmt.Errorf("open blob source: %w", e)
+		}
+		options.InsecureAllowCredentialWithHTTP = strings.HasPrefix(cfg.AccountURL, "http://") // settings allow that on loopback only
+		c, err = azblob.NewClient(strings.TrimSuffix(cfg.AccountURL, "/")+"/", cred, options)
+	}
+	if err != nil {
+		// The SDK's own text may quote the URL with its signature.
+		return nil, fmt.Errorf("open blob source: the SDK does not accept the endpoint or the key; check blob.connection_string or blob.account_url and blob.sas_token")
+	}
+	a.service = c.ServiceClient()
+	if u, err := url.Parse(a.service.URL()); err == nil {
+		a.host = u.Host
+	}
+	if token != "" {
+		a.sas = true
+		if q, err := url.ParseQuery(token); err == nil {
+			for _, layout := range []string{time.RFC3339, "2006-01-02T15:04Z", "2006-01-02"} {
+				if a.sasExpiry, err = time.Parse(layout, q.Get("se")); err == nil {
+					break
+				}
+			}
+		}
+	}
+	return a, nil
+}
+
+func (a *account) close() { a.transport.CloseIdleConnections() }
+
+// now is the time by the service's clock, which is what it stamps blobs and names folders with. Ours may be wrong.
+func (a *account) now() time.Time { return time.Now().Add(time.Duration(a.skew.Load())).UTC() }
+
+func (a *account) sawDate(at *time.Time) {
+	if at == nil || at.IsZero() {
+		return
+	}
+	// Dates have whole seconds and are late by the way here: nothing below two seconds is a difference.
+	if d := time.Until(*at); d.Abs() > 2*time.Second {
+		a.skew.Store(int64(d))
+	} else {
+		a.skew.Store(0)
+	}
+}
+
+func (a *account) sawError(err error) {
+	var answer *azcore.ResponseError
+	if errors.As(err, &answer) && answer.RawResponse != nil {
+		if at, err := http.ParseTime(answer.RawResponse.Header.Get("Date")); err == nil {
+			a.sawDate(&at)
+		}
+	}
+}
+
+// item is a blob as listed.
+type item struct {
+	name     string
+	size     int64
+	etag     string
+	created  int64 // seconds
+	modified int64
+	append   bool
+	archived bool
+}
+
+// list asks for one page: blobs and, with a delimiter, folders. next is "" when it is the last page; a page without
+// any item may still have a next.
+func (a *account) list(ctx context.Context, containerName, prefix, delimiter, marker string) (items []item, folders []string, next string, err error) {
+	select {
+	case a.listing <- struct{}{}:
+		defer func() { <-a.listing }()
+	case <-ctx.Done():
+		return nil, nil, "", ctx.Err()
+	}
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	a.lists.Add(1)
+	var p, m *string
+	if prefix != "" {
+		p = &prefix
+	}
+	if marker != "" {
+		m = &marker
+	}
+	var blobs []*container.BlobItem
+	var nextMarker *string
+	c := a.service.NewContainerClient(containerName)
+	if delimiter == "" {
+		page, err := c.NewListBlobsFlatPager(&container.ListBlobsFlatOptions{Prefix: p, Marker: m}).NextPage(ctx)
+		if err != nil {
+			a.sawError(err)
+			return nil, nil, "", err
+		}
+		a.sawDate(page.Date)
+		nextMarker = page.NextMarker
+		if page.Segment != nil {
+			blobs = page.Segment.BlobItems
+		}
+	} else {
+		page, err := c.NewListBlobsHierarchyPager(delimiter, &container.ListBlobsHierarchyOptions{Prefix: p, Marker: m}).NextPage(ctx)
+		if err != nil {
+			a.sawError(err)
+			return nil, nil, "", err
+		}
+		a.sawDate(page.Date)
+		nextMarker = page.NextMarker
+		if page.Segment != nil {
+			blobs = page.Segment.BlobItems
+			for _, f := range page.Segment.BlobPrefixes {
+				if f.Name != nil {
+					folders = append(folders, *f.Name)
+				}
+			}
+		}
+	}
+	items = make([]item, 0, len(blobs))
+	for _, b := range blobs {
+		if b.Name == nil || b.Properties == nil || b.Properties.ContentLength == nil {
+			continue
+		}
+		q := b.Properties
+		it := item{name: *b.Name, size: *q.ContentLength, etag: quoted(q.ETag)}
+		if q.CreationTime != nil {
+			it.created = q.CreationTime.Unix()
+		}
+		if q.LastModified != nil {
+			it.modified = q.LastModified.Unix()
+		}
+		it.append = q.BlobType != nil && *q.BlobType == container.BlobTypeAppendBlob
+		it.archived = q.AccessTier != nil && *q.AccessTier == container.AccessTierArchive
+		items = append(items, it)
+	}
+	if nextMarker != nil {
+		next = *nextMarker
+	}
+	return items, folders, next, nil
+}
+
+// quoted makes the ETag of a listing, which is bare, equal to that of a header.
+func quoted(etag *azcore.ETag) string {
+	if etag == nil || *etag == "" {
+		return ""
+	}
+	return `"` + strings.Trim(string(*etag), `"`) + `"`
+}
+
+// listContainers calls f with the name of every container that begins with prefix.
+func (a *account) listContainers(ctx context.Context, prefix string, f func(name string)) error {
+	pager := a.service.NewListContainersPager(&service.ListContainersOptions{Prefix: &prefix})
+	for pager.More() {
+		a.lists.Add(1)
+		page, err := func() (service.ListContainersResponse, error) {
+			ctx, cancel := context.WithTimeout(ctx, listTimeout)
+			defer cancel()
+			return pager.NextPage(ctx)
+		}()
+		if err != nil {
+			a.sawError(err)
+			return err
+		}
+		for _, c := range page.ContainerItems {
+			if c.Name != nil {
+				f(*c.Name)
+			}
+		}
+	}
+	return nil
+}
+
+// read fills p from offset on and returns how much of it came; less than all of p comes with an error.
+// etag is the version that is wanted, "" for any.
+func (a *account) read(ctx context.Context, containerName, name, etag string, offset int64, p []byte) (n int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	a.reads.Add(1)
+	options := &blob.DownloadStreamOptions{Range: blob.HTTPRange{Offset: offset, Count: int64(len(p))}}
+	if etag != "" {
+		match := azcore.ETag(etag)
+		options.AccessConditions = &blob.AccessConditions{ModifiedAccessConditions: &blob.ModifiedAccessConditions{IfMatch: &match}}
+	}
+	r, err := a.service.NewContainerClient(containerName).NewBlobClient(name).DownloadStream(ctx, options)
+	if err != nil {
+		a.sawError(err)
+		return 0, err
+	}
+	defer r.Body.Close()
+	a.sawDate(r.Date)
+	for n < len(p) && err == nil {
+		var k int
+		k, err = r.Body.Read(p[n:])
+		n += k
+	}
+	if n == len(p) {
+		return n, nil
+	}
+	return n, err
+}
+
+// properties asks for what a listing says of one blob.
+func (a *account) properties(ctx context.Context, containerName, name string) (it item, err error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	a.reads.Add(1)
+	r, err := a.service.NewContainerClient(containerName).NewBlobClient(name).GetProperties(ctx, nil)
+	if err != nil {
+		a.sawError(err)
+		return item{}, err
+	}
+	it = item{name: name, etag: quoted(r.ETag)}
+	if r.ContentLength != nil {
+		it.size = *r.ContentLength
+	}
+	if r.CreationTime != nil {
+		it.created = r.CreationTime.Unix()
+	}
+	if r.LastModified != nil {
+		it.modified = r.LastModified.Unix()
+	}
+	it.append = r.BlobType != nil && *r.BlobType == blob.BlobTypeAppendBlob
+	return it, nil
+}

@@ -1,0 +1,230 @@
+package blob
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
+)
+
+// The ways to sign in that only storage accounts have; those of Entra ID are signin.Methods.
+const (
+	byConnectionString = "connection_string"
+	bySAS              = "sas"
+)
+
+// Settings are the keys of the blob source.
+var Settings = []input.Setting{
+	{Key: "blob.connection_string", Kind: input.SecretText, Doc: "Connection string of the storage account, with its account key or a shared access signature."},
+	{Key: "blob.account_url", Kind: input.Text, Doc: "Blob endpoint of the storage account, such as `https://account.blob.core.windows.net`, when there is no connection string."},
+	{Key: "blob.sas_token", Kind: input.SecretText, Doc: "Shared access signature with the permissions read and list, for auth `sas`; a whole SAS URL will do too."},
+	{Key: "blob.auth", Kind: input.Choice, Default: byConnectionString, Choices: append([]string{byConnectionString, bySAS}, signin.Methods...), Doc: "How to sign in to the storage account; Entra ID needs the role Storage Blob Data Reader."},
+	{Key: "blob.containers", Kind: input.List, Default: "insights-logs-advancedhunting-*", Doc: "Names of containers, or patterns with `*`; one that does not exist yet is waited for."},
+	{Key: "blob.prefix", Kind: input.Text, Doc: "Only blobs whose name begins with this."},
+	{Key: "blob.start", Kind: input.StartTime, Default: "latest", Doc: "Where to begin in blobs without a stored position: `latest`, `earliest` or an RFC 3339 time."},
+	{Key: "blob.lookback", Kind: input.Duration, Default: "48h", Doc: "How far back blobs are expected to grow and are looked at all the time; older ones are looked through once a day."},
+	{Key: "blob.poll_interval", Kind: input.Duration, Default: "60s", Doc: "How often containers are listed; each poll makes at most three billed list calls for a container and tenant."},
+	{Key: "blob.workers", Kind: input.Number, Default: "8", Doc: "How many blobs are read side by side."},
+}
+
+// Config is what the source works with.
+type Config struct {
+	Auth             string // connection_string, sas or one of signin.Methods
+	ConnectionString input.Secret
+	AccountURL       string
+	SAS              input.Secret // without "?"
+	SignIn           signin.Config
+
+	Containers   []string // names, or patterns of path.Match
+	Prefix       string
+	Start        input.Start
+	Lookback     time.Duration
+	PollInterval time.Duration
+	Workers      int
+
+	// FetchBytes bounds everything that the source holds: pieces that are being read, wait for Fetch or were returned by it.
+	// A line that is larger than that is held alone.
+	FetchBytes int64
+
+	// TailWait is how long after its hour, and after its last change, an append blob counts as finished, so that a last line
+	// without a newline is handed on as it is. 0 for one hour: in steady state blobs freeze within ten minutes of their hour.
+	TailWait time.Duration
+}
+
+// ReadConfig reads the blob.* settings and notes every mistake in s. configured tells whether there are any: without
+// them the section has no blob source.
+func ReadConfig(s *input.Settings, id signin.Config) (cfg Config, configured bool) {
+	for _, key := range []string{"blob.connection_string", "blob.account_url", "blob.sas_token", "blob.auth", "blob.containers"} {
+		configured = configured || s.IsSet(key)
+	}
+	if !configured {
+		return Config{}, false
+	}
+	cfg = Config{
+		Auth:             s.Choice("blob.auth"),
+		ConnectionString: s.Secret("blob.connection_string"),
+		AccountURL:       s.Text("blob.account_url"),
+		SAS:              s.Secret("blob.sas_token"),
+		SignIn:           id,
+		Containers:       s.List("blob.containers"),
+		Prefix:           s.Text("blob.prefix"),
+		Start:            s.Start("blob.start"),
+		Lookback:         s.Duration("blob.lookback"),
+		PollInterval:     s.Duration("blob.poll_interval"),
+		Workers:          s.Number("blob.workers", 1, 64),
+	}
+	cfg.readSAS(s)
+	if !s.IsSet("blob.auth") && cfg.SAS.IsSet() && !cfg.ConnectionString.IsSet() {
+		cfg.Auth = bySAS
+	}
+	switch cfg.Auth {
+	case byConnectionString:
+		cfg.checkConnectionString(s)
+	case bySAS:
+		if !cfg.SAS.IsSet() {
+			s.Reject("blob.auth", "is sas, which needs a shared access signature: set blob.sas_token or blob.sas_token_file")
+		}
+		cfg.checkAccountURL(s)
+	default:
+		if cfg.ConnectionString.IsSet() || cfg.SAS.IsSet() {
+			s.Reject("blob.auth", "signs in with Entra ID: remove blob.connection_string and blob.sas_token, and set blob.account_url")
+		}
+		cfg.checkAccountURL(s)
+		id.Check(s, "blob.auth", cfg.Auth)
+	}
+	for _, c := range cfg.Containers {
+		if problem := containerProblem(c); problem != "" {
+			s.Reject("blob.containers", fmt.Sprintf("%s: %s", c, problem))
+		}
+	}
+	if cfg.Lookback < time.Hour || cfg.Lookback > 90*24*time.Hour {
+		s.Reject("blob.lookback", "must be from 1h to 2160h (90 days); blobs of an hour grow for minutes after it, at most for two days")
+	}
+	if cfg.PollInterval < time.Second || cfg.PollInterval > time.Hour {
+		s.Reject("blob.poll_interval", "must be from 1s to 1h")
+	}
+	return cfg, true
+}
+
+// readSAS takes a SAS URL apart, as the portal shows it, and a token that begins with "?".
+func (cfg *Config) readSAS(s *input.Settings) {
+	text := cfg.SAS.Reveal()
+	before, token, isURL := strings.Cut(text, "?")
+	if !isURL {
+		return
+	}
+	cfg.SAS = input.NewSecret(token)
+	if before == "" {
+		return
+	}
+	u, err := url.Parse(before)
+	if err != nil || u.Host == "" {
+		s.Reject("blob.sas_token", "is neither a token (sv=...&sig=...) nor a SAS URL")
+		return
+	}
+	parts := strings.Split(strings.Trim(u.Path, "/"), "/")
+	account := u.Scheme + "://" + u.Host
+	if isLoopback(u.Hostname()) && parts[0] != "" { // an emulator has the account's name in the path
+		account, parts = account+"/"+parts[0], parts[1:]
+	}
+	if cfg.AccountURL == "" {
+		cfg.AccountURL = account
+	}
+	if len(parts) > 0 && parts[0] != "" && !s.IsSet("blob.containers") {
+		cfg.Containers = parts[:1] // the signature is good for this container only
+	}
+}
+
+func (cfg *Config) checkConnectionString(s *input.Settings) {
+	const key = "blob.connection_string"
+	if !cfg.ConnectionString.IsSet() {
+		if !s.IsSet(key) {
+			s.Reject("blob.auth", "is connection_string, which is not set: set blob.connection_string, or another blob.auth with blob.account_url")
+		}
+		return
+	}
+	if cfg.AccountURL != "" {
+		s.Reject("blob.account_url", "is in the connection string already: remove one of them")
+	}
+	parts, err := parseConnectionString(cfg.ConnectionString.Reveal())
+	switch {
+	case err != nil:
+		s.Reject(key, err.Error())
+	case parts["EntityPath"] != "" || strings.HasPrefix(parts["Endpoint"], "sb://"):
+		s.Reject(key, "is the connection string of an Event Hub; take the storage account's, under Access keys")
+	case parts["AccountName"] == "" && parts["BlobEndpoint"] == "":
+		s.Reject(key, "has neither AccountName nor BlobEndpoint; copy it as a whole from the storage account, under Access keys")
+	case parts["AccountKey"] == "" && parts["SharedAccessSignature"] == "":
+		s.Reject(key, "has neither AccountKey nor SharedAccessSignature; copy it as a whole from the storage account, under Access keys")
+	case parts["AccountKey"] != "" && parts["AccountName"] == "":
+		s.Reject(key, "has an AccountKey but no AccountName; copy it as a whole from the storage account, under Access keys")
+	case parts["BlobEndpoint"] != "":
+		checkURL(s, key, "its BlobEndpoint ", parts["BlobEndpoint"])
+	case strings.EqualFold(parts["DefaultEndpointsProtocol"], "http"):
+		s.Reject(key, "has DefaultEndpointsProtocol=http, which would send events and signatures in the clear; write https")
+	}
+}
+
+// parseConnectionString returns the parts. Errors never show the text.
+func parseConnectionString(text string) (map[string]string, error) {
+	parts := make(map[string]string)
+	for part := range strings.SplitSeq(strings.Trim(text, "; \t\r\n"), ";") {
+		k, v, ok := strings.Cut(part, "=")
+		if !ok {
+			return nil, fmt.Errorf("is not a connection string (Name=value;Name=value); copy it as a whole from the storage account, under Access keys")
+		}
+		parts[strings.TrimSpace(k)] = strings.TrimSpace(v)
+	}
+	return parts, nil
+}
+
+func (cfg *Config) checkAccountURL(s *input.Settings) {
+	if cfg.AccountURL == "" {
+		s.Reject("blob.auth", "needs to know the storage account: set blob.account_url to https://<account>.blob.core.windows.net")
+		return
+	}
+	checkURL(s, "blob.account_url", "", cfg.AccountURL)
+}
+
+// checkURL allows http for an emulator on this machine only: tokens and signatures must not cross a network in the clear.
+func checkURL(s *input.Settings, key, what, text string) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Host == "":
+		s.Reject(key, what+"is not a URL such as https://<account>.blob.core.windows.net")
+	case u.RawQuery != "":
+		s.Reject(key, what+"carries a signature: put what follows the ? into blob.sas_token, which is never printed")
+	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+		s.Reject(key, what+"is http, which would send events and signatures in the clear; write https")
+	case u.Scheme != "http" && u.Scheme != "https":
+		s.Reject(key, what+"must begin with https://")
+	case strings.HasSuffix(u.Hostname(), ".dfs.core.windows.net"):
+		s.Reject(key, what+"is the Data Lake endpoint; the blob endpoint of the same account is "+strings.Replace(u.Host, ".dfs.", ".blob.", 1))
+	}
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func containerProblem(name string) string {
+	switch {
+	case isPattern(name):
+		if _, err := path.Match(name, ""); err != nil {
+			return "is not a pattern; * stands for any letters, ? for one"
+		}
+	case strings.ToLower(name) != name:
+		return "names of containers are in lower case"
+	case strings.ContainsAny(name, "/\\_. "):
+		return "is not the name of a container; folders go into blob.prefix"
+	}
+	return ""
+}
+
+func isPattern(name string) bool { return strings.ContainsAny(name, "*?[") }

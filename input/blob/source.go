@@ -1,0 +1,319 @@
+package blob
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+)
+
+const (
+	defaultTailWait   = time.Hour
+	defaultFetchBytes = 64 << 20
+
+	// keep is how long after its last change a blob's position is kept. It must be longer than any late growth.
+	keep = 30 * 24 * time.Hour
+
+	// fetchEnough is how much one Fetch gathers of what is ready: a batch's worth.
+	fetchEnough = 2 << 20
+)
+
+// Source tails blobs. See the package comment.
+type Source struct {
+	cfg     Config
+	log     *slog.Logger
+	account *account
+	book    *book
+	buffers *buffers
+	gzip    chan struct{} // who reads a gzip blob: one at a time, see buffers
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	fatal  chan error  // a panic in one of our goroutines
+	ready  chan *piece // to Fetch, in order within a lane
+	held   []*piece    // what the last Fetch returned
+	out    []input.Message
+
+	mu         sync.Mutex // covers what follows, the blobs and containers, but for what a worker owns while a blob is busy
+	containers map[string]*containerState
+	queue      queue
+	backlog    int // blobs found by a sweep that are not read and safe yet
+	counts     counts
+}
+
+var _ input.Source = (*Source)(nil)
+
+// Open begins to read. It asks nothing of the service before it returns: what is wrong there is said in the log while the
+// source keeps trying. Its error is one of the configuration.
+func Open(_ context.Context, cfg Config, state *input.State, log *slog.Logger) (*Source, error) {
+	if cfg.TailWait <= 0 {
+		cfg.TailWait = defaultTailWait
+	}
+	if cfg.FetchBytes <= 0 {
+		cfg.FetchBytes = defaultFetchBytes
+	}
+	if cfg.Workers <= 0 {
+		cfg.Workers = 1
+	}
+	if cfg.PollInterval <= 0 {
+		cfg.PollInterval = time.Minute
+	}
+	a, err := openAccount(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s := &Source{
+		cfg:        cfg,
+		log:        log,
+		account:    a,
+		book:       newBook(state),
+		buffers:    newBuffers(cfg.FetchBytes, cfg.Workers),
+		gzip:       make(chan struct{}, 1),
+		fatal:      make(chan error, 1),
+		ready:      make(chan *piece),
+		containers: make(map[string]*containerState),
+		queue:      queue{changed: make(chan struct{})},
+		counts:     counts{retries: make(map[trouble]int64)},
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	for range cfg.Workers {
+		s.start(s.work)
+	}
+	var patterns []string
+	for _, name := range cfg.Containers {
+		if isPattern(name) {
+			patterns = append(patterns, name)
+		} else {
+			s.follow(name, name, time.Time{})
+		}
+	}
+	if len(patterns) > 0 {
+		s.start(func() { s.find(patterns) })
+	}
+	return s, nil
+}
+
+// Name is "blob".
+func (s *Source) Name() string { return "blob" }
+
+// start runs f in a goroutine that Close waits for. A panic there ends the source, not the process.
+func (s *Source) start(f func()) {
+	s.wg.Go(func() {
+		defer func() {
+			if r := recover(); r != nil {
+				select {
+				case s.fatal <- fmt.Errorf("read blobs: panic: %v\n%s", r, debug.Stack()):
+				default:
+				}
+			}
+		}()
+		f()
+	})
+}
+
+// Fetch returns lines that are ready, at least one. Their bytes are valid until the next call.
+func (s *Source) Fetch(ctx context.Context) ([]input.Message, error) {
+	for _, p := range s.held {
+		s.buffers.put(p)
+	}
+	s.held, s.out = s.held[:0], s.out[:0]
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case err := <-s.fatal:
+		s.fatal <- err // for every call from now on
+		return nil, err
+	case p := <-s.ready:
+		s.take(p)
+	}
+	for size := len(s.held[0].data); size < fetchEnough; {
+		select {
+		case p := <-s.ready:
+			s.take(p)
+			size += len(p.data)
+		default:
+			return s.out, nil
+		}
+	}
+	return s.out, nil
+}
+
+func (s *Source) take(p *piece) {
+	s.held = append(s.held, p)
+	s.out = append(s.out, p.messages...)
+}
+
+// Commit stores positions. Marks of blobs that were replaced or are gone are dropped.
+func (s *Source) Commit(_ context.Context, marks []input.Mark) error {
+	changes := make([]input.Change, 0, len(marks))
+	s.mu.Lock()
+	for _, m := range marks {
+		if b := s.blob(m.Lane); b != nil && b.term == m.Term {
+			changes = append(changes, input.Change{Key: m.Lane, Value: []byte(b.entry(m.Next).String())})
+		}
+	}
+	s.mu.Unlock()
+	if err := s.book.write(changes); err != nil {
+		return fmt.Errorf("store positions of blobs: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range marks {
+		if b := s.blob(m.Lane); b != nil && b.term == m.Term {
+			b.safe = max(b.safe, m.Next)
+			s.settle(b)
+		}
+	}
+	return nil
+}
+
+// blob finds an active blob by its lane, "container/name".
+func (s *Source) blob(lane string) *blobState {
+	name, rest, _ := strings.Cut(lane, "/")
+	if c := s.containers[name]; c != nil {
+		return c.blobs[rest]
+	}
+	return nil
+}
+
+// Close ends all reading and waits for it.
+func (s *Source) Close() error {
+	s.cancel()
+	s.wg.Wait()
+	s.account.close()
+	return nil
+}
+
+// follow begins to poll a container. origin is the name or pattern of the settings that it comes from; since is when that was
+// first looked for, zero when the container has to find out itself.
+func (s *Source) follow(name, origin string, since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.containers[name] != nil {
+		return
+	}
+	c := &containerState{s: s, name: name, origin: origin, since: since, blobs: make(map[string]*blobState), said: make(map[trouble]bool)}
+	s.containers[name] = c
+	s.start(c.run)
+}
+
+// find looks for the containers of patterns, again and again: a container exists only after its table's first event.
+func (s *Source) find(patterns []string) {
+	var wait input.Backoff
+	said := trouble("")
+	empty := false
+	for s.ctx.Err() == nil {
+		begun, found := time.Now(), 0
+		err := s.match(patterns, &found)
+		pause := 5 * s.cfg.PollInterval
+		switch kind := kindOf(err); {
+		case s.ctx.Err() != nil:
+			return
+		case err != nil:
+			pause = max(min(wait.Next(), s.cfg.PollInterval), retryAfter(err))
+			s.retried(kind)
+			if said != kind {
+				said = kind
+				remedy := ""
+				if kind == denied {
+					remedy = "; a signature for one container cannot list containers: then name it in blob.containers"
+				}
+				s.log.Error("list containers: no new ones are found until this works"+remedy, "account", s.account.host, "error", s.account.explain(err, false))
+			}
+		default:
+			wait.Reset()
+			if said != "" {
+				s.log.Info("list containers: works again", "account", s.account.host)
+				said = ""
+			}
+			if found == 0 {
+				pause = s.cfg.PollInterval
+				if !empty {
+					s.log.Info("no container matches yet: Defender creates each with the first event of its table", "blob.containers", strings.Join(patterns, " "), "account", s.account.host)
+				}
+			}
+			empty = found == 0
+		}
+		_ = input.Sleep(s.ctx, max(pause-time.Since(begun), 0))
+	}
+}
+
+func (s *Source) match(patterns []string, found *int) error {
+	for _, pattern := range patterns {
+		literal := pattern[:strings.IndexAny(pattern, "*?[")]
+		begun := s.account.now() // before the listing: a container that is made during it is new
+		var names []string
+		err := s.account.listContainers(s.ctx, literal, func(name string) {
+			if ok, _ := path.Match(pattern, name); ok {
+				names = append(names, name)
+			}
+		})
+		if err != nil {
+			return err
+		}
+		since, isNew, err := s.since(pattern, begun)
+		if err != nil {
+			return err
+		}
+		*found += len(names)
+		for _, name := range names {
+			if isNew {
+				s.follow(name, pattern, time.Time{})
+			} else {
+				s.follow(name, pattern, since)
+			}
+		}
+	}
+	return nil
+}
+
+// since returns when a name or pattern of the settings was first looked for with this state file: what start `latest`
+// means. isNew tells that this is the first time.
+func (s *Source) since(origin string, now time.Time) (since time.Time, isNew bool, err error) {
+	key := "#since/" + origin
+	v, err := s.book.get(key)
+	if err != nil {
+		return time.Time{}, false, err
+	}
+	if n, e := strconv.ParseInt(v, 10, 64); e == nil {
+		return time.Unix(n, 0).UTC(), false, nil
+	}
+	now = now.Truncate(time.Second)
+	err = s.book.write([]input.Change{{Key: key, Value: strconv.AppendInt(nil, now.Unix(), 10)}})
+	return now, true, err
+}
+
+func (s *Source) retried(kind trouble) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts.retries[kind]++
+}
+
+// emit hands a piece to Fetch, or takes it back when it holds nothing. From then on b stands at pos.
+func (s *Source) emit(b *blobState, p *piece, pos int64) error {
+	s.mu.Lock()
+	b.pos = pos
+	if n := len(p.messages); n > 0 {
+		b.given = p.messages[n-1].Mark.Next
+	}
+	s.mu.Unlock()
+	if len(p.messages) == 0 {
+		s.buffers.put(p)
+		return nil
+	}
+	select {
+	case s.ready <- p:
+		return nil
+	case <-s.ctx.Done():
+		s.buffers.put(p)
+		return s.ctx.Err()
+	}
+}

@@ -1,0 +1,66 @@
+package blob
+
+import (
+	"time"
+)
+
+// counts are kept under Source.mu.
+type counts struct {
+	found, replaced, gone int64
+	cut, skipped          int64
+	retries               map[trouble]int64
+}
+
+// Stats is what the source has done since it was opened, and where it stands.
+type Stats struct {
+	Lists, Reads   int64            // requests to the service
+	Retries        map[string]int64 // by kind of trouble: throttled, denied, network, changed, ...
+	Blobs          int64            // that were taken up
+	Replaced, Gone int64
+	LinesCut       int64 // lines and objects beyond LineLimit
+	BytesSkipped   int64 // what followed in those lines
+	Containers     map[string]ContainerStats
+}
+
+// ContainerStats is where a container stands.
+type ContainerStats struct {
+	Open   int           // blobs that are followed or wait to be read
+	Behind int64         // bytes listed whose events are not safe yet; of gzip blobs the compressed size
+	Newest time.Duration // since the newest blob was changed; 0 when none is known
+	Failed int           // blobs that cannot be read at present
+}
+
+// Stats may be called at any time.
+func (s *Source) Stats() Stats {
+	now := s.account.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := Stats{
+		Lists: s.account.lists.Load(), Reads: s.account.reads.Load(),
+		Retries: make(map[string]int64, len(s.counts.retries)),
+		Blobs:   s.counts.found, Replaced: s.counts.replaced, Gone: s.counts.gone,
+		LinesCut: s.counts.cut, BytesSkipped: s.counts.skipped,
+		Containers: make(map[string]ContainerStats, len(s.containers)),
+	}
+	for kind, n := range s.counts.retries {
+		st.Retries[string(kind)] = n
+	}
+	for name, c := range s.containers {
+		cs := ContainerStats{Open: len(c.blobs), Failed: c.failing}
+		var newest int64
+		for _, b := range c.blobs {
+			switch {
+			case b.form != gzipped:
+				cs.Behind += max(b.size-b.safe, 0)
+			case !b.done || b.safe < b.given:
+				cs.Behind += b.size
+			}
+			newest = max(newest, b.modified)
+		}
+		if newest > 0 {
+			cs.Newest = max(now.Sub(time.Unix(newest, 0)), 0)
+		}
+		st.Containers[name] = cs
+	}
+	return st
+}
