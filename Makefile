@@ -63,7 +63,7 @@ vuln: ## govulncheck (pinned); says so when its database cannot be reached. GOVU
 	@GO='$(GO)' TOOL='$(GOVULNCHECK)' bash build/vuln.sh
 
 settings-table: ## write the table of settings in README.md anew from the declarations in the code
-	$(GO) test ./build/docs -run TestSettingsTable -write
+	CGO_ENABLED=1 $(GO) test ./plugin -run TestSettingsTable -write
 
 check: lint vuln test ## what to run before a push
 

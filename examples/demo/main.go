@@ -95,14 +95,8 @@ func run(ctx context.Context, o options, v *view) (ok bool, err error) {
 		return false, err
 	}
 	defer hub.Close()
-	// There is order only within a partition, so the beginning, with the attack, goes into one; the rest goes round.
-	partition := int32(0)
-	for rest := f.messages; len(rest) > 0; partition = -1 {
-		n := min(len(rest), 64)
-		if err := hub.ProduceTo(ctx, hubName, partition, rest[:n]...); err != nil {
-			return false, err
-		}
-		rest = rest[n:]
+	if err := produce(ctx, hub, f.messages); err != nil {
+		return false, err
 	}
 
 	set, err := settings(dir, hub)
@@ -124,10 +118,12 @@ func run(ctx context.Context, o options, v *view) (ok bool, err error) {
 	exited := h.wait(ctx, t, f.total(), o.patience)
 	<-h.read
 	h.cleanup()
-	took := t.took(started)
 
-	v.records(t.kept, f.alert)
-	ok = v.summary(t, h.name, took)
+	v.records(t.kept, f.alert, o.from != "")
+	if n := t.total - len(t.kept); n > 0 && o.from != "" {
+		v.printf("… and %d more\n", n)
+	}
+	ok = v.summary(t, h.name, started)
 	if err := ctx.Err(); err != nil {
 		return false, errors.New("interrupted")
 	}
@@ -139,4 +135,21 @@ func run(ctx context.Context, o options, v *view) (ok bool, err error) {
 		v.showLog(h.log)
 	}
 	return ok, nil
+}
+
+// produce fills the hub. There is order only within a partition, so the beginning, with the attack, goes into one; the
+// rest goes round.
+func produce(ctx context.Context, hub *fakehub.Hub, messages [][]byte) error {
+	for partition := int32(0); len(messages) > 0; partition = -1 {
+		n, size := 0, 0
+		for n < len(messages) && (n == 0 || size+len(messages[n]) <= maxMessageBytes) {
+			size += len(messages[n])
+			n++
+		}
+		if err := hub.ProduceTo(ctx, hubName, partition, messages[:n]...); err != nil {
+			return err
+		}
+		messages = messages[n:]
+	}
+	return nil
 }

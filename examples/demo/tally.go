@@ -11,18 +11,18 @@ import (
 type tally struct {
 	feed *feed
 
-	mu       sync.Mutex // covers what follows
-	parser   fastjson.Parser
-	records  map[string]int
-	total    int
-	numbers  []bool // which records of the story came
-	distinct int
-	ids      map[string]struct{} // event_id, of replayed files: a story has numbers
-	broken   string              // a line that was not JSON
-	last     time.Time
-	tags     map[string]int
-	kept     [][]byte
-	keptOf   map[string]int
+	mu          sync.Mutex // covers what follows
+	parser      fastjson.Parser
+	records     map[string]int
+	total       int
+	numbers     []bool // which records of the story came
+	distinct    int
+	ids         map[string]struct{} // event_id, of replayed files: a story has numbers
+	broken      string              // a line that was not JSON
+	first, last time.Time
+	tags        map[string]int
+	kept        [][]byte
+	keptOf      map[string]int
 }
 
 func newTally(f *feed) *tally {
@@ -55,6 +55,9 @@ func (t *tally) add(text []byte, tag string, path ...string) {
 		tag = string(v.GetStringBytes("tag"))
 	}
 	t.last = time.Now()
+	if t.total == 0 {
+		t.first = t.last
+	}
 	t.total++
 	t.tags[tag]++
 	table := t.table(r)
@@ -86,14 +89,16 @@ func (t *tally) table(r *fastjson.Value) string {
 	return table
 }
 
-// storyBegins is how many records the attack of the story is within.
-const storyBegins = 260
+const (
+	storyBegins = 260 // the attack of the story is within so many records
+	filesShown  = 300 // of replayed files
+)
 
 func (t *tally) worthShowing(r *fastjson.Value, table string) bool {
 	if t.feed.numbers > 0 {
 		return r.GetInt64("StoryNumber") < storyBegins || !r.Exists("StoryNumber")
 	}
-	return table == "AlertEvidence" && t.keptOf[table] < 6 || t.keptOf[table] < 2
+	return len(t.kept) < filesShown || t.keptOf[table] == 0
 }
 
 // progress is how many records have come, and when the last one did.
@@ -126,14 +131,4 @@ func (t *tally) result() (r result) {
 		r.missing = max(r.missing, t.feed.numbers-t.distinct)
 	}
 	return r
-}
-
-// took is how long after started the last record came.
-func (t *tally) took(started time.Time) time.Duration {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.total == 0 {
-		return 0
-	}
-	return t.last.Sub(started)
 }

@@ -56,13 +56,15 @@ func TestSummary(t *testing.T) {
 		for _, l := range lines {
 			tl.add([]byte(l), "defender")
 		}
+		tl.last = tl.first.Add(2 * time.Second)
 		var b strings.Builder
 		v := &view{w: &b, width: 100}
-		if got := v.summary(tl, "a host", 2*time.Second); got != ok || !strings.Contains(b.String(), want) {
+		if got := v.summary(tl, "a host", tl.first.Add(-3*time.Second)); got != ok || !strings.Contains(b.String(), want) {
 			t.Errorf("%s: %v, want %v and %q:\n%s", name, got, ok, want, b.String())
 		}
 	}
 	f("all", true, "each once", `{"table":"A"}`, `{"table":"A"}`)
+	f("start", true, "3.0 s after", `{"table":"A"}`, `{"table":"A"}`)
 	f("speed", true, "5.0 MB/s", `{"table":"A"}`, `{"table":"A"}`)
 	f("twice", true, "1 of them twice", `{"table":"A"}`, `{"table":"A"}`, `{"table":"A"}`)
 	f("missing", false, "1 records did not arrive", `{"table":"A"}`)
@@ -74,11 +76,11 @@ func TestView(t *testing.T) {
 	v := &view{w: &b, width: 100}
 	v.records([][]byte{
 		[]byte(`{"table":"DeviceFileEvents","Timestamp":"2026-03-09T07:31:00Z","DeviceId":"d1","ActionType":"FileCreated","FileName":"a\nb"}`),
-		[]byte(`{"table":"AlertEvidence","Timestamp":"2026-03-09T07:32:00Z","AlertId":"x","EntityType":"Machine","DeviceId":"d1","DeviceInfo.OSPlatform":"Windows11","AdditionalFields.A":"1","AdditionalFields.B":"2","AdditionalFields.C":"3","AdditionalFields.D":"4","AdditionalFields.E":"5"}`),
+		[]byte(`{"table":"AlertEvidence","Timestamp":"2026-03-09T07:32:00Z","AlertId":"x","EntityType":"Machine","DeviceId":"d1","DeviceInfo.OSPlatform":"Windows11","AdditionalFields.A":"1","AdditionalFields.B":"2","AdditionalFields.C":"3","AdditionalFields.D":"4","AdditionalFields.E":"5","AdditionalFields.F":"6"}`),
 		[]byte(`{"table":"DeviceLogonEvents","Timestamp":"2026-03-09T07:33:00Z","DeviceId":"d2"}`),
-	}, "")
+	}, "", false)
 	text := b.String()
-	for _, want := range []string{"DeviceInfo.OSPlatform", "and 1 more", "FileCreated · a b", "07:31:00", "and of the others"} {
+	for _, want := range []string{"DeviceInfo.OSPlatform", "1 more from inside", "FileCreated · a b", "07:31:00", "the others"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}

@@ -6,12 +6,13 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"github.com/fluent-bit-defender/fluent-bit-defender/examples/demo/story"
 	"github.com/valyala/fastjson"
 )
 
@@ -23,12 +24,18 @@ type view struct {
 }
 
 func newView(f *os.File) *view {
-	v := &view{w: f, width: 120}
-	if info, err := f.Stat(); err == nil {
-		v.colour = info.Mode()&os.ModeCharDevice != 0 && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	v := &view{w: f, width: 110}
+	if info, err := f.Stat(); err != nil || info.Mode()&os.ModeCharDevice == 0 {
+		return v
 	}
-	if n, err := strconv.Atoi(os.Getenv("COLUMNS")); err == nil && n >= 60 {
-		v.width = n
+	v.colour = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	stty := exec.Command("stty", "size")
+	stty.Stdin = f
+	if out, err := stty.Output(); err == nil {
+		var rows, width int
+		if _, err := fmt.Sscan(string(out), &rows, &width); err == nil && width >= 70 {
+			v.width = min(width, 160)
+		}
 	}
 	return v
 }
@@ -94,26 +101,35 @@ func parseKept(kept [][]byte) []shown {
 	return all
 }
 
-// records shows an alert with its evidence, what else is known of its device and user, and a record of each other table.
-func (v *view) records(kept [][]byte, alert string) {
+// records shows an alert with its evidence (the one with most, if none is named), what else is known of its device and
+// user, and the others: all of them, or each of tables that were not shown yet.
+func (v *view) records(kept [][]byte, alert string, everything bool) {
 	all := parseKept(kept)
 	if alert == "" {
+		rows := make(map[string]int)
 		for _, s := range all {
-			if s.table == "AlertEvidence" {
-				alert = s.get("AlertId")
-				break
+			if id := s.get("AlertId"); s.table == "AlertEvidence" && id != "" {
+				if rows[id]++; rows[id] > rows[alert] {
+					alert = id
+				}
 			}
 		}
 	}
 	printed := make(map[*fastjson.Value]bool)
 	about := make(map[string]bool) // ids of the device, the user and the mail
 	if alert != "" {
-		v.heading("the alert, and its evidence with the device joined onto it")
+		joined := slices.ContainsFunc(all, func(s shown) bool { return s.get("AlertId") == alert && s.value.Exists(deviceMatch) })
+		if joined {
+			v.heading("the alert, and its evidence with the device joined onto it")
+		} else {
+			v.heading("the alert, and its evidence")
+		}
+		above := make(map[string]string) // what was shown of the alert already
 		for _, s := range all {
 			if s.get("AlertId") != alert {
 				continue
 			}
-			v.full(s)
+			v.full(s, above)
 			printed[s.value] = true
 			for _, name := range []string{"DeviceId", "DeviceInfo.DeviceId", "AccountUpn", "AccountObjectId"} {
 				if id := s.get(name); id != "" {
@@ -144,11 +160,11 @@ func (v *view) records(kept [][]byte, alert string) {
 	first := true
 	perTable := make(map[string]int)
 	for _, s := range all {
-		if printed[s.value] || tables[s.table] || perTable[s.table] >= 2 {
+		if printed[s.value] || !everything && (tables[s.table] || perTable[s.table] >= 2) {
 			continue
 		}
 		if first {
-			v.heading("and of the others")
+			v.heading("the others")
 			first = false
 		}
 		perTable[s.table]++
@@ -177,50 +193,69 @@ func (v *view) line(s shown) {
 			break
 		}
 	}
-	who := cmp.Or(s.get("DeviceName"), s.get("AccountUpn"), s.get("RecipientEmailAddress"), s.get("AccountName"))
+	who := cmp.Or(s.get("DeviceName"), s.get("AccountUpn"), s.get("RecipientEmailAddress"), s.get("AccountDisplayName"))
+	if host, _, ok := strings.Cut(who, "."); ok && s.get("DeviceName") != "" {
+		who = host
+	} else {
+		who, _, _ = strings.Cut(who, "@")
+	}
 	fields, _ := s.value.Object()
 	head := fmt.Sprintf("%s  %-26s", clock, cut(s.table, 26))
-	tail := fmt.Sprintf("  %-30s %3d fields", cut(who, 30), fields.Len())
+	tail := fmt.Sprintf("  %-16s %3d fields", cut(who, 16), fields.Len())
 	room := max(20, v.width-utf8.RuneCountInString(head)-utf8.RuneCountInString(tail)-1)
 	what := cut(strings.Join(said, " · "), room)
 	what += strings.Repeat(" ", max(0, room-utf8.RuneCountInString(what)))
 	v.printf("%s %s%s\n", v.paint(cyan, head), what, v.paint(dim, tail))
 }
 
-// full shows a record field by field. Of what was opened from AdditionalFields it shows only the beginning: it is long.
-func (v *view) full(s shown) {
-	const opened, openedShown = "AdditionalFields.", 4
+// deviceMatch is there when device information was joined onto a record.
+const deviceMatch = "DeviceInfo.match"
+
+// full shows a record field by field, without what is the same as above. Of what was opened from AdditionalFields it shows
+// only the beginning: it is long.
+func (v *view) full(s shown, above map[string]string) {
+	const opened, openedShown = "AdditionalFields.", 5
 	v.printf("\n%s\n", v.paint(cyan, strings.TrimSpace(s.table+"  "+s.get("EntityType"))))
-	more, openedSoFar := 0, 0
+	same, openedHere := 0, 0
 	fields, _ := s.value.Object()
 	fields.Visit(func(key []byte, value *fastjson.Value) {
 		name := string(key)
-		if name == "date" || name == "StoryNumber" {
+		if slices.Contains([]string{"date", "table", "EntityType", story.NumberColumn}, name) {
 			return
-		}
-		if strings.HasPrefix(name, opened) {
-			if openedSoFar++; openedSoFar > openedShown {
-				more++
-				return
-			}
 		}
 		text := string(value.MarshalTo(nil))
 		if value.Type() == fastjson.TypeString {
 			text = string(value.GetStringBytes())
 		}
+		if strings.HasPrefix(name, opened) {
+			if openedHere++; openedHere > openedShown {
+				return
+			}
+		} else if above[name] == text {
+			same++
+			return
+		}
+		above[name] = text
 		style := dim
 		if strings.HasPrefix(name, "DeviceInfo.") {
 			style = green
 		}
-		v.printf("  %s %s\n", v.paint(style, fmt.Sprintf("%-40s", cut(name, 40))), cut(text, v.width-44))
+		v.printf("  %s %s\n", v.paint(style, fmt.Sprintf("%-36s", cut(name, 36))), cut(text, v.width-40))
 	})
-	if more > 0 {
-		v.printf("  %s\n", v.paint(dim, fmt.Sprintf("… and %d more from inside AdditionalFields", more)))
+	var more []string
+	if n := openedHere - openedShown; n > 0 {
+		more = append(more, fmt.Sprintf("%d more from inside AdditionalFields", n))
+	}
+	if same > 0 {
+		more = append(more, fmt.Sprintf("%d as above", same))
+	}
+	if len(more) > 0 {
+		v.printf("  %s\n", v.paint(dim, "… and "+strings.Join(more, ", ")))
 	}
 }
 
 // summary says what went in and what came out. It returns false when something is missing.
-func (v *view) summary(t *tally, hostName string, took time.Duration) bool {
+func (v *view) summary(t *tally, hostName string, started time.Time) bool {
 	r := t.result()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -245,8 +280,11 @@ func (v *view) summary(t *tally, hostName string, took time.Duration) bool {
 	megabytes := float64(t.feed.bytes) / 1e6
 	v.printf("  host      %s\n", hostName)
 	v.printf("  fed       %d messages, %.1f MB\n", len(t.feed.messages), megabytes)
-	if seconds := took.Seconds(); seconds > 0 {
-		v.printf("  speed     %.1f MB/s: everything was out %.1f s after the host started, its start and one-second timer included\n", megabytes/seconds, seconds)
+	if t.total > 0 {
+		v.printf("  first     %.1f s after the host started, which joins the consumer group first\n", t.first.Sub(started).Seconds())
+	}
+	if rest := t.last.Sub(t.first).Seconds(); rest > 0.5 {
+		v.printf("  speed     %.1f MB/s until the last, through the host's output as JSON and this count\n", megabytes/rest)
 	}
 	if len(t.ids) > 0 {
 		v.printf("  event_id  %d distinct: equal records have equal ones\n", len(t.ids))
