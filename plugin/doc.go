@@ -1,0 +1,13 @@
+// Package main is the plugin itself, built as a C library: what Fluent Bit calls, and what a section's settings become.
+//
+//	main.go        the exports, and the only import "C"; flb.h is what they need of the host's ABI
+//	generation.go  the instances of one start or reload: what callbacks mean that do not say which instance they are for
+//	instance.go    one section: settings -> sources, transformer and outbox, and the hand-over on the host's thread
+//	host.go        what an instance may ask of the host
+//	tags.go        a tag for each table
+//	log.go         log lines wait for the host's thread
+//
+// All of the host's calls come on one thread, and nothing else runs there meanwhile: no flush, no other input. So they do
+// little, and everything else is done by goroutines that start with an instance and have ended when its exit returns.
+// A panic would end the host; each export and each goroutine turns it into an error.
+package main
