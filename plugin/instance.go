@@ -29,6 +29,9 @@ var Settings = []input.Setting{
 	{Key: "memory_limit", Kind: input.Bytes, Default: "256M", Doc: "Bound of everything held in memory: fetched, being transformed, waiting for Fluent Bit. At least 32M."},
 }
 
+// declared lists every key of a section: what is read, what the README shows, what a misspelt key is compared with.
+func declared() []input.Setting { return slices.Concat(Settings, eventhub.Settings) }
+
 const (
 	// A tick ends after this much, because the host does nothing else meanwhile: no flush, no other input.
 	tickBytes = 64 << 20
@@ -80,7 +83,7 @@ func newInstance(h host) (in *instance, err error) {
 		in.logs.drain(h.print)
 	}()
 
-	known := slices.Concat(Settings, eventhub.Settings)
+	known := declared()
 	in.logs.hide(secrets(h.get, known))
 	s := input.NewSettings(h.get, known)
 	c := readConfig(s)
