@@ -1,8 +1,12 @@
 package transform
 
 import (
+	"bytes"
 	"hash/maphash"
+	"slices"
 	"strconv"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/tinylib/msgp/msgp"
 )
@@ -163,8 +167,14 @@ func (ns *names) grow() {
 	}
 }
 
-// join makes the name of a member: a dot inside its key becomes _, so that a dot always means "inside"; an
-// empty key becomes _.
+// maxKeyBytes is how much of a key goes into a name: 16 levels of them and a value of 8,000 characters still make a term
+// that Lucene takes (32,766 bytes). Elasticsearch refuses the whole record otherwise.
+const maxKeyBytes = 500
+
+// join makes the name of a member. Names are what an index is strict about: Elasticsearch and OpenSearch refuse a record
+// over one name that they do not like (examples/mapping_test.go). So a dot inside a key becomes _, that a dot always means
+// "inside"; so does a NUL; a key without a visible character becomes _; and a column loses the _ or @ in front of its
+// name, where _id, _source and @timestamp are the index's own.
 func (ns *names) join(parent nameID, key []byte) nameID {
 	p := &ns.list[parent]
 	b := append(ns.scratch[:0], p.text...)
@@ -173,17 +183,34 @@ func (ns *names) join(parent nameID, key []byte) nameID {
 	}
 	from := len(b)
 	b, _ = appendText(b, key)
-	if len(b) == from {
-		b = append(b, '_')
+	if len(b)-from > maxKeyBytes {
+		n := maxKeyBytes
+		for n > 0 && !utf8.RuneStart(b[from+n]) {
+			n--
+		}
+		b = b[:from+n]
+	}
+	if parent == root(0) {
+		own := 0
+		for from+own < len(b)-1 && (b[from+own] == '_' || b[from+own] == '@') {
+			own++
+		}
+		b = append(b[:from], b[from+own:]...)
 	}
 	for i := from; i < len(b); i++ {
-		if b[i] == '.' {
+		if b[i] == '.' || b[i] == 0 {
 			b[i] = '_'
 		}
+	}
+	if len(bytes.TrimFunc(b[from:], isBlank)) == 0 {
+		b = append(b[:from], '_')
 	}
 	ns.scratch = b
 	return ns.id(p.root, b)
 }
+
+// isBlank is what Java and Go together take for white space: the index is written in Java.
+func isBlank(r rune) bool { return r <= ' ' || unicode.IsSpace(r) }
 
 // id returns the name with this text.
 func (ns *names) id(root nameID, text []byte) nameID {
@@ -195,6 +222,9 @@ func (ns *names) id(root nameID, text []byte) nameID {
 	n.key = msgp.AppendString(nil, n.text)
 	if root == 0 {
 		n.class = columnClasses[n.text]
+		if n.class == classAny && slices.Contains(ownNames[:], n.text) {
+			n.class = classText // a column that has the name of a field of ours is no object, or the name would be two things
+		}
 	}
 	ns.list = append(ns.list, n)
 	ns.byFull[fullName{root, n.text}] = id
