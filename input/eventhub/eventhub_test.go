@@ -9,9 +9,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
 	"go.uber.org/goleak"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
@@ -299,4 +301,19 @@ func TestReadAndResume(t *testing.T) {
 	r = open(t, cfg, state)
 	same(t, "second run", bodies(r.fetch(ctx, 20)), texts(more...))
 	r.nothing(ctx)
+}
+
+// holdFetches makes h answer every fetch with nothing, as Event Hubs does when it throttles, until release is called.
+func holdFetches(h *fakehub.Hub) (release func()) {
+	var hold atomic.Bool
+	hold.Store(true)
+	h.ControlKey(kmsg.Fetch.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		if !hold.Load() {
+			h.DropControl()
+			return nil, nil, false
+		}
+		h.KeepControl()
+		return req.ResponseKind(), nil, true
+	})
+	return func() { hold.Store(false) }
 }

@@ -114,9 +114,9 @@ func (s *Source) readCopies(lanes []*lane) (copies, fresh int) {
 	return copies, fresh
 }
 
-// give lets go of partitions. It waits at most drain until what was read of them is safe and committed, and is called before
-// another member gets them.
-func (s *Source) give(gone map[string][]int32, drain time.Duration) {
+// give lets go of partitions, before another member gets them. With wait it waits a little until what was read of them is
+// safe and committed; without, they are lost already.
+func (s *Source) give(gone map[string][]int32, wait bool) {
 	var lanes []*lane
 	s.mu.Lock()
 	for hub, partitions := range gone {
@@ -130,16 +130,18 @@ func (s *Source) give(gone map[string][]int32, drain time.Duration) {
 		s.mu.Unlock()
 		return
 	}
-	deadline := time.Now().Add(drain)
-	timer := time.AfterFunc(drain, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.moved.Broadcast()
-	})
-	for !s.ending && !drained(lanes) && time.Now().Before(deadline) {
-		s.moved.Wait()
+	if wait {
+		deadline := time.Now().Add(s.drain)
+		timer := time.AfterFunc(s.drain, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.moved.Broadcast()
+		})
+		for !s.ending && !drained(lanes) && time.Now().Before(deadline) {
+			s.moved.Wait()
+		}
+		timer.Stop()
 	}
-	timer.Stop()
 	s.mu.Unlock()
 
 	// From here on a mark of these lanes is dropped; a commit that has found them to be ours is over first.

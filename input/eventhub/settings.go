@@ -80,9 +80,9 @@ func ReadConfig(s *input.Settings) (cfg Config, configured bool) {
 	var cs connectionString
 	if !s.IsSet(key) {
 		s.Reject(key, "is not set; copy it from the namespace's (or hub's) Shared access policies in the Azure portal")
-	} else if cfg.ConnectionString.IsSet() { // else the mistake was noted already
+	} else if text := cfg.ConnectionString.Reveal(); text != "" && !strings.HasPrefix(text, "${") { // those are noted already
 		var err error
-		if cs, err = parseConnectionString(cfg.ConnectionString.Reveal()); err != nil {
+		if cs, err = parseConnectionString(text); err != nil {
 			s.Reject(key, err.Error())
 		}
 	}

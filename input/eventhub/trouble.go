@@ -30,10 +30,11 @@ type troubles struct {
 	retries map[string]int64   // by kind
 }
 
-// trouble is what fails, of what kind, and since when.
+// trouble is of what kind something does not work, since when, and whether that was said.
 type trouble struct {
 	kind  string
 	since time.Time
+	said  bool
 }
 
 func newTroubles(log *slog.Logger) *troubles {
@@ -52,8 +53,17 @@ func (t *troubles) begin(what string, level slog.Level, kind, advice string, att
 	if !known {
 		before.since = time.Now()
 	}
-	t.open[what] = trouble{kind, before.since}
+	// A hub that may not be read fails twice: where it is looked for ("hub x") and where it is read ("reading hub x").
+	other, isReading := strings.CutPrefix(what, "reading ")
+	if !isReading {
+		other = "reading " + what
+	}
+	said := t.open[other].kind == kind
+	t.open[what] = trouble{kind, before.since, !said || before.said}
 	t.n.Store(int32(len(t.open)))
+	if said {
+		return
+	}
 	t.log.Log(context.Background(), level, advice, attrs...)
 }
 
@@ -71,6 +81,9 @@ func (t *troubles) end(what string) {
 	if before, known := t.open[what]; known {
 		delete(t.open, what)
 		t.n.Store(int32(len(t.open)))
+		if !before.said {
+			return
+		}
 		t.log.Info(what+" works again", "after", time.Since(before.since).Round(time.Millisecond))
 	}
 }
@@ -109,13 +122,13 @@ func explainConnection(err error, usesTLS bool) (kind, advice string) {
 		return "tls", "the broker's certificate is not valid: check the clock of this machine, and whether something inspects TLS on the way"
 	case errors.As(err, &record):
 		return "tls", "the broker does not speak TLS at this port: check the port (Event Hubs: 9093); only the emulator goes with eventhub.tls off"
-	case errors.As(err, &alert), errors.As(err, &handshake):
-		return "tls", "no TLS connection to the broker: check the port (Event Hubs: 9093), and whether a firewall or proxy interferes"
 	case errors.As(err, &first), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.ErrUnexpectedEOF):
 		if !usesTLS {
 			return "closed", "the broker closes connections as soon as they are made: it probably wants TLS, so set eventhub.tls on (port 9093); else check eventhub.connection_string"
 		}
 		return "closed", "the broker closes connections as soon as they are made: check eventhub.connection_string, that eventhub.brokers is an Event Hubs namespace, Standard tier or higher, and that its network rules let this machine in"
+	case errors.As(err, &alert), errors.As(err, &handshake):
+		return "tls", "no TLS connection to the broker: check the port (Event Hubs: 9093), and whether a firewall or proxy interferes"
 	case errors.As(err, &network), errors.Is(err, context.DeadlineExceeded):
 		return "unreachable", "the broker cannot be reached: check eventhub.brokers (or Endpoint in eventhub.connection_string), and that firewalls and the namespace's network rules allow this machine to connect to port 9093"
 	case strings.Contains(err.Error(), "plaintext connection speaking to a tls endpoint"): // an untyped error of franz-go

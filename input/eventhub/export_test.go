@@ -1,0 +1,26 @@
+package eventhub
+
+import (
+	"context"
+	"crypto/x509"
+	"net"
+	"time"
+)
+
+// SetDrain sets how long a partition that is given away may wait for its commits.
+func (s *Source) SetDrain(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drain = d
+}
+
+// Dial connects to a broker as the source does.
+func Dial(ctx context.Context, roots *x509.CertPool, addr string) (net.Conn, error) {
+	return newDialer(true, roots).dial(ctx, "tcp", addr)
+}
+
+// SetLargestBatch sets what a batch may expand to.
+func (s *Source) SetLargestBatch(n int64) { s.budget.batch = n }
+
+// SetIdle sets how long Fetch waits after an error.
+func (s *Source) SetIdle(d time.Duration) { s.idle.First, s.idle.Max = d, d }
