@@ -276,6 +276,7 @@ func checkOrder(t *testing.T, ms []input.Message) {
 
 // What is produced arrives in order, and what was committed does not come again.
 func TestReadAndResume(t *testing.T) {
+	t.Parallel()
 	ctx := context30(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 4, "devices": 2}})
 	cfg := readConfig(t, settingsFor(h), "eventhub.hubs", "alerts, devices")

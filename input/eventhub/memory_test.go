@@ -64,9 +64,9 @@ func size(ms []input.Message) (n int64) {
 // However well messages are compressed, what is held stays under FetchBytes: half of it at most for what a Fetch returns.
 func TestGzipWithinFetchBytes(t *testing.T) {
 	ctx := context30(t)
-	const n, each, most = 1200, 20_000, 4 << 20
+	const n, each, most = 1600, 20_000, 8 << 20
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 3}, EntityPath: "alerts"})
-	produceGzip(ctx, t, h, "alerts", n, each, 20) // 24 MB, 400 kB a batch
+	produceGzip(ctx, t, h, "alerts", n, each, 20) // 32 MB, 400 kB a batch
 	cfg := readConfig(t, settingsFor(h))
 	cfg.FetchBytes = most
 	r := open(t, cfg, nil)
@@ -110,6 +110,7 @@ func TestGzipWithinFetchBytes(t *testing.T) {
 
 // Messages of 1 MB, which are larger than what may be held, arrive all the same, compressed or not.
 func TestLargeMessagesWithLittleMemory(t *testing.T) {
+	t.Parallel()
 	ctx := context30(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 2, "gzip": 1}})
 	random := make([]byte, 1_000_000)
@@ -144,6 +145,7 @@ func TestLargeMessagesWithLittleMemory(t *testing.T) {
 
 // A batch that would expand beyond all bounds is passed over with a message that says so; its neighbours arrive.
 func TestBatchThatExpandsTooMuch(t *testing.T) {
+	t.Parallel()
 	ctx := context30(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	produce(ctx, t, h, "alerts", []byte("before"))
@@ -169,8 +171,10 @@ func TestBatchThatExpandsTooMuch(t *testing.T) {
 
 // A batch that is damaged is fetched a few times more, then passed over; its neighbours arrive.
 func TestDamagedBatch(t *testing.T) {
+	t.Parallel()
 	for _, tries := range []int{2, 1000} {
 		t.Run(fmt.Sprintf("%d times", tries), func(t *testing.T) {
+			t.Parallel()
 			ctx := context30(t)
 			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 			produce(ctx, t, h, "alerts", numbered(0, 5)...)
@@ -225,6 +229,7 @@ func damaged(req *kmsg.FetchRequest, at int64) kmsg.Response {
 
 // The lag is known in messages and time, also while nothing is fetched.
 func TestStats(t *testing.T) {
+	t.Parallel()
 	ctx := context30(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	cfg := readConfig(t, settingsFor(h))

@@ -80,6 +80,7 @@ func (r *reader) waitLanes(n int) {
 // Consumers that come and go while messages flow read every message, each lane in order, and none twice: before a partition
 // is given away, what was read of it is committed.
 func TestJoinAndLeave(t *testing.T) {
+	t.Parallel()
 	ctx := context30(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 6}, EntityPath: "alerts"})
 	cfg := readConfig(t, settingsFor(h))
@@ -135,6 +136,7 @@ func TestJoinAndLeave(t *testing.T) {
 // A mark of a partition that was given away is dropped, and so is one of an earlier term of a partition that came
 // back: neither may set back or forward what its owner commits.
 func TestStaleMarks(t *testing.T) {
+	t.Parallel()
 	ctx := context30(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 2}, EntityPath: "alerts"})
 	cfg := readConfig(t, settingsFor(h))
@@ -204,6 +206,7 @@ func termOf(ms []input.Message, lane string) uint64 {
 
 // A commit that fails is tried again; the copy in the state file moves meanwhile, because the marks are safe.
 func TestCommitFails(t *testing.T) {
+	t.Parallel()
 	ctx := context30(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 2}, EntityPath: "alerts"})
 	state := openState(t)
@@ -241,6 +244,7 @@ func TestCommitFails(t *testing.T) {
 
 // A state file that cannot be written does not keep the group from moving. It is said once.
 func TestCopyFails(t *testing.T) {
+	t.Parallel()
 	ctx := context30(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	state := openState(t)

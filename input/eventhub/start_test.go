@@ -38,6 +38,7 @@ func forgetGroup(ctx context.Context, t *testing.T, h *fakehub.Hub) {
 
 // Without any position eventhub.start decides, and what it decided is kept even when nothing was read.
 func TestStart(t *testing.T) {
+	t.Parallel()
 	middle := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
 		start string
@@ -49,6 +50,7 @@ func TestStart(t *testing.T) {
 		{middle.Add(time.Hour).Format(time.RFC3339), nil},
 	} {
 		t.Run(c.start, func(t *testing.T) {
+			t.Parallel()
 			ctx := context30(t)
 			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 			for body, at := range map[string]time.Time{"old": middle.Add(-time.Minute)} {
@@ -80,6 +82,7 @@ func TestStart(t *testing.T) {
 
 // When the group has no offsets the copy in the state file decides; without one, eventhub.start.
 func TestGroupOffsetsVanished(t *testing.T) {
+	t.Parallel()
 	ctx := context30(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 3}, EntityPath: "alerts"})
 	cfg := readConfig(t, settingsFor(h), "eventhub.start", "latest")
@@ -122,8 +125,10 @@ func TestGroupOffsetsVanished(t *testing.T) {
 // Offsets that retention has deleted are counted and said, at the start and while reading; reading goes on with the oldest
 // message that is left, never with the newest.
 func TestRetention(t *testing.T) {
+	t.Parallel()
 	for _, from := range []string{"group", "copy"} {
 		t.Run("at the start by "+from, func(t *testing.T) {
+			t.Parallel()
 			ctx := context30(t)
 			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 			cfg := readConfig(t, settingsFor(h), "eventhub.start", "latest")
@@ -151,6 +156,7 @@ func TestRetention(t *testing.T) {
 		})
 	}
 	t.Run("while reading", func(t *testing.T) {
+		t.Parallel()
 		ctx := context30(t)
 		h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 		r := open(t, readConfig(t, settingsFor(h)), nil)
@@ -172,6 +178,7 @@ func TestRetention(t *testing.T) {
 	})
 	// Nothing is left, and nothing new has come: that events were lost is known all the same.
 	t.Run("all deleted", func(t *testing.T) {
+		t.Parallel()
 		ctx := context30(t)
 		h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 		cfg := readConfig(t, settingsFor(h))
@@ -193,8 +200,10 @@ func TestRetention(t *testing.T) {
 
 // A hub that was deleted and created again is read from its beginning.
 func TestHubMadeAnew(t *testing.T) {
+	t.Parallel()
 	for _, while := range []string{"stopped", "reading"} {
 		t.Run(while, func(t *testing.T) {
+			t.Parallel()
 			ctx := context30(t)
 			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 			cfg := readConfig(t, settingsFor(h), "eventhub.start", "latest")
@@ -236,6 +245,7 @@ func TestHubMadeAnew(t *testing.T) {
 
 // A hub that matches a pattern is found when it comes, and one that does not match is left alone.
 func TestPattern(t *testing.T) {
+	t.Parallel()
 	ctx := context30(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"insights-logs-advancedhunting-alertinfo": 2, "other": 1, "single": 1}})
 	cfg := readConfig(t, settingsFor(h), "eventhub.hubs", "insights-logs-advancedhunting-* single insights.logs*")
@@ -262,6 +272,7 @@ func TestPattern(t *testing.T) {
 
 // A message without a body is a message.
 func TestEmptyBodies(t *testing.T) {
+	t.Parallel()
 	ctx := context30(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	for _, r := range []*kgo.Record{

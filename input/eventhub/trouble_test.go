@@ -39,6 +39,7 @@ func closedPort(t *testing.T) string {
 // Each trouble gives its own message within seconds, which says what to check, once however often the source tries; and
 // the source goes on trying.
 func TestTroubles(t *testing.T) {
+	t.Parallel()
 	wrong := func(h *fakehub.Hub) string { return strings.Replace(h.ConnectionString(), "ZmFr", "d3Jv", 1) }
 	for _, c := range []struct {
 		name   string
@@ -115,6 +116,7 @@ func TestTroubles(t *testing.T) {
 // What was wrong at the start may be mended while the source runs: credentials that are renewed, a hub that is created,
 // a broker that comes up.
 func TestTroublesMended(t *testing.T) {
+	t.Parallel()
 	t.Run("credentials", func(t *testing.T) {
 		t.Parallel()
 		ctx := context30(t)
