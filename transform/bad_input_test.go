@@ -130,6 +130,7 @@ func TestBadRecordBetweenGoodOnes(t *testing.T) {
 	f("NUL and raw control characters", hunting("\"A\":\"a\x00b\x01\nc\""), false, map[string]any{"A": "a\x00b\x01\nc"})
 	f("escaped NUL", hunting(`"A":"a\u0000b"`), false, map[string]any{"A": "a\x00b"})
 	f("invalid UTF-8", hunting("\"A\":\"caf\xe9\",\"B\":\"ok é\",\"k\xffey\":1"), false, map[string]any{"A": `caf\xe9`, "B": "ok é", `k\xffey`: int64(1), "repaired_text": int64(1)})
+	f("invalid UTF-8 in JSON text", hunting("\"DeviceName\":{\"k\":\"caf\xe9\"}"), false, map[string]any{"DeviceName": `{"k":"caf\\xe9"}`, "repaired_text": int64(1)})
 	f("half surrogate pairs", hunting(`"A":"x\ud83dy","B":"\ude00","C":"\ud83d\ude00","D":"\ud83d\ud83d\ude00"`), false,
 		map[string]any{"A": `x\ud83dy`, "B": `\ude00`, "C": "😀", "D": `\ud83d😀`, "repaired_text": int64(3)})
 	f("duplicate keys", hunting(`"A":"1","A":"2","A":null,"A":"3"`), false, map[string]any{"A": "1", "A_2": "2", "A_3": "3"})
@@ -193,6 +194,8 @@ func TestWholePayloads(t *testing.T) {
 	f("a number", "17", 0, "17")
 	f("frame alone", `{"records":[`, 0, `{"records":[`)
 	f("opening brace", `{`, 0, `{`)
+	f("a comma", `,`, 0, `,`)
+	f("closing brackets", ` ]}`, 0, ` ]}`)
 	f("single quotes", `{'records': [{'a': 1}]}`, 0, `{'records': [{'a': 1}]}`)
 	f("beside the records", `{"records":[],"schema":{"v":1},"n":2}`, 1, `"schema":{"v":1}`, `"n":2`)
 	f("a payload of blob data", "[227 B blob data]", 0, "[227 B blob data]")

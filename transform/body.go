@@ -41,12 +41,13 @@ func (t *Transformer) body(b []byte) {
 	}
 	empty := t.stats.Empty.Load()
 	t.values(b, i, 0, false)
+	if t.walk.emitted == 0 && t.stats.Empty.Load() == empty {
+		// Brackets and commas, no more than the frame of an envelope: that, too, is passed on.
+		t.walk.damaged = true
+		t.unreadable(reasonCut, errEnd.Error(), 0, b)
+	}
 	if t.walk.damaged {
 		t.stats.Damaged.Add(1)
-		if t.walk.emitted == 0 && t.stats.Empty.Load() == empty {
-			// Only the frame of an envelope is left: that, too, is passed on.
-			t.unreadable(reasonCut, errEnd.Error(), 0, b)
-		}
 	}
 }
 
@@ -370,7 +371,7 @@ func (t *Transformer) nextRecord(b []byte, i int) int {
 			break
 		}
 		i += n
-		if !afterColon(b, i) && t.beginsLikeRecord(b, i) {
+		if t.beginsLikeRecord(b, i) {
 			if w.tired(b) {
 				break
 			}
@@ -386,19 +387,7 @@ func (t *Transformer) nextRecord(b []byte, i int) int {
 	return w.next
 }
 
-// afterColon reports whether what begins at b[i] is the value of a member, which no record is.
-func afterColon(b []byte, i int) bool {
-	for i--; i >= 0; i-- {
-		switch b[i] {
-		case ' ', '\t', '\r', '\n':
-		default:
-			return b[i] == ':'
-		}
-	}
-	return false
-}
-
-// beginsLikeRecord is a quick look at the first key of an object.
+// beginsLikeRecord is a quick look at the first member of an object.
 func (t *Transformer) beginsLikeRecord(b []byte, i int) bool {
 	i = skipSpace(b, i+1)
 	if i >= len(b) || b[i] != '"' {
@@ -410,11 +399,23 @@ func (t *Transformer) beginsLikeRecord(b []byte, i int) bool {
 		return false
 	}
 	key := rest[:n]
-	if t.walk.keys[0] != nil && bytes.Equal(key, t.walk.keys[0]) {
-		return true
+	i = skipSpace(rest, n+1)
+	if i >= len(rest) || rest[i] != ':' {
+		return false
 	}
+	i = skipSpace(rest, i+1)
+	if i >= len(rest) {
+		return false
+	}
+	// The value tells "time" in an envelope from "time" in garbage that is nested on purpose.
 	var r row
-	return r.slot(key) != nil || string(key) == "properties"
+	if r.slot(key) != nil {
+		return rest[i] == '"' || rest[i] == 'n'
+	}
+	if string(key) == "properties" {
+		return rest[i] == '{' || rest[i] == '"'
+	}
+	return t.walk.keys[0] != nil && bytes.Equal(key, t.walk.keys[0])
 }
 
 func (t *Transformer) looksLikeRecord(r *row) bool {

@@ -482,11 +482,11 @@ func (f *flat) string(tr *tree, n uint32) {
 	f.out = msgp.AppendStringFromBytes(f.out, inner)
 }
 
-// text writes b as it is, as a string.
+// text writes the JSON text of a value as a string.
 func (f *flat) text(b []byte) {
 	if !utf8.Valid(b) {
 		var repairs int
-		f.scratch, repairs = appendRepaired(f.scratch[:0], b)
+		f.scratch, repairs = appendJSONText(f.scratch[:0], b)
 		f.repairs += repairs
 		b = f.scratch
 	}

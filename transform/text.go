@@ -68,12 +68,13 @@ func unescape(dst, inner []byte, repair bool) (_ []byte, repairs int) {
 	return dst, repairs
 }
 
-// appendRepaired appends b, which need not be UTF-8, in the way of appendText, but leaves escapes alone.
-func appendRepaired(dst, b []byte) (_ []byte, repairs int) {
+// appendJSONText appends JSON text, escapes as they are, in a way that leaves it JSON: a byte that is not UTF-8 becomes \\xe9, which
+// a JSON parser reads as appendText writes it.
+func appendJSONText(dst, b []byte) (_ []byte, repairs int) {
 	for i := 0; i < len(b); {
 		r, n := utf8.DecodeRune(b[i:])
 		if r == utf8.RuneError && n == 1 {
-			dst = appendByteEscape(dst, b[i])
+			dst = appendByteEscape(append(dst, '\\'), b[i])
 			repairs++
 		} else {
 			dst = append(dst, b[i:i+n]...)
