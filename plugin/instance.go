@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
 )
 
@@ -30,7 +32,9 @@ var Settings = []input.Setting{
 }
 
 // declared lists every key of a section: what is read, what the README shows, what a misspelt key is compared with.
-func declared() []input.Setting { return slices.Concat(Settings, eventhub.Settings) }
+func declared() []input.Setting {
+	return slices.Concat(Settings, eventhub.Settings, blob.Settings, signin.Settings)
+}
 
 const (
 	// A tick ends after this much, because the host does nothing else meanwhile: no flush, no other input.
@@ -96,8 +100,7 @@ func newInstance(h host) (in *instance, err error) {
 			return nil, err
 		}
 	} else {
-		in.log.Warn("db is not set: should the consumer group's offsets vanish, as Event Hubs reserves, reading begins where eventhub.start " +
-			"says and events are missed or repeated; set db to the path of a file to keep a copy of them")
+		in.log.Warn("db is not set: " + c.withoutState() + "; set db to the path of a file to keep positions")
 	}
 	in.log.LogAttrs(context.Background(), slog.LevelInfo, "starting version "+version, s.Effective()...)
 	in.start(c)
@@ -125,6 +128,15 @@ type config struct {
 	memory     int64
 	transform  transform.Config
 	eventhub   *eventhub.Config // nil when nothing is set for it
+	blob       *blob.Config     // likewise
+}
+
+// withoutState says what is missing without a state file.
+func (c config) withoutState() string {
+	if c.blob != nil {
+		return "after a restart blobs are read from where blob.start says, and events are missed or repeated"
+	}
+	return "should the consumer group's offsets vanish, as Event Hubs reserves, reading begins where eventhub.start says and events are missed or repeated"
 }
 
 func readConfig(s *input.Settings) (c config) {
@@ -148,8 +160,12 @@ func readConfig(s *input.Settings) (c config) {
 	}
 	if cfg, configured := eventhub.ReadConfig(s); configured {
 		c.eventhub = &cfg
-	} else {
-		s.Reject("eventhub.connection_string", "no source is configured; set it for an Event Hub")
+	}
+	if cfg, configured := blob.ReadConfig(s, signin.Read(s)); configured {
+		c.blob = &cfg
+	}
+	if c.eventhub == nil && c.blob == nil {
+		s.Reject("eventhub.connection_string", "no source is configured; set it for an Event Hub, or blob.connection_string for a storage account")
 	}
 	return c
 }
@@ -165,9 +181,15 @@ func (in *instance) start(c config) {
 	if cfg := c.eventhub; cfg != nil {
 		opens = append(opens, func(ctx context.Context) (input.Source, error) { return eventhub.Open(ctx, *cfg, in.state, in.log) })
 	}
+	if cfg := c.blob; cfg != nil {
+		opens = append(opens, func(ctx context.Context) (input.Source, error) { return blob.Open(ctx, *cfg, in.state, in.log) })
+	}
 	fetch := c.memory / 4 / int64(max(1, len(opens)))
 	if c.eventhub != nil {
 		c.eventhub.FetchBytes = fetch
+	}
+	if c.blob != nil {
+		c.blob.FetchBytes = fetch
 	}
 	for _, open := range opens {
 		p := &input.Pump{Open: open, Transform: newTransform(c), Outbox: in.outbox, Log: in.log}

@@ -3,7 +3,6 @@ package blob
 import (
 	"context"
 	"sync"
-	"unsafe"
 
 	"golang.org/x/sync/semaphore"
 
@@ -14,7 +13,7 @@ const (
 	maxPiece = 4 << 20  // what one read asks for
 	minPiece = 64 << 10 // below this a blob is read at the speed of its latency
 
-	messageBytes = int64(unsafe.Sizeof(input.Message{}))
+	messageBytes = 80 // of an input.Message
 )
 
 // piece is a run of bytes of a blob and the messages cut from it.
@@ -63,7 +62,7 @@ func newBuffers(limit int64, workers int) *buffers {
 // whose messages would take more memory than they do.
 func room(n int) int { return max(n/256, min(n/16, 1024), 1) }
 
-func weigh(n int) int64 { return int64(n) + int64(room(n))*messageBytes }
+func weigh(n int) int64 { return int64(n) + int64(room(n)*messageBytes) }
 
 // get waits for a piece of n bytes. held is what the caller holds of that budget and cannot give back before.
 func (b *buffers) get(ctx context.Context, of *budget, n int, held int64) (*piece, error) {
