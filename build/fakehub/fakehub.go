@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -209,6 +210,17 @@ func (h *Hub) SetDown(down bool) { h.gate.setDown(down) }
 // CutConnections closes every connection. New ones get through.
 func (h *Hub) CutConnections() { h.gate.cut() }
 
+// SetIdleCut makes connections that were idle for longer than d go dead without a word, as Azure's load balancers do after
+// 240 s: what is sent on them afterwards gets nowhere, and nobody says so. 0 ends that for connections that still live.
+func (h *Hub) SetIdleCut(d time.Duration) {
+	h.gate.mu.Lock()
+	defer h.gate.mu.Unlock()
+	h.gate.idleCut = d
+}
+
+// Forgotten is how many connections were used again after they had gone dead.
+func (h *Hub) Forgotten() int { h.gate.mu.Lock(); defer h.gate.mu.Unlock(); return h.gate.forgotten }
+
 // Close stops the namespace and drops what it holds. It waits for what Start started.
 func (h *Hub) Close() {
 	if h.producer != nil {
@@ -224,9 +236,11 @@ func (h *Hub) Close() {
 
 // A gate is what every connection comes through.
 type gate struct {
-	mu    sync.Mutex
-	down  bool
-	conns map[net.Conn]struct{}
+	mu        sync.Mutex
+	down      bool
+	conns     map[net.Conn]struct{}
+	idleCut   time.Duration
+	forgotten int
 }
 
 func (g *gate) listen(network, address string) (net.Listener, error) {
@@ -272,7 +286,7 @@ func (l gatedListener) Accept() (net.Conn, error) {
 			if l.gate.conns == nil {
 				l.gate.conns = make(map[net.Conn]struct{})
 			}
-			c = &gatedConn{c, l.gate}
+			c = &gatedConn{Conn: c, gate: l.gate, used: time.Now(), closed: make(chan struct{})}
 			l.gate.conns[c] = struct{}{}
 		}
 		l.gate.mu.Unlock()
@@ -286,11 +300,48 @@ func (l gatedListener) Accept() (net.Conn, error) {
 type gatedConn struct {
 	net.Conn
 	gate *gate
+	once sync.Once
+
+	closed chan struct{}
+
+	// Covered by gate.mu.
+	used time.Time
+	dead bool
+}
+
+// alive notes that c is used, and tells whether it may still be.
+func (c *gatedConn) alive() bool {
+	c.gate.mu.Lock()
+	defer c.gate.mu.Unlock()
+	now := time.Now()
+	if !c.dead && c.gate.idleCut > 0 && now.Sub(c.used) > c.gate.idleCut {
+		c.dead = true
+		c.gate.forgotten++
+	}
+	c.used = now
+	return !c.dead
+}
+
+func (c *gatedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 && !c.alive() {
+		<-c.closed
+		return 0, net.ErrClosed
+	}
+	return n, err
+}
+
+func (c *gatedConn) Write(b []byte) (int, error) {
+	if !c.alive() {
+		return len(b), nil
+	}
+	return c.Conn.Write(b)
 }
 
 func (c *gatedConn) Close() error {
 	c.gate.mu.Lock()
 	delete(c.gate.conns, c)
 	c.gate.mu.Unlock()
+	c.once.Do(func() { close(c.closed) })
 	return c.Conn.Close()
 }

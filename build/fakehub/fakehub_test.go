@@ -75,3 +75,36 @@ func read(ctx context.Context, t *testing.T, h *fakehub.Hub, hub string, want in
 		n += fs.NumRecords()
 	}
 }
+
+// A connection that was idle for too long swallows what is sent on it; a new one works.
+func TestIdleCut(t *testing.T) {
+	h, err := fakehub.Start(fakehub.Options{Hubs: map[string]int32{"alerts": 1}, Plaintext: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	c, err := kgo.NewClient(append(h.ClientOpts(), kgo.RequestRetries(0), kgo.RetryTimeout(time.Millisecond),
+		kgo.RequestTimeoutOverhead(time.Second))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for range 3 { // the connection that finds the broker is another than the one that is used from then on
+		if err := c.Ping(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.SetIdleCut(100 * time.Millisecond)
+	time.Sleep(300 * time.Millisecond)
+	if err := c.Ping(ctx); err == nil {
+		t.Error("a connection that was idle still works")
+	}
+	if n := h.Forgotten(); n == 0 {
+		t.Error("no connection is counted as used after it had gone dead")
+	}
+	if err := c.Ping(ctx); err != nil {
+		t.Errorf("a new connection does not work: %v", err)
+	}
+}
