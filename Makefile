@@ -42,6 +42,9 @@ test: plugin host ## every test with the race detector and leak checks, then eve
 integration: plugin host ## tests against real servers: Apache Kafka (needs java and mvn), Azurite (needs node and npm)
 	$(GO) test -race -tags integration -run Integration -timeout 10m -v $(TESTFLAGS) ./...
 
+faults: plugin host ## the fault matrix: every fault under load, events counted. ROWS=ci or names, SEED=n, README=README.md
+	$(GO) run ./build/faults $(if $(ROWS),-rows $(ROWS)) $(if $(SEED),-seed $(SEED)) $(if $(README),-readme $(README))
+
 bench: ## benchmarks on whole envelopes of mixed tables: MB/s and allocations
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 
@@ -70,4 +73,4 @@ check: lint vuln test ## what to run before a push
 clean: ## remove what was built
 	rm -rf $(OUT)
 
-.PHONY: help plugin host demo test integration bench fuzz lint vuln settings-table check clean
+.PHONY: help plugin host demo test integration faults bench fuzz lint vuln settings-table check clean

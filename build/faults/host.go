@@ -1,0 +1,359 @@
+package main
+
+import (
+	"cmp"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A section is an [INPUT] of the plugin: its settings.
+type section map[string]string
+
+func (s section) with(key, value string) section {
+	c := section{key: value}
+	for k, v := range s {
+		if k != key {
+			c[k] = v
+		}
+	}
+	return c
+}
+
+// A host loads the plugin: the small C host, or Fluent Bit. It is started, ended and started again over the same storage.
+type host struct {
+	r        *run
+	real     bool // Fluent Bit
+	name     string
+	sections []section
+	env      []string
+	library  string
+
+	flags         []string // of the C host
+	memoryStorage bool     // of Fluent Bit: storage.type memory
+	input         string   // further lines of each input of Fluent Bit
+	service       string   // further lines of its service
+	filters       string   // its filters
+	httpPort      int
+	disk          *disk
+
+	*process
+	lives int // how often it was started
+	tail  *tail
+}
+
+// A disk is a small one of the host's own, mounted in a namespace of the host's own: that needs no privilege where user
+// namespaces are allowed, and it is gone when the host ends.
+type disk struct {
+	dir     string
+	options string // of tmpfs
+	before  string // a command of the shell to run in dir before the host starts
+}
+
+// command returns how to start name with args and the disk.
+func (d *disk) command(name string, args []string) (string, []string) {
+	script := fmt.Sprintf(`mount -t tmpfs -o '%s' tmpfs '%s' && cd '%s' && { %s; } && cd / && exec "$0" "$@"`, d.options, d.dir, d.dir, cmp.Or(d.before, "true"))
+	return "unshare", append([]string{"--map-root-user", "--mount", "sh", "-c", script, name}, args...)
+}
+
+// host makes a host of the kind that the run is for, with a section of the settings given.
+func (r *run) host(sections ...section) *host {
+	h := &host{r: r, real: r.real, name: fmt.Sprintf("host%d", len(r.hosts)+1), sections: sections, library: r.opt.library}
+	for i, s := range sections {
+		if s["tag"] == "" {
+			h.sections[i] = s.with("tag", fmt.Sprintf("defender.%s.%d", h.name, i))
+		}
+	}
+	r.hosts = append(r.hosts, h)
+	r.cleanup(func() {
+		if h.process != nil {
+			h.process.kill()
+		}
+		if h.tail != nil {
+			h.tail.close()
+		}
+	})
+	return h
+}
+
+func (h *host) dir() string     { return filepath.Join(h.r.dir, h.name) }
+func (h *host) storage() string { return filepath.Join(h.dir(), "storage") }
+func (h *host) logFile() string { return filepath.Join(h.dir(), "log") }
+
+// start starts the host, also again after it has ended.
+func (h *host) start() {
+	if err := os.MkdirAll(h.storage(), 0o700); err != nil {
+		h.r.fatalf("make storage: %v", err)
+	}
+	var err error
+	if h.real {
+		err = h.startFluentBit()
+	} else {
+		err = h.startC()
+	}
+	if err != nil {
+		h.r.fatalf("%v", err)
+	}
+	h.r.lives = append(h.r.lives, h.process)
+	h.lives++
+	h.r.until(30*time.Second, h.name+" to start the plugin", func() bool {
+		return !h.running() || strings.Count(h.log(), "starting version") >= h.lives
+	})
+}
+
+func (h *host) startC() error {
+	args := []string{"-quiet", "-tick", "250", "-log-level", "debug", "-storage", h.storage()}
+	args = append(args, h.flags...)
+	for i, s := range h.sections {
+		if i > 0 {
+			args = append(args, "-instance")
+		}
+		for k, v := range s {
+			args = append(args, "-set", k+"="+v)
+		}
+	}
+	if h.tail == nil {
+		h.tail = follow(h.storage(), len(h.sections), h.r.ledger, h.r.fatalLater)
+	}
+	return h.launch(h.r.opt.cHost, append(args, h.library))
+}
+
+func (h *host) launch(name string, args []string) (err error) {
+	if h.disk != nil {
+		if err := os.MkdirAll(h.disk.dir, 0o700); err != nil {
+			return fmt.Errorf("make a disk: %w", err)
+		}
+		name, args = h.disk.command(name, args)
+	}
+	h.process, err = start(h.logFile(), h.env, name, args...)
+	return err
+}
+
+func (h *host) startFluentBit() error {
+	if h.httpPort == 0 {
+		h.httpPort = freePort()
+	}
+	config := filepath.Join(h.dir(), "fluent-bit.yaml")
+	if err := os.WriteFile(config, []byte(h.fluentBitConfig()), 0o600); err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	name, args := h.r.opt.fluentBit, []string{"-e", h.library, "-c", config}
+	return h.launch(name, args)
+}
+
+// fluentBitConfig is the recipe of the README, with an output that retries soon, so that a row lasts seconds.
+func (h *host) fluentBitConfig() string {
+	storage := "filesystem"
+	if h.memoryStorage {
+		storage = "memory"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, `service:
+  flush: 0.5
+  grace: 10
+  log_level: debug
+  hot_reload: on
+  http_server: on
+  http_listen: 127.0.0.1
+  http_port: %d
+  storage.path: %q
+  storage.max_chunks_up: 512
+  scheduler.base: 1
+  scheduler.cap: 2
+%spipeline:
+  inputs:
+`, h.httpPort, h.storage(), h.service)
+	for _, s := range h.sections {
+		fmt.Fprintf(&b, "    - name: defender\n      threaded: off\n      storage.type: %s\n", storage)
+		if !h.memoryStorage {
+			b.WriteString("      storage.pause_on_chunks_overlimit: on\n")
+		}
+		b.WriteString(h.input)
+		for k, v := range s {
+			quoted, _ := json.Marshal(v)
+			fmt.Fprintf(&b, "      %s: %s\n", k, quoted)
+		}
+	}
+	if h.filters != "" {
+		fmt.Fprintf(&b, "  filters:\n%s", h.filters)
+	}
+	address, port, _ := net.SplitHostPort(h.r.sink().address)
+	fmt.Fprintf(&b, `  outputs:
+    - name: http
+      match: "*"
+      host: %s
+      port: %s
+      format: json_lines
+      json_date_key: false
+      retry_limit: no_limits
+`, address, port)
+	return b.String()
+}
+
+// stop ends the host with SIGTERM, which it must obey, with a status that says nothing was wrong.
+func (h *host) stop() {
+	if err := h.terminate(60 * time.Second); err != nil {
+		h.r.fatalf("%s: %v; the end of its log:\n%s", h.name, err, h.lastLog(12))
+	}
+}
+
+func (h *host) reload() {
+	if err := h.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		h.r.fatalf("%s: reload: %v; the end of its log:\n%s", h.name, err, h.lastLog(12))
+	}
+}
+
+// crash kills the host, and lets the broker know.
+func (h *host) crash() {
+	h.kill()
+	if h.r.hub != nil {
+		h.r.evict()
+	}
+}
+
+// again starts the host after it has ended: from here on it recovers.
+func (h *host) again() {
+	h.r.ledger.heal()
+	h.start()
+}
+
+func (h *host) log() string {
+	b, err := os.ReadFile(h.logFile())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		h.r.fatalf("%v", err)
+	}
+	return string(b)
+}
+
+func (h *host) lastLog(lines int) string {
+	all := strings.Split(strings.TrimSpace(h.log()), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+// expectLog fails the row unless the log has text, soon.
+func (h *host) expectLog(text string) {
+	for range 100 {
+		if strings.Contains(h.log(), text) {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	h.r.fatalf("%s: the log does not say %q; its end:\n%s", h.name, text, h.lastLog(12))
+}
+
+// stored tells whether anything was handed over since mark, which it moves: what the storage holds has changed.
+func (h *host) stored(mark *string) bool {
+	var now strings.Builder
+	_ = filepath.WalkDir(h.storage(), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			if info, err := d.Info(); err == nil {
+				fmt.Fprintln(&now, path, info.Size(), info.ModTime().UnixNano())
+			}
+		}
+		return nil
+	})
+	changed := now.String() != *mark
+	*mark = now.String()
+	return changed
+}
+
+func freePort() int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	n, _ := strconv.Atoi(port)
+	return n
+}
+
+// A tail reads what the C host stores, while it does: what is there in whole frames was taken, whatever comes after.
+type tail struct {
+	stop, done chan struct{}
+}
+
+// follow begins to read the files of so many sections into l; wrong is told what cannot be read.
+func follow(storage string, sections int, l *ledger, wrong func(error)) *tail {
+	t := &tail{stop: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(t.done)
+		files := make([]tailFile, sections)
+		for i := range files {
+			files[i].path = filepath.Join(storage, fmt.Sprintf("defender.%d", i), "chunk.flb")
+		}
+		for last := false; ; {
+			for i := range files {
+				if err := files[i].read(l); err != nil {
+					wrong(err)
+					return
+				}
+			}
+			if last {
+				return
+			}
+			select {
+			case <-t.stop:
+				last = true
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}()
+	return t
+}
+
+func (t *tail) close() {
+	select {
+	case <-t.stop:
+	default:
+		close(t.stop)
+	}
+	<-t.done
+}
+
+type tailFile struct {
+	path string
+	at   int64
+	buf  []byte
+}
+
+// read takes all whole frames from where the last read ended: two 32-bit lengths, the tag, the events.
+func (f *tailFile) read(l *ledger) error {
+	file, err := os.Open(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	for {
+		var head [8]byte
+		if _, err := file.ReadAt(head[:], f.at); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		tag, size := int64(binary.NativeEndian.Uint32(head[:])), int64(binary.NativeEndian.Uint32(head[4:]))
+		f.buf = append(f.buf[:0], make([]byte, size)...)
+		if _, err := file.ReadAt(f.buf, f.at+8+tag); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := l.outEvents(f.buf); err != nil {
+			return fmt.Errorf("%s at %d: %w", f.path, f.at, err)
+		}
+		f.at += 8 + tag + size
+	}
+}

@@ -1,0 +1,157 @@
+// Command faults is the fault matrix: it brings every fault about under load, counts events in and out, and fails when
+// one is lost.
+//
+//	generator --> fakehub -->  the plugin in a host --> what the host has stored, or delivered
+//	    |                                                                     |
+//	    +-------------------------------> ledger <----------------------------+
+//
+// A record is told by a number that the generator puts into it, and by its event_id, which the ledger works out for itself
+// from what went in. The hosts are processes of their own, so that they can be killed: the small C host, whose storage file
+// is read while it grows, and, where there is one ($FLUENT_BIT, or fluent-bit on the PATH), a real Fluent Bit with
+// filesystem storage and an http output to a server of ours.
+//
+// A row is a script in one of the rows_*.go files. Whatever is drawn by lot comes from the seed, which is printed.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+type options struct {
+	library, cHost, fluentBit string
+	seed                      uint64
+	keep, quiet               bool
+}
+
+func main() {
+	if err := faults(); err != nil {
+		fmt.Fprintln(os.Stderr, "faults:", err)
+		os.Exit(1)
+	}
+}
+
+func faults() error {
+	var o options
+	flag.StringVar(&o.library, "library", "build/out/in_defender.so", "the plugin")
+	flag.StringVar(&o.cHost, "host", "build/out/host", "the C host")
+	flag.StringVar(&o.fluentBit, "fluent-bit", findFluentBit(), "Fluent Bit; empty to do without")
+	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano())%1_000_000, "of everything that is drawn by lot")
+	flag.BoolVar(&o.keep, "keep", false, "keep the files of every row, not only of those that fail")
+	names := flag.String("rows", "all", "all, ci, or names separated by commas")
+	readme := flag.String("readme", "", "write the table between its markers in this file")
+	list := flag.Bool("list", false, "list the rows")
+	flag.Parse()
+
+	var err error
+	for _, path := range []*string{&o.library, &o.cHost} {
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	chosen, err := choose(*names)
+	if err != nil {
+		return err
+	}
+	if *list {
+		for _, w := range chosen {
+			fmt.Printf("%-22s %-10s %s\n", w.name, w.source, w.fault)
+		}
+		return nil
+	}
+	fmt.Printf("seed %d\n\n%s", o.seed, heading)
+	var table strings.Builder
+	var failed []string
+	for _, w := range chosen {
+		for _, real := range []bool{false, true} {
+			if real && w.hosts&fluentBit == 0 || !real && w.hosts&cHost == 0 || real && w.hosts&cHost != 0 && *names == "ci" {
+				continue
+			}
+			result := o.attempt(ctx, w, real)
+			if ctx.Err() != nil {
+				return errors.New("interrupted")
+			}
+			fmt.Print(result.line())
+			table.WriteString(result.line())
+			for _, f := range result.failures {
+				fmt.Printf("  FAILED %s: %s\n", w.name, f)
+				failed = append(failed, w.name)
+			}
+			fmt.Fprintf(os.Stderr, "  %s on %s: %v\n", w.name, result.host, result.took.Round(100*time.Millisecond))
+		}
+	}
+	if *readme != "" {
+		text := fmt.Sprintf("%s%s\nSeed %d.\n", heading, table.String(), o.seed)
+		if err := writeReadme(*readme, text); err != nil {
+			return err
+		}
+	}
+	if failed = slices.Compact(failed); len(failed) > 0 {
+		return fmt.Errorf("seed %d: failed: %s", o.seed, strings.Join(failed, ", "))
+	}
+	fmt.Printf("\nnothing lost in %d rows, seed %d\n", len(chosen), o.seed)
+	return nil
+}
+
+// attempt runs a row, or says why it cannot be.
+func (o *options) attempt(ctx context.Context, w *row, real bool) outcome {
+	skip := func(why string) outcome { return outcome{row: w, host: hostName(real), skipped: why} }
+	if real && o.fluentBit == "" {
+		return skip("there is no Fluent Bit")
+	}
+	if w.needs != "" {
+		if _, err := exec.LookPath(w.needs); err != nil {
+			return skip("it needs " + w.needs)
+		}
+	}
+	return o.do(ctx, w, real)
+}
+
+func hostName(real bool) string {
+	if real {
+		return "Fluent Bit"
+	}
+	return "C host"
+}
+
+func findFluentBit() string {
+	for _, name := range []string{os.Getenv("FLUENT_BIT"), "fluent-bit"} {
+		if name != "" {
+			if path, err := exec.LookPath(name); err == nil {
+				return path
+			}
+		}
+	}
+	return ""
+}
+
+// choose returns the rows that names stands for.
+func choose(names string) (chosen []*row, err error) {
+	all := slices.Concat(hostRows, hubRows)
+	switch names {
+	case "all":
+		return all, nil
+	case "ci":
+		return slices.DeleteFunc(all, func(w *row) bool { return !w.ci }), nil
+	}
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(all, func(w *row) bool { return w.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no row %q; -list lists them", name)
+		}
+		chosen = append(chosen, all[i])
+	}
+	return chosen, nil
+}

@@ -1,0 +1,307 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Faults of the host: it ends, pauses, refuses, is slow, reloads, or has no room.
+var hostRows = []*row{
+	{
+		name: "sigkill", fault: "SIGKILL at random", source: "hub", hosts: both, ci: true,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection())
+			r.outputDown(true)
+			h.start()
+			kills := r.either(20, 10)
+			f := r.feedHub(60_000, time.Duration(kills)*900*time.Millisecond)
+			for range kills {
+				r.sleep(r.between(300*time.Millisecond, 1500*time.Millisecond))
+				h.crash()
+				h.again()
+			}
+			r.notef("%d times", kills)
+			r.outputDown(false)
+			r.finish(f)
+		},
+	},
+	{
+		name: "sigkill-handover", fault: "SIGKILL within 0-300 ms of a hand-over", source: "hub", hosts: both,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection())
+			r.outputDown(true)
+			h.start()
+			kills := r.either(20, 10)
+			f := r.feedHub(60_000, time.Duration(kills)*900*time.Millisecond)
+			for range kills {
+				var mark string
+				h.stored(&mark)
+				for end := time.Now().Add(15 * time.Second); !h.stored(&mark) && time.Now().Before(end); {
+					r.sleep(2 * time.Millisecond)
+				}
+				r.sleep(r.between(0, 300*time.Millisecond))
+				h.crash()
+				h.again()
+			}
+			r.notef("%d times", kills)
+			r.outputDown(false)
+			r.finish(f)
+		},
+	},
+	{
+		name: "sigkill-unaided", fault: "SIGKILL once, nobody tells the broker (session timeout 30 s)", source: "hub", hosts: cHost,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection())
+			h.start()
+			f := r.feedHub(20_000, 4*time.Second)
+			r.sleep(2 * time.Second)
+			h.kill()
+			h.again()
+			r.finish(f)
+		},
+	},
+	{
+		name: "sigterm", fault: "SIGTERM under load", source: "hub", hosts: both,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection())
+			h.start()
+			stops := r.either(10, 5)
+			f := r.feedHub(60_000, time.Duration(stops)*2500*time.Millisecond)
+			for range stops {
+				r.sleep(r.between(500*time.Millisecond, 2*time.Second))
+				h.stop()
+				h.again()
+			}
+			r.notef("%d times", stops)
+			r.finish(f)
+		},
+	},
+	{
+		name: "output-down", fault: "output down for 2 minutes, then back", source: "hub", hosts: fluentBit,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection())
+			h.start()
+			f := r.feedHub(60_000, 2*time.Minute)
+			r.sleep(2 * time.Second)
+			r.outputDown(true)
+			r.sleep(2 * time.Minute)
+			r.outputDown(false)
+			r.ledger.heal()
+			r.finish(f)
+		},
+	},
+	{
+		name: "output-down-paused", fault: "output down until the input is over its limit, paused and resumed", source: "hub", hosts: fluentBit,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection())
+			h.service = "  storage.max_chunks_up: 8\n"
+			h.start()
+			f := r.feedHub(60_000, 20*time.Second)
+			for range 4 {
+				r.sleep(2 * time.Second)
+				r.outputDown(true)
+				r.sleep(5 * time.Second)
+				r.outputDown(false)
+				r.ledger.heal()
+			}
+			r.finish(f)
+			if n := strings.Count(h.log(), "pausing") + strings.Count(h.log(), "paused"); n == 0 {
+				r.failf("the input was never paused: the row shows nothing")
+			}
+		},
+	},
+	{
+		name: "pauses", fault: "input paused and resumed, again and again, inside appends and between", source: "hub", hosts: cHost, ci: true,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection())
+			h.flags = []string{"-pause-every", "7", "-pause-ms", "300", "-pause-outside", "900"}
+			h.start()
+			r.finish(r.feedHub(20_000, 8*time.Second))
+		},
+	},
+	{
+		name: "refusals", fault: "30 % of the appends refused at random, then SIGKILL", source: "hub", hosts: cHost, ci: true,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection())
+			h.flags = []string{"-refuse", "0.3", "-seed", fmt.Sprint(r.rnd.IntN(1 << 20))}
+			h.start()
+			f := r.feedHub(10_000, 3*time.Second)
+			r.sleep(8 * time.Second) // long enough for positions to be committed
+			h.crash()
+			h.again()
+			r.finish(f)
+		},
+	},
+	{
+		name: "refused-long", fault: "every append refused for 20 s", source: "hub", hosts: cHost,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection())
+			h.flags = []string{"-refuse-between", "3,23"}
+			h.start()
+			f := r.feedHub(60_000, 15*time.Second)
+			r.sleep(23 * time.Second)
+			r.ledger.heal()
+			r.finish(f)
+		},
+	},
+	{
+		name: "disk-full", fault: "disk full under the storage path (40 MB), output down meanwhile", source: "hub", hosts: fluentBit, needs: "unshare",
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection())
+			h.disk = &disk{dir: h.storage(), options: "size=40m"}
+			r.outputDown(true)
+			h.start()
+			f := r.feedHub(80_000, 10*time.Second)
+			r.sleep(30 * time.Second)
+			h.expectLog("takes no events at the moment")
+			r.outputDown(false)
+			r.ledger.heal()
+			r.finish(f)
+		},
+	},
+	{
+		name: "slow-filter", fault: "a slow filter", source: "hub", hosts: both,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection())
+			h.flags = []string{"-slow", "400"}
+			h.filters = `    - name: lua
+      match: "*"
+      call: slow
+      code: |
+        function slow(tag, time, record)
+          local till = os.clock() + 0.0004
+          while os.clock() < till do end
+          return 0, time, record
+        end
+`
+			h.start()
+			f := r.feedHub(30_000, 5*time.Second)
+			r.sleep(6 * time.Second)
+			h.stop() // in the middle of it
+			h.again()
+			r.finish(f)
+		},
+	},
+	{
+		name: "limit", fault: "two instances, one over its limit again and again", source: "2 hubs", hosts: cHost,
+		script: func(r *run) {
+			const other = hubName + "-other"
+			r.startHub(2, hubName, other)
+			limited, free := r.hubSection(), r.hubSection().with("eventhub.hubs", other).with("db", r.dir+"/other.db").with("eventhub.group", "free")
+			h := r.host(limited, free)
+			h.flags = []string{"-only", "0", "-pause-every", "3", "-pause-ms", "4000"}
+			h.start()
+			f := r.feedHub(4_000, 4*time.Second)
+			g := r.feed(40_000, 10*time.Second, r.toHub(other))
+			r.finish(f, g)
+		},
+	},
+	{
+		name: "reload", fault: "hot reload under load, two instances", source: "hub", hosts: both, limit: 15 * time.Minute,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection(), r.hubSection().with("db", r.dir+"/other.db"))
+			h.flags = []string{"-grace", "200"}
+			h.start()
+			reloads := r.either(50, 50)
+			f := r.feedHub(100_000, time.Duration(reloads)*2*time.Second)
+			for n := range reloads {
+				r.sleep(r.between(200*time.Millisecond, time.Second))
+				h.reload()
+				h.awaitReload(n + 1)
+			}
+			r.notef("%d times", reloads)
+			r.finish(f)
+		},
+	},
+	{
+		name: "reload-output-down", fault: "hot reload while the output is down", source: "hub", hosts: fluentBit,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection(), r.hubSection().with("db", r.dir+"/other.db"))
+			h.start()
+			f := r.feedHub(40_000, 10*time.Second)
+			r.sleep(3 * time.Second)
+			r.outputDown(true)
+			r.sleep(2 * time.Second)
+			h.reload()
+			r.sleep(20 * time.Second)
+			r.outputDown(false)
+			r.ledger.heal()
+			h.awaitReload(1)
+			r.finish(f)
+		},
+	},
+	{
+		name: "memory-storage", fault: "SIGTERM with memory storage, output down", source: "hub", hosts: fluentBit,
+		loses: "what Fluent Bit holds in memory ends with it; the plugin warns of it at start",
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection())
+			h.memoryStorage = true
+			h.start()
+			f := r.feedHub(20_000, 4*time.Second)
+			r.sleep(time.Second)
+			r.outputDown(true)
+			r.sleep(6 * time.Second)
+			h.stop()
+			r.outputDown(false)
+			h.again()
+			h.expectLog("events are not kept in files")
+			f.wait(r)
+			r.until(30*time.Second, "the group to have read everything", r.allCommitted)
+			r.sleep(3 * time.Second)
+			r.finishNow()
+		},
+	},
+}
+
+// either returns how often something is repeated: on the C host, and on Fluent Bit, which starts and ends more slowly.
+func (r *run) either(c, fluentBit int) int {
+	if r.real {
+		return fluentBit
+	}
+	return c
+}
+
+// outputDown takes the server away that Fluent Bit delivers to, or gives it back. The C host delivers nowhere.
+func (r *run) outputDown(down bool) {
+	if r.real {
+		if err := r.sink().setDown(down); err != nil {
+			r.fatalf("%v", err)
+		}
+	}
+}
+
+// awaitReload waits until the nth hot reload is complete.
+func (h *host) awaitReload(n int) {
+	h.r.until(90*time.Second, fmt.Sprintf("reload %d of %s", n, h.name), func() bool {
+		if !h.running() {
+			h.r.fatalf("%s ended in a reload; the end of its log:\n%s", h.name, h.lastLog(20))
+		}
+		if !h.real { // each generation logs the start of each section
+			return strings.Count(h.log(), "starting version") >= (n+1)*len(h.sections)
+		}
+		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/api/v2/reload", h.httpPort))
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		var b [256]byte
+		k, _ := resp.Body.Read(b[:])
+		return strings.Contains(string(b[:k]), fmt.Sprintf(`"hot_reload_count":%d`, n))
+	})
+}

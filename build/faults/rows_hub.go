@@ -1,0 +1,348 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Faults of the Event Hub and of the network before it.
+var hubRows = []*row{
+	{
+		name: "hub-down", fault: "broker down and back, 4 times", source: "hub", hosts: both,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection())
+			h.start()
+			f := r.feedHub(60_000, 10*time.Second)
+			for range 4 {
+				r.sleep(r.between(time.Second, 3*time.Second))
+				r.withoutFeed(func() {
+					r.hub.SetDown(true)
+					r.sleep(r.between(2*time.Second, 6*time.Second))
+					r.hub.SetDown(false)
+					r.ledger.heal()
+				})
+			}
+			r.finish(f)
+		},
+	},
+	{
+		name: "hub-cut", fault: "connections cut in mid-fetch, 40 times", source: "hub", hosts: both, ci: true,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection())
+			h.start()
+			f := r.feedHub(60_000, 12*time.Second)
+			for range 40 {
+				r.sleep(r.between(50*time.Millisecond, 500*time.Millisecond))
+				r.withoutFeed(r.hub.CutConnections)
+				r.ledger.heal()
+			}
+			r.finish(f)
+		},
+	},
+	{
+		name: "hub-throttled", fault: "throttled: four of five fetches come back empty", source: "hub", hosts: cHost,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection())
+			n := 0
+			r.hub.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				r.hub.KeepControl()
+				if n++; n%5 == 0 {
+					return nil, nil, false
+				}
+				return emptyFetch(req, 300), nil, true
+			})
+			h.start()
+			r.finish(r.feedHub(40_000, 10*time.Second))
+		},
+	},
+	{
+		name: "hub-idle", fault: "idle connections forgotten by the network after 240 s, the output refusing for longer (time runs 20 times as fast)", source: "hub", hosts: cHost,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.patchedHost("idle", []patch{{"input/eventhub/source.go", "idleTimeout    = 180 * time.Second", "idleTimeout    = 9 * time.Second"}}, r.hubSection())
+			h.flags = []string{"-refuse-between", "2,30"}
+			r.hub.SetIdleCut(12 * time.Second)
+			h.start()
+			f := r.feedHub(60_000, 5*time.Second)
+			r.sleep(30 * time.Second)
+			r.ledger.heal()
+			g := r.feedHub(10_000, 5*time.Second)
+			r.finish(f, g)
+			r.notef("%d dead connections were used", r.hub.Forgotten())
+		},
+	},
+	{
+		name: "hub-credentials", fault: "credentials revoked for 10 s, and renewed", source: "hub", hosts: both,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection())
+			h.start()
+			f := r.feedHub(60_000, 8*time.Second)
+			r.sleep(3 * time.Second)
+			r.withoutFeed(func() {
+				revoked := r.hub.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.SASLAuthenticate}, TopLevel: true, Err: kerr.SaslAuthenticationFailed, Count: -1})
+				r.hub.CutConnections()
+				h.expectLog("sign-in was refused")
+				r.sleep(10 * time.Second)
+				revoked.Remove()
+				r.ledger.heal()
+			})
+			r.finish(f)
+			if n := strings.Count(h.log(), "sign-in was refused"); n > 3 {
+				r.failf("the log says %d times that sign-in was refused: once a state is enough", n)
+			}
+		},
+	},
+	{
+		name: "hub-partitions", fault: "partitions added, 2 to 6", source: "hub", hosts: cHost, limit: 8 * time.Minute,
+		script: func(r *run) {
+			r.startHub(2)
+			h := r.host(r.hubSection())
+			h.start()
+			r.feedHub(10_000, 2*time.Second).wait(r)
+			r.admin(func(ctx context.Context, a *kadm.Client) error {
+				_, err := a.UpdatePartitions(ctx, 6, hubName)
+				return err
+			})
+			r.ledger.heal()
+			for p := range int32(6) { // the producer learns of them as late as the plugin, so they are named
+				var messages [][]byte
+				for range 100 {
+					messages = append(messages, r.gen.envelope(perMessage))
+				}
+				r.messages[hubName] += int64(len(messages))
+				if err := r.produceTo(p, messages); err != nil {
+					r.fatalf("%v", err)
+				}
+			}
+			r.until(5*time.Minute, "the new partitions to be read", r.ledger.complete)
+			r.finish()
+		},
+	},
+	{
+		name: "hub-rebalance", fault: "rebalance: a second and a third consumer join and leave every second", source: "hub", hosts: cHost, limit: 8 * time.Minute,
+		script: func(r *run) {
+			r.startHub(8)
+			stays := r.host(r.hubSection())
+			stays.start()
+			f := r.feedHub(60_000, 30*time.Second)
+			others := []*host{r.host(r.hubSection().with("db", r.dir+"/2.db")), r.host(r.hubSection().with("db", r.dir+"/3.db"))}
+			for n := range 24 {
+				o := others[n%2]
+				if o.process == nil || !o.running() {
+					o.start()
+				} else {
+					o.stop()
+				}
+				r.sleep(r.between(500*time.Millisecond, 1500*time.Millisecond))
+			}
+			r.ledger.heal()
+			r.finish(f)
+		},
+	},
+	{
+		name: "hub-group-vanished", fault: "the group's offsets have vanished, start is latest: the copy decides", source: "hub", hosts: both, ci: true,
+		script: func(r *run) {
+			r.startHub(4)
+			h := r.host(r.hubSection().with("eventhub.start", "latest"))
+			h.start()
+			h.expectLog("partitions assigned")
+			r.feedHub(20_000, 2*time.Second).wait(r)
+			r.drain()
+			h.stop()
+			r.feedHub(20_000, 0).wait(r)
+			r.admin(func(ctx context.Context, a *kadm.Client) error {
+				_, err := a.DeleteGroup(ctx, group)
+				return err
+			})
+			h.again()
+			h.expectLog("the copy in the state file decides")
+			r.finish()
+		},
+	},
+	{
+		name: "hub-retention", fault: "retention deletes the next offset: while stopped, and while running", source: "hub", hosts: cHost,
+		excuse: "deleted before they were read",
+		script: func(r *run) {
+			r.startHub(1) // so that an offset tells which events a message has
+			h := r.host(r.hubSection())
+			h.start()
+			r.feedHub(10_000, time.Second).wait(r)
+			r.drain()
+			h.stop()
+			gone := r.retentionTakes(100)
+			h.again()
+			h.expectLog(fmt.Sprintf("messages_lost=%d", gone))
+			r.drain()
+
+			// Now it is running, and the broker gives it nothing for a while.
+			held := true
+			r.hub.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				if held {
+					r.hub.KeepControl()
+					return emptyFetch(req, 100), nil, true
+				}
+				r.hub.DropControl()
+				return nil, nil, false
+			})
+			r.sleep(time.Second)
+			gone = r.retentionTakes(150)
+			held = false
+			h.expectLog(fmt.Sprintf("messages_lost=%d", gone))
+			r.finish()
+		},
+	},
+	{
+		name: "hub-poison", fault: "poison messages among good ones", source: "hub", hosts: both, ci: true,
+		excuse: "cut off inside, passed on as they are",
+		script: func(r *run) {
+			r.unnumbered = true
+			r.startHub(4)
+			h := r.host(r.hubSection())
+			h.start()
+			for range 20 {
+				if err := r.toHub(hubName)(400); err != nil {
+					r.fatalf("%v", err)
+				}
+				for _, p := range r.poison() {
+					if err := r.produce(hubName, p); err != nil {
+						r.fatalf("%v", err)
+					}
+				}
+			}
+			r.finish()
+			if c := r.ledger.count(); c.unreadable < 20*6 {
+				r.failf("%d unreadable records were passed on, want at least %d", c.unreadable, 20*6)
+			}
+		},
+	},
+	{
+		name: "hub-anew", fault: "hub deleted and created again while its events wait for the host, then SIGKILL", source: "hub", hosts: cHost,
+		script: func(r *run) {
+			r.startHub(1)
+			h := r.host(r.hubSection())
+			h.flags = []string{"-refuse-between", "0,12", "-slow", "700"}
+			h.start()
+			r.feedHub(20_000, 0).wait(r)
+			r.sleep(4 * time.Second) // they are in the plugin
+			// What the plugin holds is handed over later; what it has not read is gone with the hub.
+			old := r.ledger.count().in
+			r.withoutFeed(func() {
+				r.admin(func(ctx context.Context, a *kadm.Client) error {
+					if _, err := a.DeleteTopic(ctx, hubName); err != nil {
+						return err
+					}
+					_, err := a.CreateTopic(ctx, 1, 1, nil, hubName)
+					return err
+				})
+				r.messages[hubName] = 0
+			})
+			r.feedHub(40_000, 0).wait(r)
+			// The old events are handed over, and their marks may not count for the new hub: a kill right after.
+			r.until(60*time.Second, "the old events to come out", func() bool { return r.ledger.count().distinct >= old })
+			r.sleep(6 * time.Second)
+			h.crash()
+			h.flags = nil
+			h.again()
+			r.finish()
+		},
+	},
+}
+
+// withoutFeed does f while nothing is put in.
+func (r *run) withoutFeed(f func()) {
+	r.valve.Lock()
+	defer r.valve.Unlock()
+	f()
+}
+
+// admin does f with a client of the namespace.
+func (r *run) admin(f func(ctx context.Context, a *kadm.Client) error) {
+	client, err := kgo.NewClient(r.hub.ClientOpts()...)
+	if err != nil {
+		r.fatalf("%v", err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(r.ctx, 20*time.Second)
+	defer cancel()
+	if err := f(ctx, kadm.NewClient(client)); err != nil {
+		r.fatalf("administer the namespace: %v", err)
+	}
+}
+
+// produceTo puts messages into a partition, by a client that has just been made and so knows of it.
+func (r *run) produceTo(partition int32, messages [][]byte) error {
+	client, err := kgo.NewClient(append(r.hub.ClientOpts(), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()))...)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	var records []*kgo.Record
+	for _, m := range messages {
+		records = append(records, &kgo.Record{Topic: hubName, Partition: partition, Value: m})
+	}
+	return client.ProduceSync(r.ctx, records...).FirstErr()
+}
+
+// emptyFetch is the answer of Event Hubs to a fetch that it throttles.
+func emptyFetch(req kmsg.Request, millis int32) kmsg.Response {
+	resp := req.ResponseKind().(*kmsg.FetchResponse)
+	resp.ThrottleMillis = millis
+	return resp
+}
+
+// retentionTakes puts 300 messages into the only partition, everything before them having been read, and deletes the
+// first n of them.
+func (r *run) retentionTakes(n int) int {
+	first, events := r.messages[hubName], r.ledger.count().in
+	if err := r.toHub(hubName)(300 * perMessage); err != nil {
+		r.fatalf("%v", err)
+	}
+	r.admin(func(ctx context.Context, a *kadm.Client) error {
+		var o kadm.Offsets
+		o.AddOffset(hubName, 0, first+int64(n), -1)
+		_, err := a.DeleteRecords(ctx, o)
+		return err
+	})
+	var numbers []int
+	for i := range n * perMessage {
+		numbers = append(numbers, events+i)
+	}
+	if got := r.ledger.excuse(numbers); got != len(numbers) {
+		r.fatalf("%d of %d events came out before retention could delete them: the row shows nothing", len(numbers)-got, len(numbers))
+	}
+	return n
+}
+
+// poison is messages that cannot be read, wholly or in part. What is good in them is in the ledger.
+func (r *run) poison() [][]byte {
+	cut := r.gen.envelope(10) // in its last record
+	cut = cut[:len(cut)-300]
+	r.ledger.excuse([]int{r.ledger.count().in - 1})
+	one := r.gen.envelope(10)
+	bad := bytes.Replace(one, []byte(`},{"time"`), []byte(`},{"time":nonsense "x"},{"time"`), 1)
+	null := append([]byte{0, 0, 0}, r.gen.envelope(0)...)
+	return [][]byte{
+		cut,
+		bad,
+		null,
+		[]byte(`this is not JSON at all`),
+		[]byte(`{"records":[1,"two",null]}`),
+		[]byte(strings.Repeat(`[`, 400) + strings.Repeat(`]`, 400)),
+		[]byte("{\"records\":[{\"category\":\"AdvancedHunting-DeviceInfo\",\"properties\":\"\xff\xfe not an object\"}]}"),
+		[]byte(`{"records":[]}`),
+		nil,
+	}
+}
