@@ -3,6 +3,7 @@ package docs
 
 import (
 	"bytes"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -136,6 +137,30 @@ func TestTwoCommands(t *testing.T) {
 	text := pages(t)["README.md"]
 	if m := block.FindStringSubmatch(text); m == nil || m[2] != "make demo\nmake test\n" {
 		t.Errorf("the first block of README.md is not the two commands: %q", m)
+	}
+}
+
+// Every package is on the map of the README.
+func TestMap(t *testing.T) {
+	readme := pages(t)["README.md"]
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		rel, _ := filepath.Rel(root, path)
+		rel = filepath.ToSlash(rel)
+		if strings.HasPrefix(d.Name(), ".") && rel != "." || rel == "build/out" || d.Name() == "node_modules" || d.Name() == "testdata" {
+			return fs.SkipDir
+		}
+		code, _ := filepath.Glob(filepath.Join(path, "*.go"))
+		// build/deps is no package but a list of requirements.
+		if len(code) > 0 && rel != "." && rel != "build/deps" && !strings.Contains(readme, "`"+rel+"/") {
+			t.Errorf("%s is not on the map in README.md", rel)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -46,12 +46,28 @@ func show(t *testing.T, o options) (ok bool, text string) {
 	return ok, b.String()
 }
 
+// shownInReadme are the lines of the demo that README.md shows.
+func shownInReadme(t *testing.T) []string {
+	t.Helper()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, excerpt, found := strings.Cut(string(readme), "```text\n")
+	excerpt, _, ended := strings.Cut(excerpt, "\n```")
+	if !found || !ended {
+		t.Fatal("README.md shows nothing of the demo")
+	}
+	return strings.Split(excerpt, "\n")
+}
+
 func TestStory(t *testing.T) {
 	o := built(t)
+	wanted := append(shownInReadme(t), "Suspicious script launched PowerShell", "AlertEvidence  Machine", "3000       3000", "all records arrived, each once")
 	f := func(name string) {
 		t.Helper()
 		ok, text := show(t, o)
-		for _, want := range []string{"Suspicious script launched PowerShell", "AlertEvidence  Machine", "UrlClickEvents", "3000       3000", "all records arrived, each once"} {
+		for _, want := range wanted {
 			if !strings.Contains(text, want) {
 				t.Errorf("%s: no %q in\n%s", name, want, text)
 			}
