@@ -92,7 +92,18 @@ func (g *generation) collect(id uintptr, now time.Time) {
 	if !held {
 		in.handOver(now, func(tag string, data []byte) bool { return g.append(in, tag, data) })
 	}
+	in.report(now)
 	in.logs.drain(in.host.print)
+}
+
+// memory is what the settings of all instances allow.
+func (g *generation) memory() (bytes int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, in := range g.instances {
+		bytes += in.memory
+	}
+	return bytes
 }
 
 // append is the host's, with a note of who is inside it.

@@ -15,6 +15,7 @@ type host struct {
 	append func(tag string, data []byte) bool  // false: nothing of data was taken. An empty tag is the section's own
 	wake   func() bool                         // starts the section's timer if it is stopped, and tells whether it was
 	print  func(level slog.Level, line string) // a line of the host's log, if the section logs that level
+	set    func(m *metric, f figure)           // sets a series of the host's metrics; nil when it offers none
 	debug  bool                                // the section logs debug lines
 }
 

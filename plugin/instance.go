@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
@@ -51,11 +52,13 @@ type instance struct {
 	log    *slog.Logger
 	memory int64 // bytes that the settings allow
 
-	outbox  *input.Outbox
-	state   *input.State
-	cancel  context.CancelFunc
-	pumps   sync.WaitGroup
-	stopped chan struct{} // closed when everything that was started has ended
+	outbox     *input.Outbox
+	transforms []*transform.Transformer        // one for each pump
+	eventhub   atomic.Pointer[eventhub.Source] // the one that is open now
+	state      *input.State
+	cancel     context.CancelFunc
+	pumps      sync.WaitGroup
+	stopped    chan struct{} // closed when everything that was started has ended
 
 	// Of the host's thread only.
 	calledAt   time.Time // when the host last called; set by generation
@@ -63,6 +66,10 @@ type instance struct {
 	refusedAt  time.Time // when the host began to refuse; zero while it does not
 	retryAt    time.Time
 	wait       input.Backoff
+	handed     uint64 // bytes that the host has taken
+	refusals   uint64
+	reportedAt time.Time // when the metrics were last brought up to date
+	lanesSeen  map[[2]string]bool
 	storeCheck int // appends that are still to be looked at for where they went
 }
 
@@ -173,13 +180,21 @@ func readConfig(s *input.Settings) (c config) {
 // start starts a pump for each source.
 func (in *instance) start(c config) {
 	in.memory = c.memory
+	in.lanesSeen = make(map[[2]string]bool)
 	in.outbox = input.NewOutbox(c.memory / 2)
 	ctx, cancel := context.WithCancel(context.Background())
 	in.cancel = cancel
 
 	var opens []func(context.Context) (input.Source, error)
 	if cfg := c.eventhub; cfg != nil {
-		opens = append(opens, func(ctx context.Context) (input.Source, error) { return eventhub.Open(ctx, *cfg, in.state, in.log) })
+		opens = append(opens, func(ctx context.Context) (input.Source, error) {
+			src, err := eventhub.Open(ctx, *cfg, in.state, in.log)
+			if err != nil {
+				return nil, err
+			}
+			in.eventhub.Store(src)
+			return src, nil
+		})
 	}
 	if cfg := c.blob; cfg != nil {
 		opens = append(opens, func(ctx context.Context) (input.Source, error) { return blob.Open(ctx, *cfg, in.state, in.log) })
@@ -192,13 +207,13 @@ func (in *instance) start(c config) {
 		c.blob.FetchBytes = fetch
 	}
 	for _, open := range opens {
-		p := &input.Pump{Open: open, Transform: newTransform(c), Outbox: in.outbox, Log: in.log}
+		p := &input.Pump{Open: open, Transform: in.newTransform(c), Outbox: in.outbox, Log: in.log}
 		in.pumps.Go(func() { p.Run(ctx) })
 	}
 }
 
 // newTransform returns the work between a source and the outbox, for one pump.
-func newTransform(c config) func(context.Context, *input.Batch, []input.Message) {
+func (in *instance) newTransform(c config) func(context.Context, *input.Batch, []input.Message) {
 	var (
 		t        = transform.New(c.transform)
 		tags     = newTags(c.tagPattern)
@@ -206,6 +221,7 @@ func newTransform(c config) func(context.Context, *input.Batch, []input.Message)
 		batch    *input.Batch
 		emit     = func(table string, event []byte) { batch.Append(tags.of(table), event) }
 	)
+	in.transforms = append(in.transforms, t)
 	return func(ctx context.Context, dst *input.Batch, messages []input.Message) {
 		payloads = payloads[:0]
 		for i := range messages {
@@ -246,6 +262,7 @@ func (in *instance) handOver(now time.Time, hand func(tag string, data []byte) b
 			}
 			b.Taken()
 			appended += len(c.Data)
+			in.handed += uint64(len(c.Data))
 			in.accepted(now)
 		}
 		in.outbox.Done(b)
@@ -253,6 +270,7 @@ func (in *instance) handOver(now time.Time, hand func(tag string, data []byte) b
 }
 
 func (in *instance) refused(now time.Time) {
+	in.refusals++
 	if in.refusedAt.IsZero() {
 		in.refusedAt = now
 		in.log.Warn("Fluent Bit takes no events at the moment (its storage may be full, or a limit is reached); they wait, and it is asked again")

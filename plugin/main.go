@@ -3,6 +3,7 @@ package main
 /*
 #cgo LDFLAGS: -ldl
 #include <stdlib.h>
+#include "cmt.h"
 #include "flb.h"
 */
 import "C"
@@ -118,7 +119,62 @@ func newHost(p *C.struct_defender_plugin, functions C.struct_defender_functions)
 				C.defender_log(api, n, text)
 			}
 		},
+		set:   newMetrics(C.defender_cmt(api, instance), C.GoString(C.defender_name(functions, instance))),
 		debug: C.defender_log_check(api, instance, logLevel(slog.LevelDebug)) != 0,
+	}
+}
+
+// newMetrics returns what sets a series of the section called name, or nil when the host offers no metrics.
+func newMetrics(cmt C.struct_defender_cmt, name string) func(m *metric, f figure) {
+	if cmt.context == nil {
+		return nil
+	}
+	families := make(map[*metric]unsafe.Pointer)
+	return func(m *metric, f figure) {
+		family, there := families[m]
+		if !there {
+			own, help := C.CString(m.name), C.CString(m.help)
+			defer C.free(unsafe.Pointer(own))
+			defer C.free(unsafe.Pointer(help))
+			keys, free := cStrings("name", m.labels)
+			defer free()
+			bounds := make([]C.double, len(m.bounds))
+			for i, b := range m.bounds {
+				bounds[i] = C.double(b)
+			}
+			family = C.defender_series(cmt, C.int(m.kind), own, help, C.int(1+len(m.labels)), keys, unsafe.SliceData(bounds), C.size_t(len(bounds)))
+			families[m] = family
+		}
+		if family == nil {
+			return // the host would not make it; it has said why
+		}
+		values, free := cStrings(name, f.labels)
+		defer free()
+		if m.kind != histogram {
+			C.defender_set(cmt, C.int(m.kind), family, C.double(f.value), C.int(1+len(f.labels)), values)
+			return
+		}
+		buckets := make([]C.uint64_t, len(f.buckets))
+		for i, n := range f.buckets {
+			buckets[i] = C.uint64_t(n)
+		}
+		C.defender_set_histogram(cmt, family, unsafe.SliceData(buckets), C.double(f.value), buckets[len(buckets)-1], C.int(1+len(f.labels)), values)
+	}
+}
+
+// cStrings makes a C array of first and the others, which free frees.
+func cStrings(first string, others []string) (array **C.char, free func()) {
+	memory := C.malloc(C.size_t(1+len(others)) * C.size_t(unsafe.Sizeof(uintptr(0))))
+	items := unsafe.Slice((**C.char)(memory), 1+len(others))
+	items[0] = C.CString(first)
+	for i, s := range others {
+		items[1+i] = C.CString(s)
+	}
+	return (**C.char)(memory), func() {
+		for _, item := range items {
+			C.free(unsafe.Pointer(item))
+		}
+		C.free(memory)
 	}
 }
 

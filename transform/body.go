@@ -2,6 +2,7 @@ package transform
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 )
@@ -239,13 +240,17 @@ func (t *Transformer) record(b []byte, i, end int) {
 		t.walk.emitted++
 		return
 	}
+	now := t.stats.TimeNow.Load()
 	event, err := t.tryWrite(r)
 	if err != nil {
 		t.unreadable(reasonOf(err), err.Error(), i, b[i:end])
 		return
 	}
 	t.stats.Records.Add(1)
-	r.table.records.Add(1)
+	r.table.counts.records.Add(1)
+	if t.stats.TimeNow.Load() == now {
+		r.table.counts.delay.observe(t.began - int64(binary.BigEndian.Uint32(event[timeAt:])))
+	}
 	t.walk.emitted++
 	t.emit(r.table.name, event)
 }

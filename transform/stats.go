@@ -28,8 +28,14 @@ type Stats struct {
 	unreadable [reasonCount]atomic.Uint64
 
 	mu     sync.Mutex
-	tables map[string]*atomic.Uint64 // at most maxTables, and the rest together
-	rest   atomic.Uint64
+	tables map[string]*tableStats // at most maxTables, and the rest together
+	rest   tableStats
+}
+
+// tableStats counts the records of a table.
+type tableStats struct {
+	records atomic.Uint64
+	delay   delay
 }
 
 // maxTables bounds what is kept by table name: names come from outside. Microsoft documents 62.
@@ -65,32 +71,47 @@ func (s *Stats) Unreadable() map[string]uint64 {
 
 // Tables returns how many records were emitted, by table. Other than the unreadable.
 func (s *Stats) Tables() map[string]uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	m := make(map[string]uint64, len(s.tables)+1)
-	for name, n := range s.tables {
-		m[name] = n.Load()
-	}
-	if n := s.rest.Load(); n > 0 {
-		m[OtherTables] += n
-	}
+	m := make(map[string]uint64)
+	s.eachTable(func(name string, t *tableStats) { m[name] += t.records.Load() })
 	return m
 }
 
-// table returns the counter of a table.
-func (s *Stats) table(name string) *atomic.Uint64 {
+// Delays returns the time from event to record, by table. Records without a usable event time are not in it.
+func (s *Stats) Delays() map[string]Delay {
+	m := make(map[string]Delay)
+	s.eachTable(func(name string, t *tableStats) {
+		d := m[name]
+		d.Add(t.delay.load())
+		m[name] = d
+	})
+	return m
+}
+
+func (s *Stats) eachTable(f func(name string, t *tableStats)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n, ok := s.tables[name]; ok {
-		return n
+	for name, t := range s.tables {
+		f(name, t)
+	}
+	if s.rest.records.Load() > 0 {
+		f(OtherTables, &s.rest)
+	}
+}
+
+// table returns the counters of a table.
+func (s *Stats) table(name string) *tableStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t, ok := s.tables[name]; ok {
+		return t
 	}
 	if len(s.tables) >= maxTables {
 		return &s.rest
 	}
 	if s.tables == nil {
-		s.tables = make(map[string]*atomic.Uint64)
+		s.tables = make(map[string]*tableStats)
 	}
-	n := new(atomic.Uint64)
-	s.tables[strings.Clone(name)] = n
-	return n
+	t := new(tableStats)
+	s.tables[strings.Clone(name)] = t
+	return t
 }

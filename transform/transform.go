@@ -6,7 +6,6 @@ import (
 	"hash"
 	"math"
 	"strings"
-	"sync/atomic"
 	"time"
 )
 
@@ -57,6 +56,7 @@ type Transformer struct {
 	id      identity
 
 	// of the payload at hand
+	began   int64 // when the Append at hand began, in Unix seconds
 	payload *Payload
 	emit    Emit
 	walk    walk
@@ -84,6 +84,7 @@ func (t *Transformer) Stats() *Stats { return &t.stats }
 // It does not panic, but lets a panic of emit through: the caller must then not take the payloads as done.
 func (t *Transformer) Append(ctx context.Context, payloads []Payload, emit Emit) {
 	t.emit = emit
+	t.began = t.now().Unix()
 	defer t.release()
 	for i := range payloads {
 		if ctx.Err() != nil {
@@ -129,7 +130,7 @@ type table struct {
 	exact    bool   // the category says nothing that name does not
 	hunting  bool   // "AdvancedHunting-": its properties are the columns
 	excluded bool
-	records  *atomic.Uint64
+	counts   *tableStats
 }
 
 const (
@@ -151,7 +152,7 @@ func (t *Transformer) table(category string) *table {
 	tb.exact = safe == tb.name
 	tb.name = safe
 	tb.excluded = len(t.cfg.Tables) > 0 && !matchAny(t.cfg.Tables, safe) || matchAny(t.cfg.TablesExclude, safe)
-	tb.records = t.stats.table(safe)
+	tb.counts = t.stats.table(safe)
 	if len(t.tables) < maxKnownTables {
 		t.tables[strings.Clone(category)] = tb
 	}

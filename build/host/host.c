@@ -35,6 +35,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cmt.h"
 #include "decode.h"
 
 static const char usage[] =
@@ -64,6 +65,7 @@ static const char usage[] =
     "  -missing SYMBOL    be a Fluent Bit without this function\n"
     "\n"
     "  -storage DIR       append to DIR/SECTION/chunk.flb before an append returns, and recover what is there at the start\n"
+    "  -metrics FILE      offer metrics, and write them to FILE once a second as Prometheus reads them\n"
     "  -quiet             do not show events\n"
     "  -log-level LEVEL   error, warn, info or debug (info)\n";
 
@@ -133,7 +135,7 @@ struct generation {
 };
 
 static struct {
-    const char *library, *storage, *dump, *missing;
+    const char *metrics, *library, *storage, *dump, *missing;
     double seconds, tick, reload_every, grace, pause, pause_outside, slow, refuse, refuse_from, refuse_to;
     long records, refuse_every, pause_every;
     int only, log_level;
@@ -332,6 +334,12 @@ static const char *get_property(const char *key, void *instance)
         }
     }
     return NULL;
+}
+
+static void *get_cmt_instance(void *instance)
+{
+    (void)instance;
+    return opt.metrics != NULL ? cmt_context() : NULL;
 }
 
 static int log_check(void *instance, int level)
@@ -551,6 +559,7 @@ static bool init_sections(struct generation *g)
 {
     static struct api api = {
         .input_get_property = get_property,
+        .input_get_cmt_instance = get_cmt_instance,
         .log_print = log_print,
         .input_log_check = log_check,
     };
@@ -613,6 +622,11 @@ static void turn(struct generation *g)
             collect(g, s);
         }
     }
+    static double write_at;
+    if (opt.metrics != NULL && now() >= write_at) {
+        cmt_write(opt.metrics);
+        write_at = now() + 1;
+    }
     sleep_for(0.001);
 }
 
@@ -642,6 +656,10 @@ static void shut_down(struct generation *g)
         }
         leave();
         s->live = s->collecting = false;
+    }
+    if (opt.metrics != NULL) {
+        cmt_write(opt.metrics);
+        cmt_forget();
     }
     last_inited = NULL;
     shutting_down = false;
@@ -797,6 +815,8 @@ static void parse_flags(int argc, char **argv)
             add_setting(value);
         } else if (strcmp(flag, "-storage") == 0) {
             opt.storage = value;
+        } else if (strcmp(flag, "-metrics") == 0) {
+            opt.metrics = value;
         } else if (strcmp(flag, "-dump") == 0) {
             opt.dump = value;
         } else if (strcmp(flag, "-missing") == 0) {

@@ -36,6 +36,14 @@ type LaneStats struct {
 	Behind    time.Duration // age of the newest message that was fetched, while there is a lag; else 0
 }
 
+// NotCommitted is how many messages would come again after a crash. It is 0 while the group has no offset at all.
+func (l LaneStats) NotCommitted() int64 {
+	if l.Committed < 0 {
+		return 0
+	}
+	return max(l.Next-l.Committed, 0)
+}
+
 // Stats returns a snapshot. It is bounded by the partitions that are ours and a fixed list of kinds.
 func (s *Source) Stats() Stats {
 	now := time.Now()

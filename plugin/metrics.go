@@ -1,0 +1,208 @@
+package main
+
+import (
+	"fmt"
+	"runtime/metrics"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
+)
+
+// A metric is a family of series in Fluent Bit's own metrics, as fluentbit_defender_<name>{name="<section>", ...}.
+// Every series has the section's name as its first label.
+type metric struct {
+	name   string
+	kind   metricKind
+	help   string
+	labels []string  // beside name
+	bounds []float64 // upper bounds of a histogram's buckets, in seconds
+}
+
+type metricKind int
+
+const (
+	counter metricKind = iota // since the section started; a source that starts anew begins from 0
+	gauge
+	histogram
+)
+
+// A figure is the value of one series.
+type figure struct {
+	labels  []string
+	value   float64  // of a counter or gauge; the sum of a histogram
+	buckets []uint64 // of a histogram: cumulative, the last one that of everything
+}
+
+// metrics are all there are. Names are an API: dashboards and alerts use them. Their number is bounded: labels are hubs and partitions
+// that are ours, containers, at most 256 tables, and fixed lists.
+var (
+	mRecords      = &metric{name: "records_total", help: "Records handed on, by table.", labels: []string{"table"}}
+	mPayloads     = &metric{name: "payloads_total", help: "Event Hubs messages and blob lines read."}
+	mPayloadBytes = &metric{name: "payload_bytes_total", help: "Bytes of payloads read."}
+	mUnreadable   = &metric{name: "unreadable_total", help: "Records passed on raw because they could not be read, by reason.", labels: []string{"reason"}}
+	mExcluded     = &metric{name: "excluded_total", help: "Records left out by tables and tables_exclude."}
+	mTimeFallback = &metric{name: "time_fallbacks_total", help: "Records whose event time is not that of the event, because it had none that is usable."}
+	mDelay        = &metric{name: "event_delay_seconds", kind: histogram, help: "Time from an event to its hand-over to the outbox, by table.", labels: []string{"table"}, bounds: transform.DelayBounds()}
+
+	mHanded     = &metric{name: "handed_over_bytes_total", help: "Bytes of events that Fluent Bit has taken."}
+	mRefused    = &metric{name: "refused_total", help: "Appends that Fluent Bit refused; they are tried again."}
+	mWaiting    = &metric{name: "waiting_bytes", kind: gauge, help: "Bytes of events that wait for Fluent Bit: read, and not yet safe."}
+	mBatches    = &metric{name: "waiting_batches", kind: gauge, help: "Batches that wait for Fluent Bit."}
+	mMemory     = &metric{name: "memory_bytes", kind: gauge, help: "Memory that the library has from the system, all sections together."}
+	mMemoryMost = &metric{name: "memory_limit_bytes", kind: gauge, help: "What the settings of all sections allow together."}
+
+	mLag        = &metric{name: "eventhub_lag_events", kind: gauge, help: "Messages of a partition that are not read yet.", labels: []string{"hub", "partition"}}
+	mLagSeconds = &metric{name: "eventhub_lag_seconds", kind: gauge, help: "Age of the newest message read of a partition that has more to read; else 0.", labels: []string{"hub", "partition"}}
+	mUnsafe     = &metric{name: "eventhub_not_committed_events", kind: gauge, help: "Messages of a partition that were read and would be repeated after a crash.", labels: []string{"hub", "partition"}}
+	mRetention  = &metric{name: "eventhub_lost_to_retention_total", help: "Messages that the hub deleted before they were read."}
+	mStale      = &metric{name: "eventhub_redelivered_lanes_total", help: "Positions dropped because their partition was given away first: its next owner repeats events."}
+	mRebalances = &metric{name: "eventhub_rebalances_total", help: "Times that partitions came or went."}
+	mHubRetries = &metric{name: "eventhub_retries_total", help: "Failed attempts that were tried again, by kind.", labels: []string{"kind"}}
+)
+
+var allMetrics = []*metric{
+	mRecords, mPayloads, mPayloadBytes, mUnreadable, mExcluded, mTimeFallback, mDelay,
+	mHanded, mRefused, mWaiting, mBatches, mMemory, mMemoryMost,
+	mLag, mLagSeconds, mUnsafe, mRetention, mStale, mRebalances, mHubRetries,
+}
+
+const (
+	metricsEvery = 5 * time.Second
+	figuresEvery = time.Minute // in the log, where the host offers no metrics
+)
+
+// figures reads everything that is counted and tells set. A series that was told once is told again each time, so that what is gone
+// (a partition that was given away) goes to 0 and does not stand still.
+func (in *instance) figures(set func(m *metric, f figure)) {
+	one := func(m *metric, value float64, labels ...string) { set(m, figure{labels: labels, value: value}) }
+	var payloads, bytes, excluded, fallbacks uint64
+	tables, reasons := make(map[string]uint64), make(map[string]uint64)
+	delays := make(map[string]transform.Delay)
+	for _, t := range in.transforms {
+		s := t.Stats()
+		payloads += s.Payloads.Load()
+		bytes += s.Bytes.Load()
+		excluded += s.Excluded.Load()
+		fallbacks += s.TimeFallbacks.Load()
+		for name, n := range s.Tables() {
+			tables[name] += n
+		}
+		for name, n := range s.Unreadable() {
+			reasons[name] += n
+		}
+		for name, d := range s.Delays() {
+			sum := delays[name]
+			sum.Add(d)
+			delays[name] = sum
+		}
+	}
+	one(mPayloads, float64(payloads))
+	one(mPayloadBytes, float64(bytes))
+	one(mExcluded, float64(excluded))
+	one(mTimeFallback, float64(fallbacks))
+	for name, n := range tables {
+		one(mRecords, float64(n), name)
+	}
+	for name, n := range reasons {
+		one(mUnreadable, float64(n), name)
+	}
+	for name, d := range delays {
+		set(mDelay, figure{labels: []string{name}, value: d.Seconds, buckets: d.Cumulative()})
+	}
+
+	one(mHanded, float64(in.handed))
+	one(mRefused, float64(in.refusals))
+	one(mWaiting, float64(in.outbox.Bytes()))
+	one(mBatches, float64(in.outbox.Batches()))
+	one(mMemory, float64(heldMemory()))
+	one(mMemoryMost, float64(current.memory()))
+
+	if src := in.eventhub.Load(); src != nil {
+		in.hubFigures(one, src.Stats())
+	}
+}
+
+func (in *instance) hubFigures(one func(m *metric, value float64, labels ...string), s eventhub.Stats) {
+	for key := range in.lanesSeen {
+		in.lanesSeen[key] = false
+	}
+	for _, l := range s.Lanes {
+		key := [2]string{l.Hub, strconv.Itoa(int(l.Partition))}
+		in.lanesSeen[key] = true
+		one(mLag, float64(l.Lag), key[0], key[1])
+		one(mLagSeconds, l.Behind.Seconds(), key[0], key[1])
+		one(mUnsafe, float64(l.NotCommitted()), key[0], key[1])
+	}
+	for key, ours := range in.lanesSeen {
+		if !ours {
+			one(mLag, 0, key[0], key[1])
+			one(mLagSeconds, 0, key[0], key[1])
+			one(mUnsafe, 0, key[0], key[1])
+		}
+	}
+	one(mRetention, float64(s.Lost))
+	one(mStale, float64(s.Stale))
+	one(mRebalances, float64(s.Rebalances))
+	for kind, n := range s.Retries {
+		one(mHubRetries, float64(n), kind)
+	}
+}
+
+// report brings the host's metrics up to date, or writes the figures into the log where it offers none. Called from the host's thread.
+func (in *instance) report(now time.Time) {
+	if in.host.set != nil {
+		if now.Sub(in.reportedAt) >= metricsEvery {
+			in.reportedAt = now
+			in.figures(in.host.set)
+		}
+		return
+	}
+	if in.reportedAt.IsZero() {
+		in.reportedAt = now
+		in.log.Debug("this Fluent Bit offers no metrics: figures are logged once a minute instead")
+	}
+	if now.Sub(in.reportedAt) < figuresEvery {
+		return
+	}
+	in.reportedAt = now
+	var line strings.Builder
+	flush := func() {
+		if line.Len() > 0 {
+			in.log.Info("figures:" + line.String())
+			line.Reset()
+		}
+	}
+	in.figures(func(m *metric, f figure) {
+		value := f.value
+		if m.kind == histogram {
+			if n := f.buckets[len(f.buckets)-1]; n > 0 {
+				value /= float64(n) // the mean says more in a line than ten buckets
+			}
+		}
+		if value == 0 {
+			return
+		}
+		fmt.Fprintf(&line, " %s", m.name)
+		for i, label := range f.labels {
+			fmt.Fprintf(&line, "%s%s=%s", [...]string{"{", ","}[min(i, 1)], m.labels[i], label)
+		}
+		if len(f.labels) > 0 {
+			line.WriteByte('}')
+		}
+		fmt.Fprintf(&line, "=%s", strconv.FormatFloat(value, 'f', -1, 64))
+		if line.Len() > 3000 { // the host cuts lines at 4 kB
+			flush()
+		}
+	})
+	flush()
+}
+
+// heldMemory is what the Go runtime, which is the library's own, has from the system.
+func heldMemory() uint64 {
+	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(samples)
+	return samples[0].Value.Uint64() - samples[1].Value.Uint64()
+}
