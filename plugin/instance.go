@@ -55,6 +55,7 @@ type instance struct {
 	outbox     *input.Outbox
 	transforms []*transform.Transformer        // one for each pump
 	eventhub   atomic.Pointer[eventhub.Source] // the one that is open now
+	blob       atomic.Pointer[blob.Source]     // likewise
 	state      *input.State
 	cancel     context.CancelFunc
 	pumps      sync.WaitGroup
@@ -197,7 +198,14 @@ func (in *instance) start(c config) {
 		})
 	}
 	if cfg := c.blob; cfg != nil {
-		opens = append(opens, func(ctx context.Context) (input.Source, error) { return blob.Open(ctx, *cfg, in.state, in.log) })
+		opens = append(opens, func(ctx context.Context) (input.Source, error) {
+			src, err := blob.Open(ctx, *cfg, in.state, in.log)
+			if err != nil {
+				return nil, err
+			}
+			in.blob.Store(src)
+			return src, nil
+		})
 	}
 	fetch := c.memory / 4 / int64(max(1, len(opens)))
 	if c.eventhub != nil {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
 )
@@ -61,12 +62,23 @@ var (
 	mStale      = &metric{name: "eventhub_redelivered_lanes_total", help: "Positions dropped because their partition was given away first: its next owner repeats events."}
 	mRebalances = &metric{name: "eventhub_rebalances_total", help: "Times that partitions came or went."}
 	mHubRetries = &metric{name: "eventhub_retries_total", help: "Failed attempts that were tried again, by kind.", labels: []string{"kind"}}
+
+	mBlobBehind   = &metric{name: "blob_behind_bytes", kind: gauge, help: "Bytes of a container's blobs that are listed and not yet safe.", labels: []string{"container"}}
+	mBlobNewest   = &metric{name: "blob_newest_age_seconds", kind: gauge, help: "Time since the newest blob of a container was changed.", labels: []string{"container"}}
+	mBlobOpen     = &metric{name: "blob_open", kind: gauge, help: "Blobs of a container that are followed or wait to be read.", labels: []string{"container"}}
+	mBlobFailing  = &metric{name: "blob_failing", kind: gauge, help: "Blobs of a container that cannot be read at present.", labels: []string{"container"}}
+	mBlobLists    = &metric{name: "blob_list_calls_total", help: "Calls that list blobs or containers; they are billed."}
+	mBlobReads    = &metric{name: "blob_read_calls_total", help: "Calls that read blobs."}
+	mBlobReplaced = &metric{name: "blob_replaced_total", help: "Blobs that were deleted and written again, and are read as new ones."}
+	mBlobCut      = &metric{name: "blob_lines_cut_total", help: "Lines beyond the limit, handed on cut."}
+	mBlobRetries  = &metric{name: "blob_retries_total", help: "Failed attempts that were tried again, by kind.", labels: []string{"kind"}}
 )
 
 var allMetrics = []*metric{
 	mRecords, mPayloads, mPayloadBytes, mUnreadable, mExcluded, mTimeFallback, mDelay,
 	mHanded, mRefused, mWaiting, mBatches, mMemory, mMemoryMost,
 	mLag, mLagSeconds, mUnsafe, mRetention, mStale, mRebalances, mHubRetries,
+	mBlobBehind, mBlobNewest, mBlobOpen, mBlobFailing, mBlobLists, mBlobReads, mBlobReplaced, mBlobCut, mBlobRetries,
 }
 
 const (
@@ -122,6 +134,25 @@ func (in *instance) figures(set func(m *metric, f figure)) {
 
 	if src := in.eventhub.Load(); src != nil {
 		in.hubFigures(one, src.Stats())
+	}
+	if src := in.blob.Load(); src != nil {
+		blobFigures(one, src.Stats())
+	}
+}
+
+func blobFigures(one func(m *metric, value float64, labels ...string), s blob.Stats) {
+	for name, c := range s.Containers {
+		one(mBlobBehind, float64(c.Behind), name)
+		one(mBlobNewest, c.Newest.Seconds(), name)
+		one(mBlobOpen, float64(c.Open), name)
+		one(mBlobFailing, float64(c.Failed), name)
+	}
+	one(mBlobLists, float64(s.Lists))
+	one(mBlobReads, float64(s.Reads))
+	one(mBlobReplaced, float64(s.Replaced))
+	one(mBlobCut, float64(s.LinesCut))
+	for kind, n := range s.Retries {
+		one(mBlobRetries, float64(n), kind)
 	}
 }
 
