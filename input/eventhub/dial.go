@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -23,12 +22,14 @@ const dialTimeout = 10 * time.Second
 // dialer connects to brokers, through the environment's proxy where one applies.
 type dialer struct {
 	tls   *tls.Config // nil for plaintext
+	only  bool        // there is but one address to connect to
 	proxy func(*url.URL) (*url.URL, error)
 	net   net.Dialer
 }
 
-func newDialer(useTLS bool, roots *x509.CertPool) *dialer {
+func newDialer(cfg *Config) *dialer {
 	d := &dialer{
+		only: len(cfg.Brokers) == 1,
 		// HTTPS_PROXY and NO_PROXY, as for every other connection that is made over TLS.
 		proxy: httpproxy.FromEnvironment().ProxyFunc(),
 		net: net.Dialer{
@@ -37,8 +38,8 @@ func newDialer(useTLS bool, roots *x509.CertPool) *dialer {
 			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interval: 30 * time.Second, Count: 4},
 		},
 	}
-	if useTLS {
-		d.tls = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	if cfg.TLS {
+		d.tls = &tls.Config{RootCAs: cfg.Roots, MinVersion: tls.VersionTLS12}
 	}
 	return d
 }
@@ -52,7 +53,16 @@ func (d *dialer) proxyFor(addr string) (*url.URL, error) {
 	return p, nil
 }
 
-func (d *dialer) dial(ctx context.Context, network, addr string) (_ net.Conn, err error) {
+// dial is what franz-go connects with.
+func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := d.connect(ctx, network, addr)
+	if err != nil && d.only && ctx.Err() == nil {
+		err = &dialError{err}
+	}
+	return conn, err
+}
+
+func (d *dialer) connect(ctx context.Context, network, addr string) (_ net.Conn, err error) {
 	proxy, err := d.proxyFor(addr)
 	if err != nil {
 		return nil, err
@@ -158,6 +168,15 @@ func (o oneByte) Read(p []byte) (int, error) {
 	}
 	return o.r.Read(p)
 }
+
+// dialError keeps from franz-go what kind of error it holds. A connection that is refused makes franz-go turn to another broker and,
+// when there is none, give up at once: a heartbeat that does so loses the group, and all partitions are read again
+// from their last commit. Event Hubs has one address for everything, so the only thing to do is to try again
+// while the session lasts.
+type dialError struct{ err error }
+
+func (e *dialError) Error() string   { return e.err.Error() }
+func (e *dialError) Temporary() bool { return true }
 
 // tlsError is a failed handshake.
 type tlsError struct{ err error }

@@ -13,15 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kmsg"
-	"go.uber.org/goleak"
-
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // everything is what a test may take at most.
 const everything = 30 * time.Second

@@ -16,7 +16,7 @@ func (s *Source) SetDrain(d time.Duration) {
 
 // Dial connects to a broker as the source does.
 func Dial(ctx context.Context, roots *x509.CertPool, addr string) (net.Conn, error) {
-	return newDialer(true, roots).dial(ctx, "tcp", addr)
+	return newDialer(&Config{TLS: true, Roots: roots}).dial(ctx, "tcp", addr)
 }
 
 // SetLargestBatch sets what a batch may expand to.

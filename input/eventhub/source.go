@@ -133,7 +133,7 @@ func Open(ctx context.Context, cfg Config, state *input.State, log *slog.Logger)
 }
 
 func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
-	d := newDialer(s.cfg.TLS, s.cfg.Roots)
+	d := newDialer(&s.cfg)
 	if p, err := d.proxyFor(s.cfg.Brokers[0]); err == nil && p != nil {
 		s.log.Info("connections go through the proxy of the environment (HTTPS_PROXY)", "proxy", p.Host)
 	}

@@ -93,6 +93,10 @@ func (t *troubles) any() bool { return t.n.Load() > 0 }
 
 // explainConnection returns what kind of failure of a connection err is, and what the user should check.
 func explainConnection(err error, usesTLS bool) (kind, advice string) {
+	var hidden *dialError
+	if errors.As(err, &hidden) {
+		err = hidden.err
+	}
 	var (
 		dns       *net.DNSError
 		unknownCA x509.UnknownAuthorityError
