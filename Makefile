@@ -62,7 +62,7 @@ lint: ## gofmt, vet and staticcheck (pinned)
 	$(GO) run $(STATICCHECK) ./...
 	bash -n .ci/run
 
-vuln: ## govulncheck (pinned); says so when its database cannot be reached. GOVULNDB names another one
+vuln: ## govulncheck (pinned); says loudly when its database cannot be reached; GOVULNDB names another
 	@GO='$(GO)' TOOL='$(GOVULNCHECK)' bash build/vuln.sh
 
 settings-table: ## write the table of settings in README.md anew from the declarations in the code

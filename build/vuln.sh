@@ -4,7 +4,7 @@
 set -u
 db=${GOVULNDB:-https://vuln.go.dev}
 out=$(mktemp) && trap 'rm -f "$out"' EXIT
-GOVULNDB=$db "$GO" run "$TOOL" ./... >"$out" 2>&1
+"$GO" run "$TOOL" -db "$db" ./... >"$out" 2>&1
 rc=$?
 cat "$out"
 if [ $rc -ne 0 ] && grep -qE 'fetching vulnerabilities|no such host|connection refused|i/o timeout|HTTP GET .* returned unexpected status|invalid URL|lookup .* on|proxyconnect' "$out"; then
