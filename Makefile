@@ -8,6 +8,7 @@ CC      ?= cc
 CFLAGS  ?= -O2 -g -std=c11 -Wall -Wextra -Werror
 OUT     := build/out
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+IMAGE   ?= fluent-bit-defender:$(VERSION)
 
 # Tools are pinned here and run through the module cache: nothing is installed on the machine.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -31,6 +32,10 @@ host: $(OUT)/host ## build build/out/host, which loads the plugin as Fluent Bit 
 $(OUT)/host: $(wildcard build/host/*.c build/host/*.h)
 	@mkdir -p $(OUT)
 	$(CC) $(CFLAGS) -rdynamic -o $@ $(filter %.c,$^) -ldl -lpthread -lm
+
+image: ## build the image with Fluent Bit and the plugin (needs Docker). IMAGE names it, PLATFORMS=linux/amd64,linux/arm64
+	docker buildx build -f build/Dockerfile -t $(IMAGE) --build-arg VERSION=$(VERSION) $(if $(PLATFORMS),--platform $(PLATFORMS)) \
+		$(if $(GO_IMAGE),--build-arg GO_IMAGE=$(GO_IMAGE)) $(if $(FLUENT_BIT_IMAGE),--build-arg FLUENT_BIT_IMAGE=$(FLUENT_BIT_IMAGE)) .
 
 demo: plugin host ## records on the screen: an embedded Event Hub, the plugin, a host. FROM=path replays files instead
 	@$(GO) run ./examples/demo $(if $(FROM),-from '$(FROM)')
@@ -73,4 +78,4 @@ check: lint vuln test ## what to run before a push
 clean: ## remove what was built
 	rm -rf $(OUT)
 
-.PHONY: help plugin host demo test integration faults bench fuzz lint vuln settings-table check clean
+.PHONY: help plugin host image demo test integration faults bench fuzz lint vuln settings-table check clean

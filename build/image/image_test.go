@@ -1,0 +1,175 @@
+package image
+
+import (
+	"debug/elf"
+	"errors"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const (
+	library = "../out/in_defender.so"
+
+	// The oldest glibc of a distribution for which there are packages of Fluent Bit 4.1 and which is still supported: Red Hat
+	// Enterprise Linux 9 and Amazon Linux 2023 (2.34). Ubuntu 22.04 has 2.35, Debian 12 2.36, the image of Fluent Bit 5 2.41.
+	newestGlibc = "2.34"
+)
+
+// loaded are libraries that every process of Fluent Bit has: all are part of glibc.
+var loaded = []string{"libc.so.6", "libdl.so.2", "libpthread.so.0", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
+
+func open(t *testing.T) *elf.File {
+	t.Helper()
+	f, err := elf.Open(library)
+	if errors.Is(err, os.ErrNotExist) {
+		t.Skip("no build/out/in_defender.so: run make plugin, or make test, which does")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+// The image has no other libraries than those of Fluent Bit: a missing one would be an error at start, in production.
+func TestLibraries(t *testing.T) {
+	needed, err := open(t).ImportedLibraries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(needed) == 0 {
+		t.Error("it needs no library, not even glibc: is it the plugin?")
+	}
+	for _, name := range needed {
+		if !slices.Contains(loaded, name) {
+			t.Errorf("the library needs %s, which the image lacks", name)
+		}
+	}
+}
+
+// A library built on a newer glibc than the one it is loaded by is refused: "version `GLIBC_2.38' not found".
+func TestGlibc(t *testing.T) {
+	needs, err := open(t).DynamicVersionNeeds()
+	if err != nil {
+		t.Fatal(err)
+	}
+	checked := 0
+	for _, need := range needs {
+		for _, dep := range need.Needs {
+			version, ok := strings.CutPrefix(dep.Dep, "GLIBC_")
+			if !ok {
+				t.Errorf("the library needs %s of %s", dep.Dep, need.Name)
+				continue
+			}
+			checked++
+			if newer(version, newestGlibc) {
+				t.Errorf("the library needs glibc %s, but must load with %s: build it on an older distribution, as build/Dockerfile does", version, newestGlibc)
+			}
+		}
+	}
+	if checked == 0 {
+		t.Error("no versions of glibc found: was anything checked?")
+	}
+}
+
+func newer(a, b string) bool {
+	x, y := numbers(a), numbers(b)
+	return slices.Compare(x, y) > 0
+}
+
+func numbers(version string) (ns []int) {
+	for part := range strings.SplitSeq(version, ".") {
+		n, _ := strconv.Atoi(part)
+		ns = append(ns, n)
+	}
+	return ns
+}
+
+func TestNewer(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{{"2.34", "2.34", false}, {"2.4", "2.34", false}, {"2.36", "2.34", true}, {"2.2.5", "2.34", false}, {"2.34.1", "2.34", true}, {"3.0", "2.34", true}} {
+		if got := newer(c.a, c.b); got != c.want {
+			t.Errorf("newer(%s, %s) = %v", c.a, c.b, got)
+		}
+	}
+}
+
+// What Fluent Bit calls in a Go input must be exported, or the plugin cannot be loaded.
+func TestExports(t *testing.T) {
+	symbols, err := open(t).DynamicSymbols()
+	if err != nil {
+		t.Fatal(err)
+	}
+	exported := make(map[string]bool)
+	for _, s := range symbols {
+		exported[s.Name] = exported[s.Name] || s.Section != elf.SHN_UNDEF
+	}
+	for _, name := range []string{"FLBPluginRegister", "FLBPluginInit", "FLBPluginInputCallbackCtx", "FLBPluginExit"} {
+		if !exported[name] {
+			t.Errorf("the library does not export %s", name)
+		}
+	}
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func one(t *testing.T, name, pattern string) string {
+	t.Helper()
+	m := regexp.MustCompile(pattern).FindStringSubmatch(read(t, name))
+	if m == nil {
+		t.Fatalf("%s: nothing like %s", name, pattern)
+	}
+	return m[1]
+}
+
+// The Dockerfile compiles with a Go that go.mod accepts, on a Debian whose glibc is no newer than the runtime's, and puts
+// the library where the examples and plugins.conf look for it.
+func TestDockerfile(t *testing.T) {
+	if have, want := one(t, "build/Dockerfile", `GO_IMAGE=golang:([0-9.]+)-bookworm`), one(t, "go.mod", `(?m)^go ([0-9.]+)$`); newer(want, have) {
+		t.Errorf("the Dockerfile has Go %s, go.mod wants %s", have, want)
+	}
+	if v := one(t, "build/Dockerfile", `FLUENT_BIT_IMAGE=fluent/fluent-bit:([0-9.]+)\n`); newer("4.1", v) {
+		t.Errorf("the Dockerfile has Fluent Bit %s, which is not supported", v)
+	}
+	text := read(t, "build/Dockerfile")
+	path := one(t, "build/image/plugins.conf", `Path (\S+)`)
+	if !strings.Contains(text, "/src/build/out/in_defender.so "+path+"\n") {
+		t.Errorf("the Dockerfile does not put the library at %s", path)
+	}
+	if !regexp.MustCompile(`(?m)^USER [1-9][0-9]*:[1-9][0-9]*$`).MatchString(text) {
+		t.Error("the image runs as root, or as a user that Kubernetes cannot tell from root")
+	}
+	for _, m := range regexp.MustCompile(`(?m)^COPY ([^-/ ]\S*) (\S+)$`).FindAllStringSubmatch(text, -1) {
+		if m[1] == "." || m[1] == "go.mod" {
+			continue
+		}
+		if _, err := os.Stat("../../" + m[1]); err != nil {
+			t.Errorf("the Dockerfile copies %s: %v", m[1], err)
+		}
+	}
+	for _, example := range []string{"splunk", "elastic", "opensearch"} {
+		config := read(t, "examples/"+example+"/fluent-bit.yaml")
+		if !strings.Contains(config, "  - "+path+"\n") {
+			t.Errorf("%s does not load %s", example, path)
+		}
+		if !strings.Contains(text, "COPY examples/"+example+"/fluent-bit.yaml ") {
+			t.Errorf("the image lacks the configuration for %s", example)
+		}
+		if !strings.Contains(text, "VOLUME /var/lib/fluent-bit\n") || strings.Contains(config, ": /var/lib/") != strings.Contains(config, ": /var/lib/fluent-bit/") {
+			t.Errorf("%s keeps something outside of the volume", example)
+		}
+	}
+}
