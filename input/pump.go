@@ -66,20 +66,24 @@ func (p *Pump) tenure(ctx context.Context) (err error) {
 	}
 	p.Outbox.Safe(src.Name()) // marks of an earlier tenure mean nothing to this one
 
+	// When ctx ends, what is safe is committed first and Fetch is ended after that: a source that ends, or that gives lanes
+	// away at that moment, would have to drop their marks.
+	fetching, endFetch := context.WithCancel(context.WithoutCancel(ctx))
+	defer endFetch()
 	var committer sync.WaitGroup
 	stop := make(chan struct{})
-	committer.Go(func() { p.commit(src, stop) })
-	err = p.forward(ctx, src)
+	committer.Go(func() { p.commit(ctx, src, stop, endFetch) })
+	err = p.forward(ctx, fetching, src)
 	close(stop)
 	committer.Wait()
 	return errors.Join(err, closeSource(src))
 }
 
 // forward fetches, transforms and queues until something ends it.
-func (p *Pump) forward(ctx context.Context, src Source) (err error) {
+func (p *Pump) forward(ctx, fetching context.Context, src Source) (err error) {
 	defer catch(&err)
 	for {
-		messages, err := src.Fetch(ctx)
+		messages, err := src.Fetch(fetching)
 		if err != nil {
 			return err
 		}
@@ -105,8 +109,18 @@ func (p *Pump) forward(ctx context.Context, src Source) (err error) {
 	}
 }
 
-// commit hands safe marks to the source on a timer, and once more at the end.
-func (p *Pump) commit(src Source, stop <-chan struct{}) {
+const (
+	// commitWait is the most that one commit may take, and all those at the end together.
+	commitWait = 10 * time.Second
+
+	// A commit at the end that fails is tried again for a while: a rebalance, which the end of another instance may cause,
+	// refuses commits for a moment, and nobody comes after this one.
+	lastTries = 3 * time.Second
+	lastPause = 250 * time.Millisecond
+)
+
+// commit hands safe marks to the source on a timer, and at the end: when ctx ends, after which it calls endFetch, and at stop.
+func (p *Pump) commit(ctx context.Context, src Source, stop <-chan struct{}, endFetch func()) {
 	every := p.CommitEvery
 	if every <= 0 {
 		every = 5 * time.Second
@@ -115,38 +129,68 @@ func (p *Pump) commit(src Source, stop <-chan struct{}) {
 	defer tick.Stop()
 	pending := make(Marks)
 	failing := false
-	for last := false; !last; {
-		select {
-		case <-tick.C:
-		case <-stop:
-			last = true
-		}
+	once := func(ctx context.Context) error {
 		for _, m := range p.Outbox.Safe(src.Name()) {
 			pending.Set(m)
 		}
 		if len(pending) == 0 {
-			continue
+			return nil
 		}
 		marks := make([]Mark, 0, len(pending))
 		for _, m := range pending {
 			marks = append(marks, m)
 		}
-		// Not the pump's context: the last commit comes after that has ended. A shutdown waits no longer than this.
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		err := commitMarks(ctx, src, marks)
-		cancel()
-		if err != nil {
-			if !failing || last {
-				p.Log.Warn("commit positions: will be tried again; a restart meanwhile repeats events", "error", err, "lanes", len(marks))
+		switch {
+		case err == nil:
+			clear(pending)
+			if failing {
+				p.Log.Info("commit positions: works again")
 			}
-			failing = true
-			continue
+		case !failing:
+			p.Log.Warn("commit positions: will be tried again; a restart meanwhile repeats events", "error", err, "lanes", len(marks))
 		}
-		if failing {
-			p.Log.Info("commit positions: works again")
+		failing = err != nil
+		return err
+	}
+
+	// Not the pump's context: the last commits come after that has ended.
+	ends := time.Time{}
+	atEnd := func(final bool) {
+		if ends.IsZero() {
+			ends = time.Now().Add(commitWait)
 		}
-		failing = false
-		clear(pending)
+		last, cancel := context.WithDeadline(context.Background(), ends)
+		defer cancel()
+		started := time.Now()
+		for last.Err() == nil {
+			err := once(last)
+			if err == nil {
+				return
+			}
+			if time.Since(started) >= lastTries || Sleep(last, lastPause) != nil {
+				if final {
+					p.Log.Warn("commit positions: given up at the end; the next start repeats events", "error", err)
+				}
+				return
+			}
+		}
+	}
+	ended := ctx.Done()
+	for {
+		select {
+		case <-tick.C:
+			short, cancel := context.WithTimeout(context.Background(), commitWait)
+			_ = once(short)
+			cancel()
+		case <-ended:
+			ended = nil
+			atEnd(false)
+			endFetch()
+		case <-stop:
+			atEnd(true)
+			return
+		}
 	}
 }
 

@@ -25,6 +25,7 @@ type hub struct {
 	failures  int // commits still to refuse
 	opens     int
 	closed    int
+	gives     bool          // the lane is given away when Fetch ends
 	fetch     func(n int64) // called before message n is returned; may panic
 }
 
@@ -46,6 +47,11 @@ func (s *tenure) Name() string { return "hub" }
 func (s *tenure) Fetch(ctx context.Context) ([]input.Message, error) {
 	if s.next == s.messages {
 		<-ctx.Done()
+		if s.gives {
+			s.mu.Lock()
+			s.term = 0
+			s.mu.Unlock()
+		}
 		return nil, ctx.Err()
 	}
 	if s.fetch != nil {
@@ -164,6 +170,50 @@ func TestPumpCommitsWhatIsSafeWhenItStops(t *testing.T) {
 		run.Wait()
 		if h.committed != 4 {
 			t.Fatalf("committed %d, want the 4 that the host took of 10", h.committed)
+		}
+	})
+}
+
+// In a consumer group the end of one member is a rebalance for the others: it refuses commits for a moment, and a source that
+// ends gives its lanes away.
+func TestPumpCommitsInARebalanceAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hub{messages: 10, failures: 2, gives: true}
+		o := input.NewOutbox(1 << 20)
+		p := input.Pump{Open: h.open, Transform: copyBodies, Outbox: o, Log: logTo(io.Discard), CommitEvery: time.Hour}
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { p.Run(ctx) })
+		synctest.Wait()
+		drain(o)
+		o.Close()
+		cancel()
+		run.Wait()
+		if h.committed != 10 {
+			t.Fatalf("committed %d, want 10", h.committed)
+		}
+	})
+}
+
+func TestPumpGivesUpACommitAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hub{messages: 10, failures: 1e9}
+		o := input.NewOutbox(1 << 20)
+		var log bytes.Buffer
+		p := input.Pump{Open: h.open, Transform: copyBodies, Outbox: o, Log: logTo(&log), CommitEvery: time.Hour}
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { p.Run(ctx) })
+		synctest.Wait()
+		drain(o)
+		started := time.Now()
+		cancel()
+		run.Wait()
+		if took := time.Since(started); took > 10*time.Second {
+			t.Errorf("the end took %v", took)
+		}
+		if n := strings.Count(log.String(), "given up"); n != 1 {
+			t.Errorf("said %d times, want once:\n%s", n, log.String())
 		}
 	})
 }
