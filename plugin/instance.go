@@ -75,8 +75,8 @@ type instance struct {
 }
 
 // newInstance reads the settings and starts the instance. When it fails, the log says all that is wrong and nothing is left running.
-func newInstance(h host) (in *instance, err error) {
-	in = newUnstarted(h)
+func newInstance(h host) (_ *instance, err error) {
+	in := newUnstarted(h)
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())

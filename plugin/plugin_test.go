@@ -7,6 +7,7 @@ import (
 )
 
 func TestEventsArriveThroughTheLibrary(t *testing.T) {
+	t.Parallel()
 	h := startHub(t, 3)
 	const n = 3000
 	produce(t, h, 0, n)

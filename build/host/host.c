@@ -855,6 +855,24 @@ static void on_signal(int number)
     }
 }
 
+/* The most resident memory so far, in kB. getrusage would show that of the process which has started this one, if it was larger. */
+static long peak_memory(void)
+{
+    FILE *f = fopen("/proc/self/status", "r");
+    char line[256];
+    long kb = 0;
+
+    while (f != NULL && fgets(line, sizeof line, f) != NULL) {
+        if (sscanf(line, "VmHWM: %ld kB", &kb) == 1) {
+            break;
+        }
+    }
+    if (f != NULL) {
+        fclose(f);
+    }
+    return kb;
+}
+
 static void summary(int generations)
 {
     double seconds = now() - count.started;
@@ -864,7 +882,7 @@ static void summary(int generations)
     fprintf(stderr,
             "host: %llu events, %llu bytes in %llu appends (%llu refused), %.1f s, %.1f MB/s, CPU %.2f s, peak memory %ld MB, %d generation%s\n",
             count.events, count.bytes, count.appends, count.refused, seconds, (double)count.bytes / seconds / 1e6,
-            (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6, u.ru_maxrss / 1024,
+            (double)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) + (double)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1e6, peak_memory() / 1024,
             generations, generations == 1 ? "" : "s");
 }
 

@@ -1,0 +1,281 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
+)
+
+func TestHostsThatAreRefused(t *testing.T) {
+	t.Parallel()
+	h := startHub(t, 1)
+	for _, c := range []struct{ name, flags, says string }{
+		{"threaded", "-threaded", `add "threaded off" to this [INPUT] section`},
+		{"before 4.1", "-old", "needs 4.1 or later"},
+		{"without the function", "-missing flb_input_log_append", "does not export flb_input_log_append"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := runHost(t, append(strings.Fields(c.flags), append(settings(h), "-seconds", "5")...)...)
+			if r.code != 1 {
+				t.Errorf("exit status %d, want 1:\n%s", r.code, r.log)
+			}
+			r.logs(t, c.says)
+			if n := strings.Count(r.log, "[input:defender"); n != 1 {
+				t.Errorf("%d lines, want one:\n%s", n, r.log)
+			}
+		})
+	}
+}
+
+func TestEveryMistakeIsNamedAtOnce(t *testing.T) {
+	t.Parallel()
+	r := runHost(t, "-seconds", "5",
+		"-set", "eventhub.connection_string=Endpoint=sb://contoso.servicebus.windows.net/;SharedAccessKeyName=listen;SharedAccessKey=aW52ZW50ZWQtc2VjcmV0LWtleQ==",
+		"-set", "eventhub.hubs=defender",
+		"-set", "memory_limit=lots",
+		"-set", "keep_nulls=maybe",
+		"-set", "tag_pattern=defender",
+		"-set", "eventhub.start=latset",
+		"-set", "eventhub.conection_string=x",
+		"-set", "tables_excluded=DeviceEvents",
+		"-set", "db=/nowhere/at/all/state.db",
+	)
+	if r.code != 1 {
+		t.Errorf("exit status %d, want 1", r.code)
+	}
+	for _, says := range []string{
+		`memory_limit "lots": is not a size`,
+		`keep_nulls "maybe": is neither on nor off`,
+		`tag_pattern "defender": needs one *`,
+		`eventhub.start "latset"`,
+		`eventhub.conection_string: there is no such setting; did you mean eventhub.connection_string?`,
+		`tables_excluded: there is no such setting; did you mean tables_exclude?`,
+	} {
+		r.logs(t, says)
+	}
+	if strings.Contains(r.log, "aW52ZW50ZWQ") {
+		t.Errorf("the log shows the key:\n%s", r.log)
+	}
+	for _, line := range strings.Split(r.log, "\n") {
+		if strings.Contains(line, "[input:defender") && !strings.Contains(line, "[error]") {
+			t.Errorf("not an error: %s", line)
+		}
+	}
+	runHost(t, "-seconds", "5").logs(t, "no source is configured")
+}
+
+func TestAFailingSectionStopsThoseBeforeIt(t *testing.T) {
+	t.Parallel()
+	h := startHub(t, 1)
+	dir := t.TempDir()
+	r := runHost(t, append(append(settings(h, "db="+dir+"/a.db"), "-instance"), append(settings(h, "db="+dir+"/nowhere/b.db"), "-seconds", "5")...)...)
+	if r.code != 1 {
+		t.Errorf("exit status %d, want 1", r.code)
+	}
+	r.logs(t, "the directory "+dir+"/nowhere does not exist")
+	r.logs(t, "defender.0] stopped")
+}
+
+// In all of these nothing may be lost, and nothing may come twice: the host is never killed.
+func TestNothingIsLostOrRepeated(t *testing.T) {
+	t.Parallel()
+	const n = 20_000
+	for _, c := range []struct{ name, flags string }{
+		{"refusals at random", "-refuse 0.2 -seed 3"},
+		{"every third append refused", "-refuse-every 3"},
+		{"refused for two seconds", "-refuse-between 0,2"},
+		{"over its limit again and again", "-pause-every 2 -pause-ms 100"},
+		{"paused from outside", "-pause-outside 300 -pause-ms 200"},
+		{"paused from outside and inside, and refused", "-pause-outside 300 -pause-every 3 -refuse 0.1 -pause-ms 150 -seed 5"},
+		{"a slow filter", "-slow 60"},
+		{"hot reload", "-reload-every 1500 -grace 200"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			h := startHub(t, 4)
+			db := "db=" + filepath.Join(t.TempDir(), "state.db")
+			go func() {
+				for first := 0; first < n; first += 1000 {
+					produce(t, h, first, 1000)
+					time.Sleep(100 * time.Millisecond)
+				}
+			}()
+			r := runHost(t, append(append(settings(h, "tag_pattern=defender.*", db), "-tick", "20", "-seconds", "45", "-records", fmt.Sprint(n)), strings.Fields(c.flags)...)...).ok(t)
+			again := tally(t, r.events, n)
+			if c.name == "hot reload" {
+				// A batch whose tick is over before all its chunks are handed over begins again in the next generation.
+				again -= 1000 * strings.Count(r.log, "] stopped")
+			}
+			if again > 0 {
+				t.Errorf("%d events came twice\n%s", again, r.log)
+			}
+		})
+	}
+}
+
+func TestAnInstanceOverItsLimitDoesNotHoldUpTheOther(t *testing.T) {
+	t.Parallel()
+	var hubs []*fakehub.Hub
+	var args []string
+	const n = 3000
+	for i := range 2 {
+		h := startHub(t, 2)
+		hubs = append(hubs, h)
+		if i > 0 {
+			args = append(args, "-instance")
+		}
+		args = append(args, settings(h, fmt.Sprintf("tag=section%d", i))...)
+	}
+	go func() {
+		for first := 0; first < n; first += 100 {
+			produce(t, hubs[1], first, 100)
+			time.Sleep(200 * time.Millisecond)
+		}
+	}()
+	produce(t, hubs[0], 0, n)
+	// The first section is over its limit from its first append on; the pause stops the timer of the second.
+	r := runHost(t, append(args, "-only", "0", "-pause-every", "1", "-pause-ms", "60000", "-seconds", "11", "-tick", "250")...).ok(t)
+	var second []event
+	for _, e := range r.events {
+		if e.Tag == "section1" {
+			second = append(second, e)
+		}
+	}
+	if again := tally(t, second, n); again > 0 {
+		t.Errorf("%d events came twice", again)
+	}
+	if len(r.events)-len(second) == n {
+		t.Error("the first section was never over its limit")
+	}
+}
+
+func TestHotReloadOfTwoSections(t *testing.T) {
+	t.Parallel()
+	h := startHub(t, 4)
+	const n = 20_000
+	dir := t.TempDir()
+	go func() {
+		for first := 0; first < n; first += 500 {
+			produce(t, h, first, 500)
+			time.Sleep(100 * time.Millisecond)
+		}
+	}()
+	// Both in one group: they share the partitions, and each reload is a rebalance too.
+	args := append(append(settings(h, "db="+dir+"/a.db"), "-instance"), settings(h, "db="+dir+"/b.db")...)
+	r := runHost(t, append(args, "-tick", "20", "-reload-every", "2500", "-grace", "300", "-seconds", "14")...)
+	r.ok(t)
+	again := tally(t, r.events, n)
+	t.Logf("%d events, %d of them came twice; %s", n, again, r.log[strings.LastIndex(r.log, "host: "):])
+	if !strings.Contains(r.log, "generations") {
+		t.Error("no reload took place")
+	}
+	if again > n/10 {
+		t.Errorf("%d events came twice", again)
+	}
+}
+
+// forgetMembers removes from the group who was killed: otherwise each start waits 30 s until the broker misses them.
+func forgetMembers(t *testing.T, h *fakehub.Hub) {
+	t.Helper()
+	client, err := kgo.NewClient(h.ClientOpts()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	groups, err := kadm.NewClient(client).DescribeGroups(ctx, eventhub.DefaultGroup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leave := kmsg.NewPtrLeaveGroupRequest()
+	leave.Group = eventhub.DefaultGroup
+	for _, m := range groups[eventhub.DefaultGroup].Members {
+		member := kmsg.NewLeaveGroupRequestMember()
+		member.MemberID = m.MemberID
+		leave.Members = append(leave.Members, member)
+	}
+	if len(leave.Members) == 0 {
+		return
+	}
+	if _, err := leave.RequestWith(ctx, client); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What a host has stored before it is killed, and what comes again after that, make up the whole.
+func TestKilledTwentyTimesUnderLoad(t *testing.T) {
+	t.Parallel()
+	so, host := build(t)
+	h := startHub(t, 4)
+	dir := t.TempDir()
+	const kills, n = 20, 40_000
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		for first := 0; first < n; first += 500 {
+			produce(t, h, first, 500)
+			time.Sleep(400 * time.Millisecond)
+		}
+	}()
+	flags := append(settings(h, "tag_pattern=defender.*", "db="+dir+"/state.db"), "-quiet", "-tick", "20", "-storage", dir+"/storage")
+	dump := func() []event {
+		cmd := exec.Command(host, "-dump", dir+"/storage")
+		out, err := cmd.StdoutPipe()
+		if err != nil || cmd.Start() != nil {
+			t.Fatal(err)
+		}
+		defer cmd.Wait()
+		return parseEvents(t, out)
+	}
+	start := func() *exec.Cmd {
+		cmd := exec.Command(host, append(flags, so)...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return cmd
+	}
+	for i := range kills {
+		cmd := start()
+		wait := time.Duration(300+rand.N(900)) * time.Millisecond
+		if i%5 == 4 {
+			wait += 5 * time.Second // long enough for a commit
+		}
+		time.Sleep(wait)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		forgetMembers(t, h)
+	}
+	cmd := start()
+	<-sent
+	var events []event
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Second) {
+		events = dump()
+		seen := make(map[int]bool, n)
+		for _, e := range events {
+			seen[e.Seq] = true
+		}
+		if len(seen) == n {
+			break
+		}
+	}
+	_ = cmd.Process.Signal(os.Interrupt)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the last host: %v", err)
+	}
+	again := tally(t, events, n)
+	t.Logf("killed %d times: %d events sent, %d stored more than once", kills, n, again)
+}
