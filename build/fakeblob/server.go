@@ -123,7 +123,8 @@ func (s *Server) ConnectionString() string {
 // SetClock makes the account live by another clock.
 func (s *Server) SetClock(now func() time.Time) { s.mu.Lock(); defer s.mu.Unlock(); s.clock = now }
 
-// SetFault has f asked before each request is answered, one call at a time; nil for no faults.
+// SetFault has f asked before each request is answered; nil for no faults. f may be called by several requests at a time, and may
+// change blobs.
 func (s *Server) SetFault(f func(Request) *Fault) { s.mu.Lock(); defer s.mu.Unlock(); s.fault = f }
 
 // SetPageSize limits how many items a page of a listing has, below the 5,000 of the service.
@@ -243,11 +244,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.lists[containerName]++
 	}
 	now := s.clock().UTC()
-	var fault *Fault
-	if s.fault != nil {
-		fault = s.fault(req)
-	}
+	ask := s.fault
 	s.mu.Unlock()
+	var fault *Fault
+	if ask != nil {
+		fault = ask(req)
+	}
 
 	h := w.Header()
 	h.Set("Date", now.Format(http.TimeFormat))

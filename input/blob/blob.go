@@ -133,7 +133,11 @@ func (s *Source) listed(b *blobState, it item) (replaced bool) {
 		// Nothing was read of it: whatever it is now is what will be read.
 	case b.created != it.created && b.created != 0 && it.created != 0, b.form != gzipped && it.size < b.pos, it.append && it.size < b.size:
 		replaced = true
-	case it.append || it.etag == b.etag:
+	case it.etag == b.etag:
+	case it.append:
+		// Times have whole seconds: one that was replaced in the second in which it was made has the same. That was possible as long
+		// as its last change that is known was not later.
+		b.suspect = b.suspect || b.modified-b.created <= 1
 	case b.form == object || b.form == gzipped || b.head.n == 0:
 		replaced = true // a block blob is written anew even when it only grows
 	default:

@@ -60,7 +60,7 @@ func newBuffers(limit int64, workers int) *buffers {
 
 // room is how many messages are cut from n bytes at most. Lines of Defender have 2 kB; the bound is for lines of few bytes,
 // whose messages would take more memory than they do.
-func room(n int) int { return max(n/256, min(n/16, 1024), 1) }
+func room(n int) int { return max(n/256, min(n/16, 1024), 16) }
 
 func weigh(n int) int64 { return int64(n) + int64(room(n)*messageBytes) }
 

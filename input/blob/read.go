@@ -331,24 +331,26 @@ func (s *Source) frame(b *blobState, f form, first []byte) {
 // not whole, or for which there is no room. base is the offset of p.data.
 func (s *Source) cutLines(b *blobState, p *piece, base int64, start int) int {
 	data := p.data
-	for len(p.messages) < p.room {
+	for {
 		j := bytes.IndexByte(data[start:], '\n')
 		if j < 0 {
 			break
 		}
-		line, at := data[start:start+j], base+int64(start)
-		start += j + 1
-		next := base + int64(start)
+		line, at, next := data[start:start+j], base+int64(start), base+int64(start+j+1)
+		k := len(p.messages)
 		switch {
-		case len(line) > LineLimit:
-			s.cutLine(b, p, line[:LineLimit], at, next)
 		case len(line) == 0, len(bytes.TrimSpace(line)) == 0:
-			if k := len(p.messages); k > 0 {
+			if k > 0 {
 				p.messages[k-1].Mark.Next = next // blank lines count as read with the line before
 			}
+		case k == p.room:
+			return start
+		case len(line) > LineLimit:
+			s.cutLine(b, p, line[:LineLimit], at, next)
 		default:
 			p.messages = append(p.messages, s.message(b, line, at, next))
 		}
+		start += j + 1
 	}
 	return start
 }
