@@ -135,6 +135,10 @@ func TestBadRecordBetweenGoodOnes(t *testing.T) {
 		map[string]any{"A": `x\ud83dy`, "B": `\ude00`, "C": "😀", "D": `\ud83d😀`, "repaired_text": int64(3)})
 	f("duplicate keys", hunting(`"A":"1","A":"2","A":null,"A":"3"`), false, map[string]any{"A": "1", "A_2": "2", "A_3": "3"})
 	f("empty key", hunting(`"":"x","B":{"":"y"}`), false, map[string]any{"_": "x", "B._": "y"})
+	f("a long key", hunting(`"`+strings.Repeat("k", 600)+`":{"B":"x"},"C":{"`+strings.Repeat("é", 300)+`":1}`), false, map[string]any{
+		strings.Repeat("k", 500):        `{"` + strings.Repeat("k", 600) + `":{"B":"x"}}`,
+		"C." + strings.Repeat("é", 250): `{"` + strings.Repeat("é", 300) + `":1}`,
+	})
 	f("dots in keys", hunting(`"a.b":"x","a":{"b":"y"},"a_b":"z"`), false, map[string]any{"a_b": "x", "a.b": "y", "a_b_2": "z"})
 	f("numbers", hunting(`"A":1e400,"B":18446744073709551616,"C":9223372036854775807,"D":-9223372036854775808,"E":9223372036854775808,"F":1.5,"G":-1e-400,"H":0.30000000000000004,"I":123456789012345678.25,"J":1E2`), false,
 		map[string]any{"A": "1e400", "B": "18446744073709551616", "C": int64(9223372036854775807), "D": int64(-9223372036854775808), "E": "9223372036854775808",

@@ -147,7 +147,7 @@ func (f *flat) envelopeRest(r *row) {
 				}
 			}
 		default:
-			f.field(f.child(root(0), doc, k, &hint), doc, v, 2)
+			f.member(f.child(root(0), doc, k, &hint), doc, k, 2)
 		}
 	}
 }
@@ -156,11 +156,14 @@ func (f *flat) columns(r *row) {
 	tr := &r.columns
 	hint := int32(-1)
 	for k, end := r.props+1, tr.nodes[r.props].next; k < end && len(f.out) <= f.limit; k = tr.nodes[k+1].next {
+		if !f.cfg.KeepNulls && nothing(tr, k+1) {
+			continue // half of all columns: not worth a name
+		}
 		id := f.child(root(0), tr, k, &hint)
-		if c := f.names.list[id].class; c != classAny {
+		if c := f.names.list[id].class; c != classAny && !longKey(tr, k) {
 			f.column(r, id, c, k+1)
 		} else {
-			f.field(id, tr, k+1, 2)
+			f.member(id, tr, k, 2)
 		}
 	}
 }
@@ -312,7 +315,28 @@ func parseReal(b []byte) (float64, bool) {
 	return parseFloat(b)
 }
 
-// field writes a member, or if it is an object, its members. level is that of the map.
+// longKey reports whether the key at node k is cut when it becomes a name.
+func longKey(tr *tree, k uint32) bool { return tr.nodes[k].end-tr.nodes[k].start > maxKeyBytes+2 }
+
+// member writes the member whose key is node k under the name id. A key that is cut is kept whole in the value: the member
+// as JSON text.
+func (f *flat) member(id nameID, tr *tree, k uint32, level int) {
+	if !longKey(tr, k) {
+		f.field(id, tr, k+1, level)
+		return
+	}
+	if !f.cfg.KeepNulls && nothing(tr, k+1) {
+		return
+	}
+	f.stats.Renamed.Add(1)
+	f.name(id)
+	whole := append(f.id.compact[:0], '{')
+	whole = append(whole, tr.src[tr.nodes[k].start:tr.nodes[k+1].end]...)
+	f.id.compact = append(whole, '}')
+	f.text(f.id.compact)
+}
+
+// field writes a value under the name id, or if it is an object, its members. level is that of the map.
 func (f *flat) field(id nameID, tr *tree, n uint32, level int) {
 	v := &tr.nodes[n]
 	if v.kind == kindObject {
@@ -353,7 +377,10 @@ func (f *flat) members(parent nameID, tr *tree, n uint32, level int) {
 		if string(tr.inner(k)) == "$id" && tr.nodes[k+1].kind <= kindString {
 			continue // Json.NET's own; see refs.go
 		}
-		f.field(f.child(parent, tr, k, &hint), tr, k+1, level)
+		if !f.cfg.KeepNulls && nothing(tr, k+1) {
+			continue
+		}
+		f.member(f.child(parent, tr, k, &hint), tr, k, level)
 	}
 }
 

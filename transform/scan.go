@@ -172,14 +172,14 @@ value:
 			if err != nil {
 				return fail(end, err)
 			}
-			nodes = append(nodes, node{uint32(i), uint32(end), uint32(len(nodes)) - base + 1, kindString, flags})
+			nodes = appendScalar(nodes, base, i, end, kindString, flags)
 			i = end
 		default:
 			k, end, err := scanBare(src, i)
 			if err != nil {
 				return fail(end, err)
 			}
-			nodes = append(nodes, node{uint32(i), uint32(end), uint32(len(nodes)) - base + 1, k, 0})
+			nodes = appendScalar(nodes, base, i, end, k, 0)
 			i = end
 		}
 
@@ -234,7 +234,7 @@ value:
 		if err != nil {
 			return fail(end, err)
 		}
-		nodes = append(nodes, node{uint32(i), uint32(end), uint32(len(nodes)) - base + 1, kindString, flags})
+		nodes = appendScalar(nodes, base, i, end, kindString, flags)
 		i = end
 		if i < len(src) && src[i] <= ' ' {
 			j := skipSpace(src, i)
@@ -251,6 +251,11 @@ value:
 		}
 		i++
 	}
+}
+
+// appendScalar is append, small enough to be inlined.
+func appendScalar(nodes []node, base uint32, start, end int, k kind, flags uint8) []node {
+	return append(nodes, node{uint32(start), uint32(end), uint32(len(nodes)) - base + 1, k, flags})
 }
 
 func closeNode(nodes []node, n, base uint32, end int, spaced bool) {

@@ -17,7 +17,7 @@ type Stats struct {
 	Empty    atomic.Uint64 // payloads without any record, and records without any member
 	Damaged  atomic.Uint64 // payloads that did not parse as a whole
 
-	Renamed       atomic.Uint64 // fields that got a number because their name was taken
+	Renamed       atomic.Uint64 // fields that got a number because their name was taken, or whose name was cut
 	Misfits       atomic.Uint64 // columns that went to <column>_raw
 	Converted     atomic.Uint64 // integers and booleans that came as something else, such as "0"
 	Repaired      atomic.Uint64 // bytes and surrogates that no text can hold, written as escapes

@@ -312,7 +312,7 @@ func TestGrowthIsBounded(t *testing.T) {
 	}
 	members := `"a":1` + strings.Repeat(`,"b":2`, 100_000)
 	f("a long key with many members", `"`+strings.Repeat("k", 100_000)+`":{`+members+`}`, "")
-	f("many members below a name just short enough", `"`+strings.Repeat("k", 990)+`":{`+members+`}`, "output")
+	f("many members below a name just short enough", `"`+strings.Repeat("k", 490)+`":{"`+strings.Repeat("k", 490)+`":{`+members+`}}`, "output")
 	f("many names twice", members, "")
 	f("many objects in a list", `"L":[`+strings.Repeat(`{},`, 100_000)+`{}]`, "")
 	f("many lists", `"L":[`+strings.Repeat(`[],`, 100_000)+`[]]`, "")
