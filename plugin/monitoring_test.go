@@ -1,0 +1,94 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// monitoringQueries are the queries of the dashboard and the alert rules, by the title of their panel or the name of the alert.
+func monitoringQueries(t *testing.T) (panels, alerts map[string][]string) {
+	t.Helper()
+	b, err := os.ReadFile("../examples/monitoring/dashboard.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(b, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	panels, alerts = make(map[string][]string), make(map[string][]string)
+	for _, p := range dashboard.Panels {
+		for _, target := range p.Targets {
+			panels[p.Title] = append(panels[p.Title], target.Expr)
+		}
+	}
+	if b, err = os.ReadFile("../examples/monitoring/alerts.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	for _, rule := range strings.Split(string(b), "- alert: ")[1:] {
+		name, rest, _ := strings.Cut(rule, "\n")
+		_, expr, _ := strings.Cut(rest, "expr: ")
+		expr, _, _ = strings.Cut(expr, "\n")
+		alerts[name] = append(alerts[name], expr)
+	}
+	if len(panels) < 10 || len(alerts) < 10 {
+		t.Fatalf("%d panels and %d alerts", len(panels), len(alerts))
+	}
+	return panels, alerts
+}
+
+// Every series that the dashboard and the alerts ask for is one that the code exports, with the labels that it has. Whether
+// Prometheus understands the queries is for the integration test.
+func TestMonitoringNamesWhatIsExported(t *testing.T) {
+	labels := make(map[string][]string)
+	for _, m := range allMetrics {
+		for _, suffix := range []string{"", "_bucket", "_sum", "_count"} {
+			if suffix == "" != (m.kind == histogram) {
+				labels["fluentbit_defender_"+m.name+suffix] = append([]string{"name", "le"}, m.labels...)
+			}
+		}
+	}
+	series := regexp.MustCompile(`fluentbit_defender_[a-z_]+`)
+	matched := regexp.MustCompile(`[{,]\s*([a-z_]+)\s*(?:=|!=|=~|!~)"`)
+	grouped := regexp.MustCompile(`by \(([a-z_, ]+)\)`)
+	used := make(map[string]bool)
+	panels, alerts := monitoringQueries(t)
+	for _, queries := range []map[string][]string{panels, alerts} {
+		for title, exprs := range queries {
+			for _, expr := range exprs {
+				var known []string
+				for _, name := range series.FindAllString(expr, -1) {
+					if labels[name] == nil {
+						t.Errorf("%s: there is no %s", title, name)
+					}
+					used[name] = true
+					known = append(known, labels[name]...)
+				}
+				var asked []string
+				for _, m := range matched.FindAllStringSubmatch(expr, -1) {
+					asked = append(asked, m[1])
+				}
+				for _, m := range grouped.FindAllStringSubmatch(expr, -1) {
+					asked = append(asked, strings.Split(strings.ReplaceAll(m[1], " ", ""), ",")...)
+				}
+				for _, label := range asked {
+					if !slices.Contains(known, label) {
+						t.Errorf("%s: no series of %s has a label %s", title, expr, label)
+					}
+				}
+			}
+		}
+	}
+	if len(used) < 15 {
+		t.Errorf("only %d series are looked at: %v", len(used), used)
+	}
+}
