@@ -250,9 +250,12 @@ func (a *account) listContainers(ctx context.Context, prefix string, f func(name
 	return nil
 }
 
+// errOther is the answer of a blob that is not the one that was asked for.
+var errOther = errors.New("blob has another creation time")
+
 // read fills p from offset on and returns how much of it came; less than all of p comes with an error.
-// etag is the version that is wanted, "" for any.
-func (a *account) read(ctx context.Context, containerName, name, etag string, offset int64, p []byte) (n int, err error) {
+// etag is the version that is wanted, "" for any that was created at the given second.
+func (a *account) read(ctx context.Context, containerName, name, etag string, created, offset int64, p []byte) (n int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	a.reads.Add(1)
@@ -268,6 +271,9 @@ func (a *account) read(ctx context.Context, containerName, name, etag string, of
 	}
 	defer r.Body.Close()
 	a.sawDate(r.Date)
+	if etag == "" && (r.CreationTime == nil || r.CreationTime.Unix() != created) {
+		return 0, errOther
+	}
 	for n < len(p) && err == nil {
 		var k int
 		k, err = r.Body.Read(p[n:])

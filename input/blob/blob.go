@@ -43,6 +43,7 @@ type blobState struct {
 	given   int64 // Next of the newest message
 	safe    int64 // what is committed
 	ask     int   // how much to ask for at once
+	hot     bool  // it is read without If-Match for the rest of the turn
 
 	queued, busy, gone bool
 	failing            trouble

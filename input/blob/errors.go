@@ -37,6 +37,8 @@ func kindOf(err error) trouble {
 	switch {
 	case errors.Is(err, errState):
 		return broken
+	case errors.Is(err, errOther):
+		return changed
 	case errors.As(err, &token):
 		return noSignIn
 	case !errors.As(err, &answer):

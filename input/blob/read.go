@@ -103,6 +103,7 @@ func (s *Source) works(b *blobState) {
 // visit reads some pieces of b, which is busy and so the caller's.
 func (s *Source) visit(b *blobState) error {
 	again := 0
+	defer func() { b.hot = false }()
 	for turn := 0; turn < turnPieces; turn++ {
 		s.mu.Lock()
 		due, last := s.due(b), s.finished(b)
@@ -123,6 +124,8 @@ func (s *Source) visit(b *blobState) error {
 		}
 		switch {
 		case errors.Is(err, errAgain):
+			// It grows faster than it is looked at: what an append blob holds up to a size does not change any more.
+			b.hot = b.append
 			if again++; again > 3 {
 				return err
 			}
@@ -140,7 +143,11 @@ func (s *Source) visit(b *blobState) error {
 func (s *Source) fill(b *blobState, p []byte, offset int64) (n int, err error) {
 	for {
 		var k int
-		k, err = s.account.read(s.ctx, b.c.name, b.name, b.etag, offset+int64(n), p[n:])
+		etag := b.etag
+		if b.hot {
+			etag = ""
+		}
+		k, err = s.account.read(s.ctx, b.c.name, b.name, etag, b.created, offset+int64(n), p[n:])
 		n += k
 		if err == nil || s.ctx.Err() != nil {
 			return n, err
