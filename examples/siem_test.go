@@ -50,6 +50,13 @@ type document struct {
 
 func newSIEM(t *testing.T, kind string) *siem {
 	t.Helper()
+	s := unstartedSIEM(t, kind)
+	s.server.StartTLS()
+	return s
+}
+
+func unstartedSIEM(t *testing.T, kind string) *siem {
+	t.Helper()
 	s := &siem{t: t, taken: make(map[string]document), seen: make(map[string]int)}
 	switch kind {
 	case "splunk":
@@ -59,7 +66,7 @@ func newSIEM(t *testing.T, kind string) *siem {
 	default:
 		t.Fatalf("no SIEM called %s", kind)
 	}
-	s.server = httptest.NewTLSServer(s)
+	s.server = httptest.NewUnstartedServer(s)
 	t.Cleanup(s.server.Close)
 	return s
 }
