@@ -257,7 +257,7 @@ func (r *reader) quiet(n int) {
 
 func (r *reader) until(what string, ok func() bool) {
 	r.t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			r.mu.Lock()
 			err := r.err

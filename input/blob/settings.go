@@ -198,7 +198,8 @@ func checkURL(s *input.Settings, key, what, text string) {
 	case err != nil || u.Host == "":
 		s.Reject(key, what+"is not a URL such as https://<account>.blob.core.windows.net")
 	case u.RawQuery != "":
-		s.Reject(key, what+"carries a signature: put what follows the ? into blob.sas_token, which is never printed")
+		// Not under the key itself, whose value would be shown.
+		s.Reject("blob.sas_token", key+" carries a signature: put what follows the ? here, where it is never printed")
 	case u.Scheme == "http" && !isLoopback(u.Hostname()):
 		s.Reject(key, what+"is http, which would send events and signatures in the clear; write https")
 	case u.Scheme != "http" && u.Scheme != "https":

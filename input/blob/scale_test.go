@@ -1,0 +1,183 @@
+package blob_test
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakeblob"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
+)
+
+// fill makes an hour's blob for each of the last n hours.
+func fill(s *fakeblob.Server, n int, text []byte) {
+	hour := time.Now().UTC().Truncate(time.Hour)
+	for i := range n {
+		at := hour.Add(-time.Duration(i) * time.Hour)
+		s.Append(table, pt1h(at), nil)
+		if i < 10 || i%100 == 0 {
+			s.Append(table, pt1h(at), text)
+		}
+		s.Age(table, pt1h(at), at, at.Add(62*time.Minute))
+	}
+}
+
+// polls groups the list calls of a container by poll: each lists the current day once, and folders before it.
+type polls struct {
+	mu    sync.Mutex
+	calls []int
+	today bool // the last poll has listed the current day
+}
+
+func (p *polls) saw(r fakeblob.Request) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	today := r.Prefix == tenant+time.Now().UTC().Format("y=2006/m=01/d=02/") && r.Marker == ""
+	if len(p.calls) == 0 || p.today && (today || r.HTTP.URL.Query().Get("delimiter") != "") {
+		p.calls, p.today = append(p.calls, 0), false
+	}
+	p.today = p.today || today
+	p.calls[len(p.calls)-1]++
+}
+
+func (p *polls) list() []int { p.mu.Lock(); defer p.mu.Unlock(); return append([]int(nil), p.calls...) }
+
+// A poll costs the same however many blobs there are, and so does memory.
+func TestListCalls(t *testing.T) {
+	many := 120_000
+	if raceDetector {
+		many = 12_000 // or they take minutes to list
+	}
+	for _, c := range []struct {
+		blobs  int
+		latest bool
+	}{{1_200, true}, {1_200, false}, {12_000, false}, {many, true}} {
+		t.Run(fmt.Sprint(c.blobs, " latest ", c.latest), func(t *testing.T) { listCalls(t, c.blobs, c.latest) })
+	}
+}
+
+func listCalls(t *testing.T, blobs int, latest bool) {
+	a := newFake(t)
+	fill(a.fake, blobs, []byte("{\"a\":1}\r\n"))
+	var before, now runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	var seen polls
+	a.fake.SetFault(func(r fakeblob.Request) *fakeblob.Fault {
+		if r.Op == fakeblob.ListBlobs {
+			seen.saw(r)
+		}
+		return nil
+	})
+	state := openState(t, statePath(t))
+	defer state.Close()
+	cfg := a.config()
+	cfg.Start = input.Start{Latest: latest}
+	r := start(t, cfg, state)
+	pages := (blobs + 4999) / 5000
+	peak := uint64(0)
+	r.until("the first sweep, and ten polls after it", func() bool {
+		runtime.ReadMemStats(&now)
+		peak = max(peak, now.HeapInuse)
+		return a.fake.Lists(table) > pages && len(seen.list()) > pages+20
+	})
+	calls := seen.list()
+	first := 1
+	if !latest {
+		first = len(calls) - 12 // before, it is sweeping for what there is to read, as fast as it can
+	}
+	for i, n := range calls[first:] {
+		if n > 3 {
+			t.Errorf("poll %d made %d list calls", first+i+1, n)
+		}
+	}
+	if peak > 150<<20 {
+		t.Errorf("heap of %d MB", peak>>20)
+	}
+	t.Logf("%d blobs: first poll and sweep %d list calls, then %v; peak heap %d MB, of which %d MB are the fake's blobs", blobs, calls[0], calls[1:min(len(calls), 40)], peak>>20, before.HeapInuse>>20)
+	if open := r.src.Stats().Containers[table].Open; latest && open > 73 {
+		t.Errorf("%d blobs are followed, of 48 hours and the rest of their days", open)
+	}
+	n := r.count()
+	a.append(t, table, pt1h(time.Now()), "{\"new\":1}\r\n")
+	r.until("a fresh event", func() bool { return r.count() > n })
+}
+
+// A backlog is read whole, in bounded memory, and fresh blobs do not wait for it.
+func TestBacklog(t *testing.T) {
+	a := newFake(t)
+	const blobs = 4000
+	fill(a.fake, blobs, []byte("{\"a\":1}\r\n"))
+	a.fake.SetPageSize(500)
+	state := openState(t, statePath(t))
+	defer state.Close()
+	r := start(t, a.config(), state)
+	r.want(10 + blobs/100 - 1)
+	r.until("positions of old blobs to be dropped", func() bool {
+		n := 0
+		err := state.Each("blob", table+"/", func(_, _ []byte) error { n++; return nil })
+		return err == nil && n <= 32
+	})
+	r.stop()
+	r = start(t, a.config(), state) // and those that were dropped are not read again
+	time.Sleep(500 * time.Millisecond)
+	r.quiet(0)
+}
+
+// BenchmarkSource is the counterpart of the Event Hubs source's: whole records in, messages out.
+func BenchmarkSource(b *testing.B) {
+	a := newFake(b)
+	text := []byte(record(b.N))
+	size := 0
+	for h := range 8 {
+		for range 16 {
+			a.fake.Append(table, pt1h(time.Now().Add(-time.Duration(h)*time.Hour)), text)
+			size += len(text)
+		}
+	}
+	cfg := a.config()
+	cfg.FetchBytes, cfg.Workers = 64<<20, 8
+	lines := 8 * 16 * 1000
+	b.SetBytes(int64(size))
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		src, err := blob.Open(b.Context(), cfg, nil, (&logs{}).logger())
+		if err != nil {
+			b.Fatal(err)
+		}
+		for n := 0; n < lines; {
+			messages, err := src.Fetch(b.Context())
+			if err != nil {
+				b.Fatal(err)
+			}
+			n += len(messages)
+		}
+		b.StopTimer()
+		if err := src.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	b.ReportMetric(float64(lines)*float64(b.N)/b.Elapsed().Seconds(), "records/s")
+}
+
+// record returns a thousand lines of about 2 kB.
+func record(int) string {
+	return string(numberedOf(1000, 1900))
+}
+
+func numberedOf(n, size int) []byte {
+	var out []byte
+	pad := make([]byte, size)
+	for i := range pad {
+		pad[i] = 'a' + byte(i%26)
+	}
+	for i := range n {
+		out = fmt.Appendf(out, "{\"time\":\"2026-01-13T09:40:52.%07dZ\",\"category\":\"AdvancedHunting-AlertEvidence\",\"properties\":{\"x\":\"%s\"}}\r\n", i, pad)
+	}
+	return out
+}

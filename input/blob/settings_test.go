@@ -1,0 +1,85 @@
+package blob_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
+)
+
+func readConfig(set map[string]string) (blob.Config, bool, error) {
+	s := input.NewSettings(func(k string) string { return set[k] }, append(append([]input.Setting(nil), blob.Settings...), signin.Settings...))
+	cfg, configured := blob.ReadConfig(s, signin.Read(s))
+	if cfg.SignIn.HTTP != nil {
+		cfg.SignIn.HTTP.CloseIdleConnections()
+	}
+	return cfg, configured, s.Err()
+}
+
+const goodConnection = "DefaultEndpointsProtocol=https;AccountName=contoso;AccountKey=aW52ZW50ZWQ=;EndpointSuffix=core.windows.net"
+
+func TestNotConfigured(t *testing.T) {
+	if _, configured, err := readConfig(map[string]string{"blob.workers": "4"}); configured || err != nil {
+		t.Errorf("configured %v, %v", configured, err)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  map[string]string
+		want string // auth, URL, containers
+	}{
+		"connection string": {map[string]string{"blob.connection_string": goodConnection}, "connection_string  [insights-logs-advancedhunting-*]"},
+		"SAS":               {map[string]string{"blob.account_url": "https://contoso.blob.core.windows.net", "blob.sas_token": "?sv=1&sig=x"}, "sas https://contoso.blob.core.windows.net [insights-logs-advancedhunting-*]"},
+		"SAS URL of a container": {map[string]string{"blob.sas_token": "https://contoso.blob.core.windows.net/alerts?sv=1&sig=x"},
+			"sas https://contoso.blob.core.windows.net [alerts]"},
+		"SAS URL of an emulator": {map[string]string{"blob.sas_token": "http://127.0.0.1:10000/devstoreaccount1?sv=1&sig=x", "blob.containers": "a, b"},
+			"sas http://127.0.0.1:10000/devstoreaccount1 [a b]"},
+		"Entra": {map[string]string{"blob.auth": "managed_identity", "blob.account_url": "https://contoso.blob.core.usgovcloudapi.net"},
+			"managed_identity https://contoso.blob.core.usgovcloudapi.net [insights-logs-advancedhunting-*]"},
+	} {
+		cfg, configured, err := readConfig(c.set)
+		if got := fmt.Sprint(cfg.Auth, " ", cfg.AccountURL, " ", cfg.Containers); err != nil || !configured || got != c.want {
+			t.Errorf("%s: got %s, %v", name, got, err)
+		}
+		if strings.Contains(cfg.SAS.Reveal(), "?") {
+			t.Errorf("%s: SAS keeps its question mark", name)
+		}
+	}
+}
+
+// Each mistake gives one message that names the setting and what to do, and no secret.
+func TestMistakes(t *testing.T) {
+	for name, c := range map[string]struct {
+		set  map[string]string
+		want string
+	}{
+		"containers alone":     {map[string]string{"blob.containers": "a"}, "set blob.connection_string, or another blob.auth"},
+		"hub's string":         {map[string]string{"blob.connection_string": "Endpoint=sb://x.servicebus.windows.net/;SharedAccessKeyName=a;SharedAccessKey=secret1=;EntityPath=h"}, "is the connection string of an Event Hub"},
+		"half a string":        {map[string]string{"blob.connection_string": "AccountName=contoso"}, "has neither AccountKey nor SharedAccessSignature"},
+		"no string":            {map[string]string{"blob.connection_string": "secret1"}, "is not a connection string"},
+		"http":                 {map[string]string{"blob.connection_string": strings.Replace(goodConnection, "=https", "=http", 1)}, "write https"},
+		"http endpoint":        {map[string]string{"blob.connection_string": "AccountName=c;AccountKey=secret1;BlobEndpoint=http://blob.contoso.com/"}, "its BlobEndpoint is http"},
+		"signature in the URL": {map[string]string{"blob.auth": "sas", "blob.sas_token": "sig=x", "blob.account_url": "https://c.blob.core.windows.net/?sig=secret1"}, "blob.account_url carries a signature: put what follows the ? here"},
+		"Data Lake":            {map[string]string{"blob.auth": "entra", "blob.account_url": "https://c.dfs.core.windows.net"}, "the blob endpoint of the same account is c.blob.core.windows.net"},
+		"no account":           {map[string]string{"blob.auth": "entra"}, "set blob.account_url"},
+		"Entra and a key":      {map[string]string{"blob.auth": "entra", "blob.account_url": "https://c.blob.core.windows.net", "blob.connection_string": goodConnection}, "remove blob.connection_string"},
+		"no secret":            {map[string]string{"blob.auth": "client_secret", "blob.account_url": "https://c.blob.core.windows.net", "azure.tenant_id": "t", "azure.client_id": "c"}, "azure.client_secret"},
+		"SAS without a token":  {map[string]string{"blob.auth": "sas", "blob.account_url": "https://c.blob.core.windows.net"}, "set blob.sas_token"},
+		"misspelt auth":        {map[string]string{"blob.auth": "conection_string", "blob.connection_string": goodConnection}, "did you mean connection_string"},
+		"folder as container":  {map[string]string{"blob.connection_string": goodConnection, "blob.containers": "logs/folder"}, "folders go into blob.prefix"},
+		"upper case":           {map[string]string{"blob.connection_string": goodConnection, "blob.containers": "Logs"}, "in lower case"},
+		"look-back":            {map[string]string{"blob.connection_string": goodConnection, "blob.lookback": "5m"}, "blob.lookback"},
+		"poll":                 {map[string]string{"blob.connection_string": goodConnection, "blob.poll_interval": "0"}, "blob.poll_interval"},
+		"start":                {map[string]string{"blob.connection_string": goodConnection, "blob.start": "lastest"}, "did you mean latest"},
+		"twice":                {map[string]string{"blob.connection_string": goodConnection, "blob.account_url": "https://c.blob.core.windows.net"}, "remove one of them"},
+	} {
+		_, _, err := readConfig(c.set)
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Count(err.Error(), "\n") > 0 || strings.Contains(err.Error(), "secret1") {
+			t.Errorf("%s: got %q, want one message with %q", name, fmt.Sprint(err), c.want)
+		}
+	}
+}
