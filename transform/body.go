@@ -235,11 +235,24 @@ func (t *Transformer) record(b []byte, i, end int) {
 	if t.walk.keys[0] == nil {
 		t.walk.keys = firstKeys(&r.doc)
 	}
+	if t.devices != nil && t.tryHold(b, i, end) {
+		t.walk.emitted++
+		if t.devices.bytes > maxHeld {
+			t.devices.flush()
+		}
+		return
+	}
 	if r.table.excluded {
 		t.stats.Excluded.Add(1)
 		t.walk.emitted++
 		return
 	}
+	t.walk.emitted++
+	t.finish(r, b, i, end)
+}
+
+// finish writes the record r, b[i:end] as received, and emits it.
+func (t *Transformer) finish(r *row, b []byte, i, end int) {
 	now := t.stats.TimeNow.Load()
 	event, err := t.tryWrite(r)
 	if err != nil {
@@ -251,7 +264,6 @@ func (t *Transformer) record(b []byte, i, end int) {
 	if t.stats.TimeNow.Load() == now {
 		r.table.counts.delay.observe(t.began - int64(binary.BigEndian.Uint32(event[timeAt:])))
 	}
-	t.walk.emitted++
 	t.emit(r.table.name, event)
 }
 
@@ -259,6 +271,13 @@ func (t *Transformer) record(b []byte, i, end int) {
 func (t *Transformer) tryRead(r *row, b []byte, i int) (end int, err error) {
 	defer caught(&err)
 	return t.read(r, b, i)
+}
+
+// tryHold is observe, with a panic as a no: it must cost no more than the device.
+func (t *Transformer) tryHold(b []byte, i, end int) (held bool) {
+	var err error
+	defer caught(&err)
+	return t.devices.observe(b, i, end)
 }
 
 // tryWrite writes the event of r, with a panic as an error. The event is valid until the next.

@@ -52,6 +52,42 @@
 //
 // A [Transformer] writes each record into one buffer that the next one uses again. In steady state nothing is allocated.
 //
+// # How a device is found
+//
+// An alert's Process, File and User rows have no DeviceId; the host is inside their AdditionalFields. What is known of it is
+// added to the row, with how it was found:
+//
+//	"DeviceInfo.DeviceId":    "aa11"
+//	"DeviceInfo.DeviceName":  "ws-17.corp.example"
+//	"DeviceInfo.OSPlatform":  "Windows11"
+//	"DeviceInfo.match":       "evidence"
+//	"DeviceInfo.status":      "hit"
+//
+//	DeviceInfo record --report----+                              +--> Learn <-- machines API, snapshot (Restore)
+//	AlertInfo record  --inform----|--> Devices <-----------------+
+//	Machine row, host --witness---+    devices: tenant, id -> groups of columns, newest first (devicemerge.go)
+//	                                   alerts:  tenant, AlertId -> its devices, its title (alert.go)
+//	                                        ^
+//	AlertEvidence row --observe--> held ----|- 1. its DeviceId            match: row        (devicehost.go)
+//	  (deviceenrich.go)              |      |- 2. its host, through $ref  match: evidence
+//	                                 |      |- 3. the one device of its alert: the leading host, else the only one;
+//	                                 |      |     of several none is guessed       match: alert
+//	     all payloads are read:      v      |
+//	                               flush ---+- what is missing, stale or told by evidence alone: Lookup, all at once,
+//	                                 |         and one wait for a call of Append, device_info.wait at most
+//	                                 v
+//	                               write     status: hit, stale, unknown, pending, none
+//
+// A report says something of some columns. The newest that says anything of a column wins, whatever order they come in; what a row
+// of evidence says of its host counts for less than any report. A device that was merged into another is that other one, when
+// that is known. It is stale when its newest report is older than the event by more than device_info.ttl: both are
+// the service's times, so that a replay has the same outcome. unknown means that nobody who was asked knows it, or that there is
+// nobody to ask; pending, that the answer had not come when the wait was over.
+//
+// A device is kept as values without names, 620 bytes for 22 columns with everything around them (BenchmarkMillionDevices). Whole encoded
+// fragments, names and all, would be one copy and not one for each column, and take twice the memory; the names depend on
+// the Transformer.
+//
 // # Why our own scanner
 //
 // The tree is our own and not that of a JSON library. A record's event_id is computed from its raw text, damage must be confined to the record
@@ -65,8 +101,7 @@
 //   - Damage costs one record. Records are parsed one at a time, from where the last one ended. When one does not parse, the
 //     next is looked for by the keys that records begin with, which cannot be found inside a string, since
 //     quotes are escaped there. The search is bounded, so nested garbage cannot make it quadratic.
-//   - Each record is read whole before any of it is written. This is where device information is looked up, and the
-//     place to keep a row for later.
+//   - Each record is read whole before any of it is written. Rows that get a device are kept until the end of the call.
 //   - JSON in a string is opened by a list of columns, never by its first character, and each has a declared kind. What is of
 //     another kind goes to <column>_raw, as do values that do not fit the documented type of a column: one name
 //     has one type.

@@ -25,3 +25,38 @@ func (p *Parser) Parse(b []byte) (n int, err error) {
 	}
 	return len(p.nodes), err
 }
+
+// DeviceKeys returns the keys of n devices.
+func DeviceKeys(d *Devices, tenant string, id func(int) string, n int) []string {
+	keys := make([]string, n)
+	index, _ := d.tenant([]byte(tenant))
+	for i := range keys {
+		keys[i] = string(appendDeviceKey(nil, index, []byte(id(i))))
+	}
+	return keys
+}
+
+// A Hitter adds the fields of devices, as to a record.
+type Hitter struct {
+	t  *Transformer
+	hr heldRow
+}
+
+// NewHitter returns a Hitter.
+func NewHitter(d *Devices) *Hitter {
+	h := &Hitter{t: New(Config{Devices: d})}
+	h.hr = heldRow{match: matchRow, known: true}
+	h.hr.row = row{held: &h.hr, table: &table{name: "AlertEvidence"}, columns: tree{[]byte("{}"), []node{{end: 2, next: 1, kind: kindObject}}}}
+	return h
+}
+
+// Hit returns the number of fields of the device of key.
+func (h *Hitter) Hit(key string) int {
+	f := &h.t.flat
+	h.hr.key = key
+	f.out, f.fields = f.out[:0], 0
+	f.maps++
+	f.generation = f.maps
+	h.t.devices.write(f, &h.hr.row)
+	return int(f.fields)
+}

@@ -40,6 +40,7 @@ type flat struct {
 	repairs    int    // in this record
 	scratch    []byte
 	refs       refs
+	devices    *enricher // nil if none are added
 }
 
 func (f *flat) release() {
@@ -110,6 +111,9 @@ func (f *flat) record(dst []byte, r *row) ([]byte, error) {
 	f.envelopeRest(r)
 	if r.lifted {
 		f.columns(r)
+	}
+	if r.held != nil {
+		f.devices.write(f, r)
 	}
 	if f.repairs > 0 {
 		f.name(nameRepairedText)

@@ -23,6 +23,7 @@ type names struct {
 	list      []name
 	byFull    map[fullName]nameID
 	bytes     int
+	era       uint32 // how often everything was forgotten
 	scratch   []byte
 }
 
@@ -96,6 +97,7 @@ func newNames(separator string) *names {
 
 // reset forgets all names. No map may be under way.
 func (ns *names) reset() {
+	ns.era++
 	ns.slots = make([]int32, 1024)
 	for i := range ns.slots {
 		ns.slots[i] = -1

@@ -5,6 +5,7 @@ package transform
 type row struct {
 	doc   tree
 	table *table
+	held  *heldRow // it has waited for its device
 
 	// The envelope's members: nodes of doc, 0 for those that are absent or not a string.
 	time, tenantID, operation, category, received, tenant uint32

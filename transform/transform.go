@@ -36,6 +36,7 @@ type Config struct {
 	ArraysAsJSON  bool     // write lists as JSON text
 	Tables        []string // only these tables; names in any case, with * for any text
 	TablesExclude []string // not these
+	Devices       *Devices // what is known of devices, to be added to records; nil adds nothing
 }
 
 // Transformer turns payloads into events. It is not safe for concurrent use: each pump has its own.
@@ -49,6 +50,7 @@ type Transformer struct {
 	write func(dst []byte, r *row) ([]byte, error)
 
 	flat    flat
+	devices *enricher // nil if none are added
 	scanner scanner
 	row     row
 	tables  map[string]*table // by category as received
@@ -72,13 +74,18 @@ func New(cfg Config) *Transformer {
 	t.flat = flat{cfg: &t.cfg, stats: &t.stats, id: &t.id, scanner: &t.scanner, names: newNames(cfg.Separator)}
 	t.flat.now = func() time.Time { return t.now() }
 	t.write = t.flat.record
+	if cfg.Devices != nil {
+		t.devices = newEnricher(cfg.Devices, t)
+		t.flat.devices = t.devices
+	}
 	return t
 }
 
 // Stats returns the counters, which go on counting.
 func (t *Transformer) Stats() *Stats { return &t.stats }
 
-// Append emits an event for every record of payloads, in order, and for everything in them that cannot be read. It does
+// Append emits an event for every record of payloads, in order, and for everything in them that cannot be read. Records that get
+// a device come last: then everything that the payloads say of devices is known. It does
 // not keep payloads. When ctx ends it stops between two payloads, and what follows has not been emitted.
 //
 // It does not panic, but lets a panic of emit through: the caller must then not take the payloads as done.
@@ -86,9 +93,12 @@ func (t *Transformer) Append(ctx context.Context, payloads []Payload, emit Emit)
 	t.emit = emit
 	t.began = t.now().Unix()
 	defer t.release()
+	if t.devices != nil {
+		t.devices.begin(ctx)
+	}
 	for i := range payloads {
 		if ctx.Err() != nil {
-			return
+			break
 		}
 		p := &payloads[i]
 		t.stats.Payloads.Add(1)
@@ -105,6 +115,9 @@ func (t *Transformer) Append(ctx context.Context, payloads []Payload, emit Emit)
 		}
 		t.body(p.Body)
 	}
+	if t.devices != nil {
+		t.devices.flush()
+	}
 }
 
 // keepBytes is what a buffer may keep between two calls. What a giant payload needed beyond it goes back.
@@ -116,6 +129,9 @@ func (t *Transformer) release() {
 	t.row.release()
 	t.flat.release()
 	t.id.release()
+	if t.devices != nil {
+		t.devices.release()
+	}
 	if cap(t.event) > keepBytes {
 		t.event = nil
 	}
@@ -131,6 +147,7 @@ type table struct {
 	hunting  bool   // "AdvancedHunting-": its properties are the columns
 	excluded bool
 	counts   *tableStats
+	device   bool // its records get what is known of their device
 }
 
 const (
@@ -152,6 +169,7 @@ func (t *Transformer) table(category string) *table {
 	tb.exact = safe == tb.name
 	tb.name = safe
 	tb.excluded = len(t.cfg.Tables) > 0 && !matchAny(t.cfg.Tables, safe) || matchAny(t.cfg.TablesExclude, safe)
+	tb.device = t.devices != nil && tb.hunting && t.devices.wants(safe)
 	tb.counts = t.stats.table(safe)
 	if len(t.tables) < maxKnownTables {
 		t.tables[strings.Clone(category)] = tb

@@ -1,7 +1,7 @@
 // Command faults is the fault matrix: it brings every fault about under load, counts events in and out, and fails when
 // one is lost.
 //
-//	generator --> fakehub, fakeblob --> the plugin in a host --> what the host has stored, or delivered
+//	generator --> fakehub -->  the plugin in a host --> what the host has stored, or delivered
 //	    |                                                                     |
 //	    +-------------------------------> ledger <----------------------------+
 //
@@ -139,7 +139,7 @@ func findFluentBit() string {
 
 // choose returns the rows that names stands for.
 func choose(names string) (chosen []*row, err error) {
-	all := slices.Concat(hostRows, hubRows, blobRows, stateRows)
+	all := slices.Concat(hostRows, hubRows)
 	switch names {
 	case "all":
 		return all, nil

@@ -1,0 +1,151 @@
+package transform
+
+import (
+	"math"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// alerts is what is known of recent alerts: which device they are about, and what AlertInfo said of them. It is used under the lock of Devices,
+// bounded in bytes, and the least recently used gives way.
+type alerts struct {
+	cache *simplelru.LRU[string, *alert]
+	bytes int64
+	limit int64
+	key   []byte
+}
+
+// An alert is one AlertId of a tenant.
+type alert struct {
+	hosts, leaders hosts
+	info           []byte // groups of columns, as of a device; nil if no AlertInfo was seen
+}
+
+// hosts is a set of devices of which only this matters: whether it is none, one, or more.
+type hosts struct {
+	one  string // its key
+	many bool
+}
+
+// add reports how many bytes it took.
+func (h *hosts) add(key []byte) int64 {
+	switch {
+	case h.one == "":
+		h.one = string(key)
+		return int64(len(key))
+	case h.one != string(key):
+		h.many = true
+	}
+	return 0
+}
+
+// alertOverhead is as deviceOverhead.
+const (
+	alertOverhead = 240
+	maxAlertID    = 256
+)
+
+func newAlerts(limit int64) alerts {
+	a := alerts{limit: limit}
+	a.cache, _ = simplelru.NewLRU[string, *alert](math.MaxInt, nil)
+	return a
+}
+
+// appendKey appends the key of an alert, or returns nil if there is no id.
+func (a *alerts) keyOf(tenant uint16, id []byte) []byte {
+	if len(id) == 0 || len(id) > maxAlertID {
+		return nil
+	}
+	a.key = append(append(a.key[:0], byte(tenant>>8), byte(tenant)), id...)
+	return a.key
+}
+
+// get returns an alert, or nil.
+func (a *alerts) get(tenant uint16, id []byte) *alert {
+	key := a.keyOf(tenant, id)
+	if key == nil {
+		return nil
+	}
+	al, _ := a.cache.Get(view(key))
+	return al
+}
+
+// make returns an alert, a new one if need be, or nil if it has no id.
+func (a *alerts) make(tenant uint16, id []byte) *alert {
+	if al := a.get(tenant, id); al != nil {
+		return al
+	}
+	key := a.keyOf(tenant, id)
+	if key == nil {
+		return nil
+	}
+	al := &alert{}
+	a.cache.Add(string(key), al)
+	a.grow(alertOverhead + int64(len(key)))
+	return al
+}
+
+// grow counts bytes and makes room for them.
+func (a *alerts) grow(n int64) {
+	a.bytes += n
+	for a.bytes > a.limit && a.cache.Len() > 1 {
+		key, al, _ := a.cache.RemoveOldest()
+		a.bytes -= alertOverhead + int64(len(key)+len(al.hosts.one)+len(al.leaders.one)+cap(al.info))
+	}
+}
+
+// names notes that evidence of an alert names a device, and whether as the leading one.
+func (a *alerts) names(al *alert, device []byte, leading bool) {
+	n := al.hosts.add(device)
+	if leading {
+		n += al.leaders.add(device)
+	}
+	if n > 0 {
+		a.grow(n)
+	}
+}
+
+// device returns the key of the one device that an alert is about: the leading host, else the only one. With several it
+// could only be guessed, and is not.
+func (al *alert) device() (key string, ok bool) {
+	if al.leaders.one != "" {
+		return al.leaders.one, !al.leaders.many
+	}
+	return al.hosts.one, al.hosts.one != "" && !al.hosts.many
+}
+
+// alertColumns are the columns that AlertEvidence repeats from AlertInfo, in records since 2023.
+var alertColumns = [...]string{"Title", "Severity", "ServiceSource", "DetectionSource", "AttackTechniques", "Categories"}
+
+// alertCategories is where the one Category of AlertInfo goes: evidence has a list of them.
+const alertCategories columnID = 5
+
+// inform takes what AlertInfo says of an alert.
+func (d *Devices) inform(r *row, tenant uint16) {
+	tr := &r.columns
+	n := tr.find(r.props, "AlertId")
+	if n == 0 || tr.nodes[n].kind != kindString {
+		return
+	}
+	al := d.alerts.make(tenant, tr.inner(n))
+	if al == nil {
+		return
+	}
+	l := d.learner
+	l.begin()
+	for i, name := range alertColumns {
+		if n := tr.find(r.props, name); n != 0 {
+			l.add(columnID(i), columnClasses[name], r, n)
+		}
+	}
+	if n := tr.find(r.props, "Category"); n != 0 && tr.nodes[n].kind == kindString {
+		l.addList(alertCategories, tr, n)
+	}
+	merged, changed := d.merger.merge(al.info, d.stamp(r), l.end())
+	if changed {
+		before := cap(al.info)
+		al.info = append(al.info[:0], merged...)
+		d.alerts.grow(int64(cap(al.info) - before))
+	}
+	l.release()
+}

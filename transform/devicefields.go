@@ -1,0 +1,98 @@
+package transform
+
+import "strings"
+
+// columnID is the place of a column in deviceColumns, or behind them for one that is not listed there. Snapshots hold the ids of listed
+// columns, so the list only ever grows at its end.
+type columnID uint8
+
+// deviceColumns are the columns of DeviceInfo in the order of their documentation, what the machines API knows beyond
+// them, and what evidence says of its host. DeviceId is what a device is kept under.
+var deviceColumns = [...]string{
+	columnMergedTo:   "MergedToDeviceId", // kept always, since it is followed
+	columnDeviceName: "DeviceName",
+	columnOSVersion:  "OSVersion",
+	columnOSFamily:   "OSFamily",
+	columnGroup:      "MachineGroup",
+	5:                "Timestamp",
+	"ClientVersion", "PublicIP", "OSArchitecture", "OSPlatform", "OSBuild", "IsAzureADJoined", "JoinType", "AadDeviceId",
+	"LoggedOnUsers", "RegistryDeviceTag", "ReportId", "OnboardingStatus", "AdditionalFields", "DeviceCategory", "DeviceType",
+	"DeviceSubtype", "Model", "Vendor", "OSDistribution", "OSVersionInfo", "MergedDeviceIds", "IsInternetFacing",
+	"SensorHealthState", "IsExcluded", "ExclusionReason", "ExposureLevel", "AssetValue", "DeviceManualTags", "DeviceDynamicTags",
+	"ConnectivityType", "HostDeviceId", "AzureResourceId", "AwsResourceName", "GcpFullResourceName", "HardwareUuid",
+	"CloudPlatforms", "AzureVmId", "AzureVmSubscriptionId", "IsTransient", "OsBuildRevision", "MitigationStatus", "Site",
+	"DiscoverySources", "DeviceObjectId", // the name of AadDeviceId in 2021
+	"RiskScore", "LastIPAddress", "ManagedBy",
+}
+
+const (
+	columnMergedTo columnID = iota
+	columnDeviceName
+	columnOSVersion
+	columnOSFamily
+	columnGroup
+)
+
+const (
+	columnNone     columnID = 255  // so there are fewer than 256, and a group can count them in a byte
+	maxDeviceNames          = 1024 // that are remembered: names come from outside
+)
+
+// deviceFields are the columns that are kept. Names that are not in deviceColumns get ids as they come up, because Microsoft adds
+// columns without notice.
+type deviceFields struct {
+	all   bool
+	names []string // by columnID; "" for a column that is not kept
+	ids   map[string]field
+	wish  map[string]string // lower case to the name as given
+}
+
+func newDeviceFields(fields []string) deviceFields {
+	f := deviceFields{ids: make(map[string]field), wish: make(map[string]string)}
+	for _, name := range fields {
+		if name == "*" {
+			f.all = true
+		}
+		f.wish[strings.ToLower(name)] = name
+	}
+	f.names = make([]string, len(deviceColumns))
+	for i, name := range deviceColumns {
+		_, wished := f.wish[strings.ToLower(name)]
+		switch {
+		case wished || f.all:
+			f.names[i] = name
+			f.ids[name] = field{columnID(i), columnClasses[name]}
+		case columnID(i) == columnMergedTo:
+			f.ids[name] = field{columnID(i), columnClasses[name]}
+		default:
+			f.ids[name] = field{id: columnNone}
+		}
+	}
+	return f
+}
+
+// A field is a column that may be kept: its id is columnNone if it is not.
+type field struct {
+	id    columnID
+	class class
+}
+
+// field returns the column that a report names.
+func (f *deviceFields) field(name []byte) field {
+	known, ok := f.ids[string(name)]
+	if ok {
+		return known
+	}
+	id := columnNone
+	text, _ := appendText(nil, name)
+	_, wished := f.wish[strings.ToLower(string(text))]
+	if (wished || f.all) && len(text) > 0 && len(text) <= 128 && string(text) != "DeviceId" && len(f.names) < int(columnNone) {
+		id = columnID(len(f.names))
+		f.names = append(f.names, string(text))
+	}
+	found := field{id, columnClasses[string(text)]}
+	if len(f.ids) < maxDeviceNames {
+		f.ids[string(name)] = found
+	}
+	return found
+}

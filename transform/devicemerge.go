@@ -1,0 +1,199 @@
+package transform
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"math"
+	"slices"
+
+	"github.com/tinylib/msgp/msgp"
+)
+
+// What is known of a device is kept as groups, newest first: all columns that were last said in one report, behind the
+// time of that report.
+//
+//	group:   stamp (8 bytes, big endian), number of columns (1), columns
+//	column:  column id (1), length of the value (1 or 3), the value in msgpack
+//
+// Reports are partial: four of five real heartbeats say nothing of the operating system. So they are merged column by column, the newest
+// report that says something of a column wins, and the order in which reports arrive makes no difference. A device
+// mostly has one to three groups, so that a time for every column costs next to nothing.
+
+// A column of a report, or of a device.
+type column struct {
+	id    columnID
+	value []byte
+}
+
+// A stamp is when a report was made, in nanoseconds since 1970. Those of evidence, which repeats little of a device and is
+// not made by it, are older than any report's: evidence fills only what no report has said.
+const evidenceAge = int64(1) << 62
+
+// isEvidence reports whether nothing but evidence tells of a device.
+func isEvidence(groups []byte) bool { return newest(groups) < 0 }
+
+// newest is the stamp of the newest group.
+func newest(groups []byte) int64 {
+	if len(groups) < 8 {
+		return math.MinInt64
+	}
+	return int64(binary.BigEndian.Uint64(groups))
+}
+
+const groupHeader = 9
+
+// A walker goes through groups.
+type walker struct {
+	rest  []byte
+	stamp int64
+	left  int // columns of the group
+}
+
+// next returns the next column, and false at the end. first says that it begins a group.
+func (w *walker) next() (c column, ok bool) {
+	for w.left == 0 {
+		if len(w.rest) < groupHeader {
+			return column{}, false
+		}
+		w.stamp = int64(binary.BigEndian.Uint64(w.rest))
+		w.left = int(w.rest[8])
+		w.rest = w.rest[groupHeader:]
+	}
+	w.left--
+	b := w.rest
+	c.id = columnID(b[0])
+	n, from := int(b[1]), 2
+	if n == 0xff {
+		n, from = int(b[2])<<8|int(b[3]), 4
+	}
+	c.value = b[from : from+n : from+n]
+	w.rest = b[from+n:]
+	return c, true
+}
+
+// maxColumnValue is how long an encoded value may be; a longer one is left out.
+const maxColumnValue = 0xffff
+
+func appendColumn(dst []byte, c column) []byte {
+	if n := len(c.value); n < 0xff {
+		dst = append(dst, byte(c.id), byte(n))
+	} else {
+		dst = append(dst, byte(c.id), 0xff, byte(n>>8), byte(n))
+	}
+	return append(dst, c.value...)
+}
+
+// validGroups reports whether groups, read from a file, can be walked.
+func validGroups(b []byte) bool {
+	last := int64(math.MaxInt64)
+	for len(b) > 0 {
+		if len(b) < groupHeader {
+			return false
+		}
+		stamp := int64(binary.BigEndian.Uint64(b))
+		n := int(b[8])
+		if b = b[groupHeader:]; n == 0 || stamp >= last {
+			return false
+		}
+		last = stamp
+		for range n {
+			if len(b) < 2 {
+				return false
+			}
+			size, from := int(b[1]), 2
+			if size == 0xff {
+				if len(b) < 4 {
+					return false
+				}
+				size, from = int(b[2])<<8|int(b[3]), 4
+			}
+			if len(b) < from+size {
+				return false
+			}
+			if rest, err := msgp.Skip(b[from : from+size]); err != nil || len(rest) > 0 {
+				return false
+			}
+			b = b[from+size:]
+		}
+	}
+	return true
+}
+
+// mergedInto returns the id of the device that this one was merged into, or nothing.
+func mergedInto(groups []byte) []byte {
+	// Columns stand in the order of their ids, and this one's is the first.
+	for b := groups; len(b) > groupHeader; {
+		w := walker{rest: b}
+		c, _ := w.next()
+		if c.id == columnMergedTo {
+			id, _, _ := msgp.ReadStringZC(c.value)
+			return id
+		}
+		for w.left > 0 {
+			_, _ = w.next()
+		}
+		b = w.rest
+	}
+	return nil
+}
+
+// merger merges a report into a device. It is scratch space and nothing else.
+type merger struct {
+	out   []byte
+	said  [256]int16 // per column: its place in the report from 1 on, 0 if it is not in it, -1 if what is known is newer
+	known []known
+}
+
+type known struct {
+	stamp int64
+	column
+}
+
+// merge returns groups with columns that were said at stamp, and whether that makes a difference. columns has each column
+// once. The result is valid until the next merge. Of two values with one stamp the larger wins, so that order makes no
+// difference there either.
+func (m *merger) merge(groups []byte, stamp int64, columns []column) ([]byte, bool) {
+	for i, c := range columns {
+		m.said[c.id] = int16(i + 1)
+	}
+	m.known = m.known[:0]
+	for w := (walker{rest: groups}); ; {
+		c, ok := w.next()
+		if !ok {
+			break
+		}
+		if i := m.said[c.id]; i > 0 {
+			if w.stamp < stamp || w.stamp == stamp && bytes.Compare(c.value, columns[i-1].value) < 0 {
+				continue
+			}
+			m.said[c.id] = -1
+		}
+		m.known = append(m.known, known{w.stamp, c})
+	}
+	changed := false
+	for _, c := range columns {
+		if m.said[c.id] > 0 {
+			m.known = append(m.known, known{stamp, c})
+			changed = true
+		}
+		m.said[c.id] = 0
+	}
+	if !changed {
+		return groups, false
+	}
+	slices.SortFunc(m.known, func(a, b known) int {
+		return cmp.Or(cmp.Compare(b.stamp, a.stamp), cmp.Compare(a.id, b.id))
+	})
+	m.out = m.out[:0]
+	head := 0
+	for i, k := range m.known {
+		if i == 0 || k.stamp != m.known[i-1].stamp {
+			head = len(m.out)
+			m.out = append(binary.BigEndian.AppendUint64(m.out, uint64(k.stamp)), 0)
+		}
+		m.out[head+8]++
+		m.out = appendColumn(m.out, k.column)
+	}
+	return m.out, true
+}
