@@ -24,3 +24,6 @@ func (s *Source) SetLargestBatch(n int64) { s.budget.batch = n }
 
 // SetIdle sets how long Fetch waits after an error.
 func (s *Source) SetIdle(d time.Duration) { s.idle.First, s.idle.Max = d, d }
+
+// Give gives partitions away as a rebalance does, without waiting for their commits.
+func (s *Source) Give(gone map[string][]int32) { s.give(gone, false) }

@@ -204,6 +204,47 @@ func termOf(ms []input.Message, lane string) uint64 {
 	return 0
 }
 
+// A commit that has found a partition to be ours is over before the partition is given away.
+func TestGiveWaitsForCommit(t *testing.T) {
+	t.Parallel()
+	ctx := context30(t)
+	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
+	r := open(t, readConfig(t, settingsFor(h)), nil)
+	produce(ctx, t, h, "alerts", numbered(0, 10)...)
+	ms := r.fetch(ctx, 10)
+
+	arrived, answer := make(chan struct{}), make(chan struct{})
+	h.ControlKey(kmsg.OffsetCommit.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+		h.DropControl()
+		close(arrived)
+		h.SleepControl(func() { <-answer })
+		return nil, nil, false
+	})
+	committed, given := make(chan error, 1), make(chan struct{})
+	go func() { committed <- r.Commit(ctx, newest(ms)) }()
+	<-arrived
+	go func() {
+		r.Give(map[string][]int32{"alerts": {0}})
+		close(given)
+	}()
+	select {
+	case <-given:
+		t.Error("the partition was given away while its offset was being committed")
+	case <-time.After(300 * time.Millisecond):
+	}
+	close(answer)
+	if err := <-committed; err != nil {
+		t.Error(err)
+	}
+	<-given
+	if at := h.GroupInfo(group).Commits["alerts"][0].Offset; at != 10 {
+		t.Errorf("the group has %d, want 10", at)
+	}
+	if err := r.Commit(ctx, newest(ms)); err != nil || r.Stats().Stale != 1 {
+		t.Errorf("a mark after that: %v, %d stale marks", err, r.Stats().Stale)
+	}
+}
+
 // A commit that fails is tried again; the copy in the state file moves meanwhile, because the marks are safe.
 func TestCommitFails(t *testing.T) {
 	t.Parallel()

@@ -410,10 +410,9 @@ func (s *Source) Close() error {
 	s.end()
 	ctx, cancel := context.WithTimeout(context.Background(), leaveWait)
 	defer cancel()
-	defer context.AfterFunc(ctx, s.stop)() // a broker that does not answer must not keep us
 	s.client.AllowRebalance()
 	err := s.client.LeaveGroupContext(ctx)
-	s.stop()
+	s.stop() // whatever still waits for the broker must not keep us
 	s.client.Close()
 	s.working.Wait()
 	if err != nil {

@@ -113,6 +113,15 @@ func TestGroupOffsetsVanished(t *testing.T) {
 	r.log.wait(t, 10*time.Second, "eventhub.start decides")
 	r.nothing(ctx)
 
+	// Where the group has an offset, the copy means nothing, be it behind or ahead.
+	r.close()
+	produce(ctx, t, h, "alerts", numbered(45, 60)...)
+	r = open(t, cfg, nil)
+	r.commit(ctx, r.fetch(ctx, 15))
+	r.close()
+	r = open(t, cfg, state)
+	r.nothing(ctx)
+
 	// Another group, or the same in another namespace, has copies of its own.
 	r.close()
 	forgetGroup(ctx, t, h)
