@@ -166,10 +166,11 @@ func readConfig(s *input.Settings) (c config) {
 	if err := checkTagPattern(c.tagPattern); err != "" {
 		s.Reject("tag_pattern", err)
 	}
-	if cfg, configured := eventhub.ReadConfig(s); configured {
+	id := signin.Read(s)
+	if cfg, configured := eventhub.ReadConfig(s, id); configured {
 		c.eventhub = &cfg
 	}
-	if cfg, configured := blob.ReadConfig(s, signin.Read(s)); configured {
+	if cfg, configured := blob.ReadConfig(s, id); configured {
 		c.blob = &cfg
 	}
 	if c.eventhub == nil && c.blob == nil {

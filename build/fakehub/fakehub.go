@@ -37,7 +37,12 @@ type Options struct {
 	Hubs       map[string]int32 // how many partitions each hub has
 	EntityPath string           // the hub that the connection string names; "" for a string of the whole namespace
 	Plaintext  bool             // no TLS, as the Event Hubs emulator
-	Kfake      []kfake.Opt      // whatever else the broker shall do
+
+	// Token makes clients sign in with Entra ID (OAUTHBEARER) instead of the connection string. It says whether a token is good,
+	// and for how long the broker trusts it. It is called from one goroutine of the broker.
+	Token func(token string) (lifetime time.Duration, good bool)
+
+	Kfake []kfake.Opt // whatever else the broker shall do
 }
 
 // Hub is a running namespace.
@@ -73,8 +78,6 @@ func Start(o Options) (h *Hub, err error) {
 	opts := []kfake.Opt{
 		kfake.NumBrokers(1), // Event Hubs shows one address for every partition
 		kfake.ListenFn(h.gate.listen),
-		kfake.EnableSASL(),
-		kfake.Superuser("PLAIN", User, h.password),
 		kfake.MaxVersions(eventHubsVersions()),
 	}
 	if !o.Plaintext {
@@ -86,13 +89,21 @@ func Start(o Options) (h *Hub, err error) {
 		}
 		opts = append(opts, kfake.TLS(&tls.Config{Certificates: []tls.Certificate{h.ca.leaf}, MinVersion: tls.VersionTLS12}))
 	}
+	if o.Token == nil {
+		opts = append(opts, kfake.EnableSASL(), kfake.Superuser("PLAIN", User, h.password))
+	}
 	for name, partitions := range o.Hubs {
 		opts = append(opts, kfake.SeedTopics(partitions, name))
 	}
 	if h.Cluster, err = kfake.NewCluster(append(opts, o.Kfake...)...); err != nil {
 		return h, err
 	}
-	h.ControlKey(kmsg.SASLAuthenticate.Int16(), h.signIn)
+	if o.Token == nil {
+		h.ControlKey(kmsg.SASLAuthenticate.Int16(), h.signIn)
+	} else {
+		h.ControlKey(kmsg.SASLHandshake.Int16(), h.offerToken)
+		h.ControlKey(kmsg.SASLAuthenticate.Int16(), h.takeToken)
+	}
 	h.producer, err = kgo.NewClient(append(h.ClientOpts(),
 		kgo.RecordPartitioner(partitioner()),
 		kgo.ProducerBatchCompression(kgo.NoCompression()),
@@ -117,8 +128,36 @@ func (h *Hub) signIn(r kmsg.Request) (kmsg.Response, error, bool) {
 	return resp, nil, true
 }
 
-// RefuseSignIn makes the namespace refuse its own connection string, as after its key was regenerated (true), or take it
-// again (false). As with Event Hubs, connections that are signed in stay.
+// offerToken and takeToken stand in for kfake, which has no OAUTHBEARER: it runs without sign-in, and these answer clients that
+// do sign in. A client that does not gets through.
+func (h *Hub) offerToken(r kmsg.Request) (kmsg.Response, error, bool) {
+	h.KeepControl()
+	req := r.(*kmsg.SASLHandshakeRequest)
+	resp := req.ResponseKind().(*kmsg.SASLHandshakeResponse)
+	resp.SupportedMechanisms = []string{"OAUTHBEARER"}
+	if req.Mechanism != "OAUTHBEARER" {
+		resp.ErrorCode = kerr.UnsupportedSaslMechanism.Code
+	}
+	return resp, nil, true
+}
+
+func (h *Hub) takeToken(r kmsg.Request) (kmsg.Response, error, bool) {
+	h.KeepControl()
+	req := r.(*kmsg.SASLAuthenticateRequest)
+	resp := req.ResponseKind().(*kmsg.SASLAuthenticateResponse)
+	_, token, _ := strings.Cut(string(req.SASLAuthBytes), "auth=Bearer ")
+	token, _, _ = strings.Cut(token, "\x01")
+	lifetime, good := h.options.Token(token)
+	if !good || h.refuse.Load() {
+		resp.ErrorCode = kerr.SaslAuthenticationFailed.Code
+		resp.ErrorMessage = kmsg.StringPtr("{\"status\":\"invalid_token\"}")
+	}
+	resp.SessionLifetimeMillis = lifetime.Milliseconds()
+	return resp, nil, true
+}
+
+// RefuseSignIn makes the namespace refuse every sign-in, as after its key was regenerated (true), or take good ones again
+// (false). As with Event Hubs, connections that are signed in stay.
 func (h *Hub) RefuseSignIn(refuse bool) { h.refuse.Store(refuse) }
 
 // eventHubsVersions is Kafka 2.4 with what Event Hubs was seen to cap below that or to answer above
@@ -169,9 +208,9 @@ func (h *Hub) CA() []byte {
 
 // ClientOpts are the options of a franz-go client of the namespace.
 func (h *Hub) ClientOpts() []kgo.Opt {
-	opts := []kgo.Opt{
-		kgo.SeedBrokers(h.ListenAddrs()...),
-		kgo.SASL(plain.Auth{User: User, Pass: h.password}.AsMechanism()),
+	opts := []kgo.Opt{kgo.SeedBrokers(h.ListenAddrs()...)}
+	if h.options.Token == nil {
+		opts = append(opts, kgo.SASL(plain.Auth{User: User, Pass: h.password}.AsMechanism()))
 	}
 	if h.ca != nil {
 		pool := x509.NewCertPool()

@@ -16,6 +16,7 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -51,13 +52,16 @@ func settingsFor(h *fakehub.Hub) map[string]string {
 	return m
 }
 
+// declared are the settings that the source reads.
+var declared = slices.Concat(eventhub.Settings, signin.Settings)
+
 func readConfig(t *testing.T, set map[string]string, change ...string) eventhub.Config {
 	t.Helper()
 	for i := 0; i < len(change); i += 2 {
 		set[change[i]] = change[i+1]
 	}
-	s := input.NewSettings(func(k string) string { return set[k] }, eventhub.Settings)
-	cfg, configured := eventhub.ReadConfig(s)
+	s := input.NewSettings(func(k string) string { return set[k] }, declared)
+	cfg, configured := eventhub.ReadConfig(s, signin.Read(s))
 	if err := s.Err(); err != nil || !configured {
 		t.Fatalf("configured=%v: %v", configured, err)
 	}

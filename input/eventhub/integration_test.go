@@ -18,6 +18,7 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/kafka"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 )
 
 func init() { asChild = readAndPrint }
@@ -303,8 +304,8 @@ func readAndPrint() {
 			os.Exit(1)
 		}
 	}
-	settings := input.NewSettings(os.Getenv, eventhub.Settings)
-	cfg, _ := eventhub.ReadConfig(settings)
+	settings := input.NewSettings(os.Getenv, declared)
+	cfg, _ := eventhub.ReadConfig(settings, signin.Read(settings))
 	fail(settings.Err())
 	ctx := context.Background()
 	src, err := eventhub.Open(ctx, cfg, nil, slog.New(slog.NewTextHandler(os.Stderr, nil)))

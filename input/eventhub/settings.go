@@ -11,13 +11,19 @@ import (
 	"time"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 )
 
 // DefaultGroup is the consumer group when none is set.
 const DefaultGroup = "fluent-bit-defender"
 
+// byConnectionString is the way to sign in that only Event Hubs have; those of Entra ID are signin.Methods.
+const byConnectionString = "connection_string"
+
 // Settings declares the keys of the Event Hubs source.
 var Settings = []input.Setting{
+	{Key: "eventhub.auth", Kind: input.Choice, Default: byConnectionString, Choices: append([]string{byConnectionString}, signin.Methods...),
+		Doc: "How to sign in; Entra ID needs the role Azure Event Hubs Data Receiver, eventhub.brokers and eventhub.hubs."},
 	{Key: "eventhub.connection_string", Kind: input.SecretText,
 		Doc: "Connection string of the Event Hubs namespace or of one hub, with a policy that has the Listen right."},
 	{Key: "eventhub.brokers", Kind: input.List,
@@ -38,7 +44,9 @@ var Settings = []input.Setting{
 
 // Config is what the source needs to know. ReadConfig makes it from settings.
 type Config struct {
-	ConnectionString input.Secret
+	Auth             string         // connection_string or one of signin.Methods
+	ConnectionString input.Secret   //
+	SignIn           signin.Config  // of Entra ID
 	Namespace        string         // host name of the namespace: part of the keys in the state file
 	Brokers          []string       // host:port
 	Hubs             []string       // names and patterns
@@ -59,7 +67,7 @@ type Config struct {
 const DefaultFetchBytes = 64 << 20
 
 // ReadConfig reads the settings of the source and notes every mistake in s. configured is false when none is set.
-func ReadConfig(s *input.Settings) (cfg Config, configured bool) {
+func ReadConfig(s *input.Settings, id signin.Config) (cfg Config, configured bool) {
 	for _, d := range Settings {
 		configured = configured || s.IsSet(d.Key)
 	}
@@ -67,6 +75,8 @@ func ReadConfig(s *input.Settings) (cfg Config, configured bool) {
 		return Config{}, false
 	}
 	cfg = Config{
+		Auth:       s.Choice("eventhub.auth"),
+		SignIn:     id,
 		Hubs:       s.List("eventhub.hubs"),
 		Group:      s.Text("eventhub.group"),
 		Start:      s.Start("eventhub.start"),
@@ -78,7 +88,9 @@ func ReadConfig(s *input.Settings) (cfg Config, configured bool) {
 	cfg.ConnectionString = s.Secret(key)
 	brokers := s.List("eventhub.brokers")
 	var cs connectionString
-	if !s.IsSet(key) {
+	if cfg.entra() {
+		cfg.checkEntra(s, brokers)
+	} else if !s.IsSet(key) {
 		s.Reject(key, "is not set; copy it from the namespace's (or hub's) Shared access policies in the Azure portal")
 	} else if text := cfg.ConnectionString.Reveal(); text != "" && !strings.HasPrefix(text, "${") { // those are noted already
 		var err error
@@ -142,6 +154,20 @@ func ReadConfig(s *input.Settings) (cfg Config, configured bool) {
 		}
 	}
 	return cfg, true
+}
+
+// checkEntra notes what sign-in with Entra ID lacks.
+func (cfg *Config) checkEntra(s *input.Settings, brokers []string) {
+	if s.IsSet("eventhub.connection_string") {
+		s.Reject("eventhub.auth", "signs in with Entra ID: remove eventhub.connection_string, or set eventhub.auth connection_string")
+	}
+	if len(brokers) == 0 {
+		s.Reject("eventhub.brokers", "is not set; with Entra ID it names the namespace: contoso.servicebus.windows.net")
+	}
+	if len(cfg.Hubs) == 0 {
+		s.Reject("eventhub.hubs", "is not set; list the hubs to read, or a pattern such as insights-logs-advancedhunting-*")
+	}
+	cfg.SignIn.Check(s, "eventhub.auth", cfg.Auth)
 }
 
 // brokerAddress completes what the user gave as a broker to host:port.

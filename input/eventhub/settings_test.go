@@ -10,6 +10,7 @@ import (
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 )
 
 const (
@@ -22,10 +23,14 @@ const (
 func read(set ...string) (eventhub.Config, bool, error) {
 	m := make(map[string]string)
 	for i := 0; i < len(set); i += 2 {
-		m["eventhub."+set[i]] = set[i+1]
+		k := set[i]
+		if !strings.Contains(k, ".") {
+			k = "eventhub." + k
+		}
+		m[k] = set[i+1]
 	}
-	s := input.NewSettings(func(k string) string { return m[k] }, eventhub.Settings)
-	cfg, configured := eventhub.ReadConfig(s)
+	s := input.NewSettings(func(k string) string { return m[k] }, declared)
+	cfg, configured := eventhub.ReadConfig(s, signin.Read(s))
 	return cfg, configured, s.Err()
 }
 
@@ -49,6 +54,7 @@ func TestReadConfig(t *testing.T) {
 	f("localhost [localhost:9092] [alerts] fluent-bit-defender tls=false", "connection_string", emulator, "hubs", "alerts")
 	f("localhost [eventhubs:9092] [alerts] fluent-bit-defender tls=false", "connection_string", emulator, "hubs", "alerts", "brokers", "eventhubs", "allow_plaintext", "on")
 	f(contoso+"[alerts] fluent-bit-defender tls=true", "connection_string", strings.Replace(hub, "windows.net/", "windows.net:9093", 1))
+	f(contoso+"[alerts] fluent-bit-defender tls=true", "auth", "managed_identity", "brokers", "contoso.servicebus.windows.net", "hubs", "alerts")
 	for _, suffix := range []string{"servicebus.usgovcloudapi.net", "servicebus.chinacloudapi.cn", "servicebus.cloudapi.de", "eh.example.org"} {
 		f("contoso."+suffix+" [contoso."+suffix+":9093] [alerts] fluent-bit-defender tls=true",
 			"connection_string", strings.Replace(hub, "servicebus.windows.net", suffix, 1))
@@ -113,6 +119,11 @@ func TestReadConfigMistakes(t *testing.T) {
 	cs("has an EntityPath that cannot be the name of a hub", hub+"!")
 	cs("looks like an environment variable that Fluent Bit has not replaced", "${EVENTHUB}")
 
+	f("eventhub.auth \"entra\": signs in with Entra ID: remove eventhub.connection_string", "connection_string", hub, "auth", "entra", "brokers", "contoso.servicebus.windows.net", "hubs", "alerts")
+	f("eventhub.brokers: is not set; with Entra ID it names the namespace", "auth", "managed_identity", "hubs", "alerts")
+	f("eventhub.hubs: is not set; list the hubs", "auth", "managed_identity", "brokers", "contoso.servicebus.windows.net")
+	f("eventhub.auth \"client_secret\": is client_secret, which needs its secret", "auth", "client_secret", "brokers", "contoso.servicebus.windows.net", "hubs", "alerts", "azure.tenant_id", "t", "azure.client_id", "c")
+	f("eventhub.auth \"entr\": is none of connection_string, entra", "connection_string", hub, "auth", "entr")
 	f("eventhub.connection_string: is not set; copy it", "hubs", "alerts")
 	f("eventhub.hubs: is not set, and the connection string names no hub", "connection_string", namespace)
 	f(`"insights/logs" cannot be the name of a hub`, "connection_string", namespace, "hubs", "alerts,insights/logs")

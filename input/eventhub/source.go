@@ -16,7 +16,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kversion"
-	"github.com/twmb/franz-go/pkg/sasl/plain"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
@@ -133,6 +132,10 @@ func Open(ctx context.Context, cfg Config, state *input.State, log *slog.Logger)
 }
 
 func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
+	mechanism, err := s.cfg.mechanism()
+	if err != nil {
+		return nil, err
+	}
 	d := newDialer(&s.cfg)
 	if p, err := d.proxyFor(s.cfg.Brokers[0]); err == nil && p != nil {
 		s.log.Info("connections go through the proxy of the environment (HTTPS_PROXY)", "proxy", p.Host)
@@ -144,7 +147,7 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 		kgo.ClientID("fluent-bit-defender"),
 		kgo.SeedBrokers(s.cfg.Brokers...),
 		kgo.Dialer(d.dial),
-		kgo.SASL(plain.Auth{User: "$ConnectionString", Pass: s.cfg.ConnectionString.Reveal()}.AsMechanism()),
+		kgo.SASL(mechanism),
 
 		// Kafka 2.6 has all that we need. Newer requests are where Event Hubs differed so far: it answered ApiVersions 4
 		// by closing the connection, and caps Metadata at 9, so that ids of topics are missing where later versions
@@ -204,7 +207,7 @@ func (h hooks) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.C
 	case err == nil:
 		h.s.troubles.end("connection to " + addr)
 	case !errors.Is(err, context.Canceled) && !errors.Is(err, net.ErrClosed):
-		kind, advice := explainConnection(err, h.s.cfg.TLS)
+		kind, advice := h.s.cfg.explainConnection(err)
 		h.s.troubles.begin("connection to "+addr, slog.LevelError, kind, advice, "broker", addr, "error", err)
 	}
 }
@@ -336,12 +339,12 @@ func (s *Source) failed(l *lane, hub string, partition int32, cause error) (skip
 		return 0, fmt.Errorf("read hub %s: %w", hub, cause)
 	case errors.As(cause, &loss): // follow says what comes of it
 	case errors.As(cause, &group):
-		kind, advice := explainGroup(group.Err)
+		kind, advice := s.cfg.explainGroup(group.Err)
 		s.troubles.begin("consumer group", slog.LevelError, kind, advice, "group", s.cfg.Group, "error", group.Err)
 	case errors.As(cause, &tooLarge) && l != nil:
 		return s.passOver(l, tooLarge.NextOffset, cause), nil
 	case errors.As(cause, &broker):
-		kind, advice := explainHub(cause)
+		kind, advice := s.cfg.explainHub(cause)
 		s.troubles.begin("reading hub "+hub, slog.LevelError, kind, advice, "hub", hub, "error", cause)
 	case l != nil && isDamage(cause):
 		s.troubles.begin("reading hub "+hub, slog.LevelWarn, "damaged", "a batch of messages cannot be decoded: it is fetched again, and passed over when that does not help",

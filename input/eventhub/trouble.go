@@ -92,7 +92,7 @@ func (t *troubles) end(what string) {
 func (t *troubles) any() bool { return t.n.Load() > 0 }
 
 // explainConnection returns what kind of failure of a connection err is, and what the user should check.
-func explainConnection(err error, usesTLS bool) (kind, advice string) {
+func (cfg *Config) explainConnection(err error) (kind, advice string) {
 	var hidden *dialError
 	if errors.As(err, &hidden) {
 		err = hidden.err
@@ -108,10 +108,15 @@ func explainConnection(err error, usesTLS bool) (kind, advice string) {
 		proxy     *proxyError
 		first     *kgo.ErrFirstReadEOF
 		network   net.Error
+		token     *tokenError
 	)
 	switch {
+	case errors.As(err, &token):
+		return "token", "Entra ID gave no token: see the error, and check the azure.* settings and eventhub.auth"
 	case errors.As(err, &proxy):
 		return "proxy", "the proxy of HTTPS_PROXY does not connect to the broker: it must allow CONNECT to this host and port; name the host in NO_PROXY to go without it"
+	case cfg.entra() && (errors.Is(err, kerr.SaslAuthenticationFailed) || errors.Is(err, kerr.IllegalSaslState)):
+		return "sign_in", "sign-in was refused: check that eventhub.brokers is the namespace's own name, and that the identity has the role Azure Event Hubs Data Receiver on it (a new role counts after minutes)"
 	case errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.IllegalSaslState):
 		return "sign_in", "sign-in was refused: check that eventhub.connection_string is whole and current (its key was not regenerated), and that its policy has the Listen right"
 	case errors.Is(err, kerr.UnsupportedSaslMechanism):
@@ -127,7 +132,7 @@ func explainConnection(err error, usesTLS bool) (kind, advice string) {
 	case errors.As(err, &record):
 		return "tls", "the broker does not speak TLS at this port: check the port (Event Hubs: 9093); only the emulator goes with eventhub.tls off"
 	case errors.As(err, &first), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.ErrUnexpectedEOF):
-		if !usesTLS {
+		if !cfg.TLS {
 			return "closed", "the broker closes connections as soon as they are made: it probably wants TLS, so set eventhub.tls on (port 9093); else check eventhub.connection_string"
 		}
 		return "closed", "the broker closes connections as soon as they are made: check eventhub.connection_string, that eventhub.brokers is an Event Hubs namespace, Standard tier or higher, and that its network rules let this machine in"
@@ -142,10 +147,12 @@ func explainConnection(err error, usesTLS bool) (kind, advice string) {
 }
 
 // explainHub does the same for an error about one hub.
-func explainHub(err error) (kind, advice string) {
+func (cfg *Config) explainHub(err error) (kind, advice string) {
 	switch {
 	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID):
 		return "hub_missing", "there is no such hub in the namespace: check eventhub.hubs (or EntityPath in eventhub.connection_string) and that the connection string is of the right namespace"
+	case errors.Is(err, kerr.TopicAuthorizationFailed) && cfg.entra():
+		return "hub_denied", "the hub may not be read: the identity needs the role Azure Event Hubs Data Receiver on the namespace or this hub (a new role counts after minutes; Owner is not enough), and the namespace must be Standard tier or higher"
 	case errors.Is(err, kerr.TopicAuthorizationFailed):
 		return "hub_denied", "the hub may not be read: the policy of eventhub.connection_string needs the Listen right for it (a string with EntityPath opens that hub only), and the namespace must be Standard tier or higher"
 	case errors.Is(err, kerr.InvalidTopicException):
@@ -155,7 +162,7 @@ func explainHub(err error) (kind, advice string) {
 }
 
 // explainGroup does the same for an error about the consumer group.
-func explainGroup(err error) (kind, advice string) {
+func (cfg *Config) explainGroup(err error) (kind, advice string) {
 	switch {
 	case errors.Is(err, kerr.GroupAuthorizationFailed):
 		return "group_denied", "the consumer group may not be used: the policy of eventhub.connection_string needs the Listen right"

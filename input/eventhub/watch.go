@@ -73,7 +73,7 @@ func (s *Source) readHubs(ctx context.Context) (found []string, err error) {
 		missing = slices.DeleteFunc(missing, func(h string) bool { return matchHub([]string{h}, *t.Topic) })
 		what := "hub " + *t.Topic
 		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
-			kind, advice := explainHub(err)
+			kind, advice := s.cfg.explainHub(err)
 			s.troubles.begin(what, slog.LevelError, kind, advice, "hub", *t.Topic, "namespace", s.cfg.Namespace, "error", err)
 			continue
 		}
