@@ -16,6 +16,7 @@ type host struct {
 	wake   func() bool                         // starts the section's timer if it is stopped, and tells whether it was
 	print  func(level slog.Level, line string) // a line of the host's log, if the section logs that level
 	set    func(m *metric, f figure)           // sets a series of the host's metrics; nil when it offers none
+	quit   func()                              // asks the host to end, as a SIGTERM does
 	debug  bool                                // the section logs debug lines
 }
 

@@ -29,6 +29,7 @@ var Settings = []input.Setting{
 	{Key: "resolve_refs", Kind: input.Switch, Default: "off", Doc: "Write what a `$ref` refers to in its place; this multiplies the number of fields."},
 	{Key: "event_id", Kind: input.Switch, Default: "on", Doc: "Add `event_id`, the same for the same event however often it is delivered."},
 	{Key: "arrays", Kind: input.Choice, Default: "list", Choices: []string{"list", "json"}, Doc: "Write arrays as lists, or as JSON text."},
+	{Key: "check_only", Kind: input.Switch, Default: "off", Doc: "Try every connection once, say in the log what works and what to check, and stop: Fluent Bit ends with status 0 if all of it works."},
 	{Key: "memory_limit", Kind: input.Bytes, Default: "256M", Doc: "Bound of everything held in memory: fetched, being transformed, waiting for Fluent Bit. At least 32M."},
 }
 
@@ -111,6 +112,15 @@ func newInstance(h host) (_ *instance, err error) {
 		in.log.Warn("db is not set: " + c.withoutState() + "; set db to the path of a file to keep positions")
 	}
 	in.log.LogAttrs(context.Background(), slog.LevelInfo, "starting version "+version, s.Effective()...)
+	if c.checkOnly {
+		if err := in.check(c); err != nil {
+			return nil, err
+		}
+		c.eventhub, c.blob = nil, nil
+		in.start(c)
+		h.quit()
+		return in, nil
+	}
 	in.start(c)
 	return in, nil
 }
@@ -132,6 +142,7 @@ func newUnstarted(h host) *instance {
 // config is what the settings of a section say.
 type config struct {
 	db         string
+	checkOnly  bool
 	tagPattern string
 	memory     int64
 	transform  transform.Config
@@ -149,6 +160,7 @@ func (c config) withoutState() string {
 
 func readConfig(s *input.Settings) (c config) {
 	c.db = s.Text("db")
+	c.checkOnly = s.Switch("check_only")
 	c.tagPattern = s.Text("tag_pattern")
 	c.memory = s.Bytes("memory_limit")
 	c.transform = transform.Config{

@@ -14,6 +14,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -120,6 +121,7 @@ func newHost(p *C.struct_defender_plugin, functions C.struct_defender_functions)
 			}
 		},
 		set:   newMetrics(C.defender_cmt(api, instance), C.GoString(C.defender_name(functions, instance))),
+		quit:  func() { _ = syscall.Kill(os.Getpid(), syscall.SIGTERM) },
 		debug: C.defender_log_check(api, instance, logLevel(slog.LevelDebug)) != 0,
 	}
 }

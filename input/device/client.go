@@ -81,10 +81,14 @@ func Open(cfg Config, learn Learn, log *slog.Logger) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("device_info.api.url: %w", err)
 	}
-	hc := *cfg.Identity.HTTP
-	// A token must not travel to where an answer points.
-	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return start(cfg, base, &hc, func() (azcore.TokenCredential, error) { return cfg.Identity.Credential(cfg.Auth) }, learn, log)
+	return start(cfg, base, withoutRedirects(cfg.Identity.HTTP), func() (azcore.TokenCredential, error) { return cfg.Identity.Credential(cfg.Auth) }, learn, log)
+}
+
+// withoutRedirects is hc, but a token does not travel to where an answer points.
+func withoutRedirects(hc *http.Client) *http.Client {
+	own := *hc
+	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &own
 }
 
 func start(cfg Config, base *url.URL, hc *http.Client, newCredential func() (azcore.TokenCredential, error), learn Learn, log *slog.Logger) (*Client, error) {

@@ -131,21 +131,21 @@ func Open(ctx context.Context, cfg Config, state *input.State, log *slog.Logger)
 	return s, nil
 }
 
-func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
-	mechanism, err := s.cfg.mechanism()
+// connection is how to reach the broker and sign in.
+func (cfg *Config) connection(ctx context.Context, log *slog.Logger) ([]kgo.Opt, error) {
+	mechanism, err := cfg.mechanism()
 	if err != nil {
 		return nil, err
 	}
-	d := newDialer(&s.cfg)
-	if p, err := d.proxyFor(s.cfg.Brokers[0]); err == nil && p != nil {
-		s.log.Info("connections go through the proxy of the environment (HTTPS_PROXY)", "proxy", p.Host)
+	d := newDialer(cfg)
+	if p, err := d.proxyFor(cfg.Brokers[0]); err == nil && p != nil {
+		log.Info("connections go through the proxy of the environment (HTTPS_PROXY)", "proxy", p.Host)
 	}
-	opts := []kgo.Opt{
+	return []kgo.Opt{
 		kgo.WithContext(ctx),
-		kgo.WithLogger(kafkaLog{s.log}),
-		kgo.WithHooks(hooks{s}, s.budget),
+		kgo.WithLogger(kafkaLog{log}),
 		kgo.ClientID("fluent-bit-defender"),
-		kgo.SeedBrokers(s.cfg.Brokers...),
+		kgo.SeedBrokers(cfg.Brokers...),
 		kgo.Dialer(d.dial),
 		kgo.SASL(mechanism),
 
@@ -154,8 +154,17 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 		// of others want them (twmb/franz-go issues 1022 and 1312).
 		kgo.MaxVersions(kversion.V2_6_0()),
 		kgo.DisableClientMetrics(),
-
 		kgo.ConnIdleTimeout(idleTimeout),
+	}, nil
+}
+
+func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
+	opts, err := s.cfg.connection(ctx, s.log)
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts,
+		kgo.WithHooks(hooks{s}, s.budget),
 		kgo.MetadataMaxAge(s.cfg.HubsEvery),
 		kgo.MetadataMinAge(min(s.cfg.HubsEvery, 2500*time.Millisecond)),
 		kgo.RequestTimeoutOverhead(requestTimeout),
@@ -181,10 +190,10 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 		kgo.FetchMaxPartitionBytes(s.budget.asked),
 		kgo.WithDecompressor(s.budget),
 		// An answer is larger than what was asked for when one batch is. This only bounds nonsense.
-		kgo.BrokerMaxReadBytes(100 << 20),
+		kgo.BrokerMaxReadBytes(100<<20),
 		// With one answer at a time, a broker that has nothing holds up another that has: not for long.
-		kgo.FetchMaxWait(500 * time.Millisecond),
-	}
+		kgo.FetchMaxWait(500*time.Millisecond),
+	)
 	if !slices.ContainsFunc(s.cfg.Hubs, isPattern) {
 		return append(opts, kgo.ConsumeTopics(s.cfg.Hubs...)), nil
 	}

@@ -1,0 +1,22 @@
+package input
+
+import "fmt"
+
+// Finding is what a connection test found out about one thing that reading needs: that the broker can be reached, that
+// sign-in works, that a hub or container may be read.
+type Finding struct {
+	What   string // "broker ns.servicebus.windows.net:9093"
+	Detail string // of what works: "4 partitions"
+	Err    error  // of what does not: what to check
+}
+
+// String is one line.
+func (f Finding) String() string {
+	switch {
+	case f.Err != nil:
+		return fmt.Sprintf("%s: NOT OK: %v", f.What, f.Err)
+	case f.Detail != "":
+		return fmt.Sprintf("%s: ok, %s", f.What, f.Detail)
+	}
+	return f.What + ": ok"
+}

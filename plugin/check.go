@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
+)
+
+// check tries every connection of the section once, all at the same time, and logs what it finds. The error says how many
+// do not work. It may take half a minute, in which the host waits: nothing has started yet.
+func (in *instance) check(c config) error {
+	var tries []func(context.Context) []input.Finding
+	if cfg := c.eventhub; cfg != nil {
+		tries = append(tries, func(ctx context.Context) []input.Finding { return eventhub.Check(ctx, *cfg) })
+	}
+	if cfg := c.blob; cfg != nil {
+		tries = append(tries, func(ctx context.Context) []input.Finding { return blob.Check(ctx, *cfg) })
+	}
+	found := make([][]input.Finding, len(tries))
+	var running sync.WaitGroup
+	for i, try := range tries {
+		running.Go(func() {
+			defer func() {
+				if r := recover(); r != nil {
+					found[i] = []input.Finding{{What: "check", Err: fmt.Errorf("panic: %v", r)}}
+				}
+			}()
+			found[i] = try(context.Background())
+		})
+	}
+	running.Wait()
+	all, failed := 0, 0
+	for _, list := range found {
+		for _, f := range list {
+			all++
+			if f.Err != nil {
+				failed++
+				in.log.Error("check: " + f.String())
+			} else {
+				in.log.Info("check: " + f.String())
+			}
+		}
+	}
+	if failed > 0 {
+		return fmt.Errorf("check_only: %d of %d checks failed, nothing is read; mend what is said above", failed, all)
+	}
+	in.log.Info(fmt.Sprintf("check_only: all %d checks passed, nothing is read; remove check_only to start", all))
+	return nil
+}
