@@ -84,11 +84,7 @@ func TestCompose(t *testing.T) {
 	image := regexp.MustCompile(`(?m)^\s+image: (\S+)$`)
 	mount := regexp.MustCompile(`(?m)^\s+- (\.\S*):(/\S+?)(:ro)?$`)
 	version := regexp.MustCompile(`:v?\d+\.\d+\.\d+(@sha256:[0-9a-f]{64})?$`)
-	files, err := filepath.Glob("*/co*.yaml")
-	if err != nil || len(files) < 4 {
-		t.Fatal(files, err)
-	}
-	for _, file := range files {
+	for _, file := range []string{"splunk/compose.yaml", "elastic/compose.yaml", "opensearch/compose.yaml", "try/services.yaml"} {
 		text := example(t, file)
 		for _, m := range image.FindAllStringSubmatch(text, -1) {
 			if m[1] != "${FLUENT_BIT_DEFENDER_IMAGE:-fluent-bit-defender:try}" && !version.MatchString(m[1]) {

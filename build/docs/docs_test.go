@@ -19,7 +19,7 @@ const root = "../.."
 func pages(t *testing.T) map[string]string {
 	t.Helper()
 	texts := make(map[string]string)
-	for _, pattern := range []string{"*.md", "examples/*/*.md", "build/*/*.md"} {
+	for _, pattern := range []string{"*.md", "examples/*.md", "examples/*/*.md", "build/*/*.md"} {
 		names, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
 			t.Fatal(err)

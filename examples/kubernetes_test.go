@@ -1,0 +1,56 @@
+package examples_test
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// The configuration for Kubernetes is the example for Splunk, but for who signs in: what is tested of that holds for this one.
+func TestKubernetesConfiguration(t *testing.T) {
+	t.Parallel()
+	_, splunk, _ := strings.Cut(example(t, "splunk/fluent-bit.yaml"), "\nservice:\n")
+	_, kubernetes, _ := strings.Cut(example(t, "kubernetes/fluent-bit.yaml"), "\nservice:\n")
+	want := replace(t, splunk, "      eventhub.connection_string: ${EVENTHUB_CONNECTION_STRING}\n",
+		"      eventhub.auth: workload_identity\n      eventhub.brokers: NAMESPACE.servicebus.windows.net:9093\n      eventhub.hubs: insights-logs-advancedhunting-*\n")
+	if kubernetes != want {
+		t.Error("kubernetes/fluent-bit.yaml differs from splunk/fluent-bit.yaml in more than the sign-in")
+	}
+}
+
+// What depends on one another in the values, the volume, the configuration and the image.
+func TestKubernetesValues(t *testing.T) {
+	t.Parallel()
+	values := example(t, "kubernetes/values.yaml")
+	config := example(t, "kubernetes/fluent-bit.yaml")
+	number := func(text, pattern string) int {
+		m := regexp.MustCompile(pattern).FindStringSubmatch(text)
+		if m == nil {
+			t.Fatalf("nothing like %s", pattern)
+		}
+		n, err := strconv.Atoi(m[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if stop, grace := number(values, `terminationGracePeriodSeconds: (\d+)`), number(config, `grace: (\d+)`); stop < grace+20 {
+		t.Errorf("Kubernetes kills after %d s, Fluent Bit needs %d and some", stop, grace)
+	}
+	if user := number(values, `runAsUser: (\d+)`); user != number(example(t, "../build/Dockerfile"), `USER (\d+)`) || user != number(values, `fsGroup: (\d+)`) {
+		t.Errorf("user %d is not that of the image, or does not own the volume", user)
+	}
+	for _, want := range []string{
+		"kind: Deployment\n", "replicaCount: 1\n", "type: Recreate", // two pods cannot have one state file
+		`azure.workload.identity/use: "true"`, "azure.workload.identity/client-id: ",
+		"mountPath: /var/lib/fluent-bit\n", "claimName: fluent-bit-defender\n",
+	} {
+		if !strings.Contains(values, want) {
+			t.Errorf("values.yaml lacks %q", want)
+		}
+	}
+	if !strings.Contains(example(t, "kubernetes/pvc.yaml"), "name: fluent-bit-defender\n") {
+		t.Error("pvc.yaml does not make the claim that values.yaml mounts")
+	}
+}
