@@ -119,6 +119,8 @@ func (cfg *Config) explainConnection(err error) (kind, advice string) {
 		return "sign_in", "sign-in was refused: check that eventhub.brokers is the namespace's own name, and that the identity has the role Azure Event Hubs Data Receiver on it (a new role counts after minutes)"
 	case errors.Is(err, kerr.SaslAuthenticationFailed), errors.Is(err, kerr.IllegalSaslState):
 		return "sign_in", "sign-in was refused: check that eventhub.connection_string is whole and current (its key was not regenerated), and that its policy has the Listen right"
+	case errors.Is(err, kerr.UnsupportedSaslMechanism) && cfg.entra():
+		return "sign_in", "the broker does not take sign-in by Entra ID: check that eventhub.brokers is an Event Hubs namespace, Standard tier or higher; the emulator takes eventhub.auth connection_string only"
 	case errors.Is(err, kerr.UnsupportedSaslMechanism):
 		return "sign_in", "the broker does not take sign-in by connection string: check that eventhub.brokers is an Event Hubs namespace, Standard tier or higher (Basic has no Kafka endpoint), whose local authentication is not disabled"
 	case errors.As(err, &dns):
