@@ -9,7 +9,6 @@ import (
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakeblob"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
-	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
 )
 
 // fill makes an hour's blob for each of the last n hours.
@@ -125,59 +124,4 @@ func TestBacklog(t *testing.T) {
 	r = start(t, a.config(), state) // and those that were dropped are not read again
 	time.Sleep(500 * time.Millisecond)
 	r.quiet(0)
-}
-
-// BenchmarkSource is the counterpart of the Event Hubs source's: whole records in, messages out.
-func BenchmarkSource(b *testing.B) {
-	a := newFake(b)
-	text := []byte(record(b.N))
-	size := 0
-	for h := range 8 {
-		for range 16 {
-			a.fake.Append(table, pt1h(time.Now().Add(-time.Duration(h)*time.Hour)), text)
-			size += len(text)
-		}
-	}
-	cfg := a.config()
-	cfg.FetchBytes, cfg.Workers = 64<<20, 8
-	lines := 8 * 16 * 1000
-	b.SetBytes(int64(size))
-	b.ReportAllocs()
-	b.ResetTimer()
-	for range b.N {
-		src, err := blob.Open(b.Context(), cfg, nil, (&logs{}).logger())
-		if err != nil {
-			b.Fatal(err)
-		}
-		for n := 0; n < lines; {
-			messages, err := src.Fetch(b.Context())
-			if err != nil {
-				b.Fatal(err)
-			}
-			n += len(messages)
-		}
-		b.StopTimer()
-		if err := src.Close(); err != nil {
-			b.Fatal(err)
-		}
-		b.StartTimer()
-	}
-	b.ReportMetric(float64(lines)*float64(b.N)/b.Elapsed().Seconds(), "records/s")
-}
-
-// record returns a thousand lines of about 2 kB.
-func record(int) string {
-	return string(numberedOf(1000, 1900))
-}
-
-func numberedOf(n, size int) []byte {
-	var out []byte
-	pad := make([]byte, size)
-	for i := range pad {
-		pad[i] = 'a' + byte(i%26)
-	}
-	for i := range n {
-		out = fmt.Appendf(out, "{\"time\":\"2026-01-13T09:40:52.%07dZ\",\"category\":\"AdvancedHunting-AlertEvidence\",\"properties\":{\"x\":\"%s\"}}\r\n", i, pad)
-	}
-	return out
 }
