@@ -40,6 +40,9 @@ image: ## build the image with Fluent Bit and the plugin (needs Docker). IMAGE n
 demo: plugin host ## records on the screen: an embedded Event Hub, the plugin, a host. FROM=path replays files instead
 	@$(GO) run ./examples/demo $(if $(FROM),-from '$(FROM)')
 
+demo-blob: plugin host ## the same from a storage account inside the demo, which grows while you watch
+	@$(GO) run ./examples/demo -blob
+
 test: plugin host ## every test with the race detector and leak checks, then everything but plugin/ without cgo
 	$(GO) test -race $(TESTFLAGS) ./...
 	CGO_ENABLED=0 $(GO) test $(TESTFLAGS) $(PURE)
@@ -78,4 +81,4 @@ check: lint vuln test ## what to run before a push
 clean: ## remove what was built
 	rm -rf $(OUT)
 
-.PHONY: help plugin host image demo test integration faults bench fuzz lint vuln settings-table check clean
+.PHONY: help plugin host image demo demo-blob test integration faults bench fuzz lint vuln settings-table check clean

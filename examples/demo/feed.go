@@ -26,6 +26,7 @@ type feed struct {
 	numbers  int    // records of a story have numbers from 0 up to here
 	alert    string // the AlertId of the story
 	from     []string
+	grows    bool // while the plugin reads: how long that takes says nothing
 }
 
 // maxMessageBytes is what Event Hubs takes as one event.

@@ -1,5 +1,5 @@
-// Command demo shows the plugin at work without any account: it starts an Event Hubs namespace inside the process, feeds
-// it a story (or your files), runs the plugin in Fluent Bit where there is one and in build/out/host otherwise, and shows
+// Command demo shows the plugin at work without any account: it starts an Event Hubs namespace, or with -blob a storage account,
+// inside the process, feeds it a story (or your files), runs the plugin in Fluent Bit where there is one and in build/out/host otherwise, and shows
 // what came out. It exits with 1 when anything is missing.
 package main
 
@@ -21,6 +21,7 @@ import (
 
 type options struct {
 	from      string
+	blob      bool
 	records   int
 	seed      uint64
 	plugin    string
@@ -32,6 +33,7 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.from, "from", "", "replay these files or folders of NDJSON or JSON, separated by commas, instead of the story")
+	flag.BoolVar(&o.blob, "blob", false, "read the story from a storage account, which grows meanwhile, and not from an Event Hub")
 	flag.IntVar(&o.records, "records", 40_000, "how many records the story has")
 	flag.Uint64Var(&o.seed, "seed", 1, "another seed tells another story")
 	flag.StringVar(&o.plugin, "plugin", "build/out/in_defender.so", "the plugin")
@@ -75,7 +77,13 @@ func run(ctx context.Context, o options, v *view) (ok bool, err error) {
 		}
 	}
 	var f *feed
-	if o.from == "" {
+	if o.blob {
+		if o.from != "" {
+			return false, errors.New("-blob tells the story only: leave out -from")
+		}
+		f = tellLines(o.records, o.seed)
+		v.printf("A storage account, %d records of a morning at a shipping company, half of them written while you watch, and the plugin.\n", f.total())
+	} else if o.from == "" {
 		f = tell(o.records, o.seed)
 		v.printf("An Event Hub, %d records of a morning at a shipping company, and the plugin.\n", f.total())
 	} else {
@@ -90,18 +98,32 @@ func run(ctx context.Context, o options, v *view) (ok bool, err error) {
 		return false, fmt.Errorf("make a folder for the demo: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	hub, err := fakehub.Start(fakehub.Options{Hubs: map[string]int32{hubName: 4}})
-	if err != nil {
-		return false, err
-	}
-	defer hub.Close()
-	if err := produce(ctx, hub, f.messages); err != nil {
-		return false, err
-	}
-
-	set, err := settings(dir, hub)
-	if err != nil {
-		return false, err
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var set [][2]string
+	if o.blob {
+		a, err := startAccount(f)
+		if err != nil {
+			return false, err
+		}
+		defer a.close()
+		defer cancel() // before close, which waits for what grows
+		if set, err = a.settings(dir); err != nil {
+			return false, err
+		}
+		a.grow(ctx)
+	} else {
+		hub, err := fakehub.Start(fakehub.Options{Hubs: map[string]int32{hubName: 4}})
+		if err != nil {
+			return false, err
+		}
+		defer hub.Close()
+		if err := produce(ctx, hub, f.messages); err != nil {
+			return false, err
+		}
+		if set, err = settings(dir, hub); err != nil {
+			return false, err
+		}
 	}
 	t := newTally(f)
 	started := time.Now()

@@ -82,6 +82,20 @@ func TestStory(t *testing.T) {
 	}
 }
 
+func TestStoryFromBlobs(t *testing.T) {
+	o := built(t)
+	o.blob = true
+	ok, text := show(t, o)
+	for _, want := range []string{"Suspicious script launched PowerShell", "A storage account, 3000 records", "3000       3000", "all records arrived, each once"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if !ok {
+		t.Error("not ok")
+	}
+}
+
 func TestFiles(t *testing.T) {
 	o := built(t)
 	dir := t.TempDir()

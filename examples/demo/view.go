@@ -281,9 +281,13 @@ func (v *view) summary(t *tally, hostName string, started time.Time) bool {
 	v.printf("  host      %s\n", hostName)
 	v.printf("  fed       %d messages, %.1f MB\n", len(t.feed.messages), megabytes)
 	if t.total > 0 {
-		v.printf("  first     %.1f s after the host started, which joins the consumer group first\n", t.first.Sub(started).Seconds())
+		join := ", which joins the consumer group first"
+		if t.feed.grows {
+			join = ""
+		}
+		v.printf("  first     %.1f s after the host started%s\n", t.first.Sub(started).Seconds(), join)
 	}
-	if rest := t.last.Sub(t.first).Seconds(); rest > 0.5 {
+	if rest := t.last.Sub(t.first).Seconds(); rest > 0.5 && !t.feed.grows {
 		v.printf("  speed     %.1f MB/s until the last, through the host's output as JSON and this count\n", megabytes/rest)
 	}
 	if len(t.ids) > 0 {
