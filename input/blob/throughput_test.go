@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 )
 
 // The same events through either source, from a server on loopback without TLS: 64,000 records of 2 kB, in 32 blobs, or as
@@ -97,8 +99,10 @@ func BenchmarkEventHubs(b *testing.B) {
 	fetchAll(b, total, func() (input.Source, error) {
 		group++ // that has no offsets yet
 		set["eventhub.group"] = fmt.Sprint("g", group)
-		s := input.NewSettings(func(k string) string { return set[k] }, eventhub.Settings)
-		cfg, _ := eventhub.ReadConfig(s)
+		s := input.NewSettings(func(k string) string { return set[k] }, slices.Concat(eventhub.Settings, signin.Settings))
+		id := signin.Read(s)
+		defer id.HTTP.CloseIdleConnections()
+		cfg, _ := eventhub.ReadConfig(s, id)
 		if err := s.Err(); err != nil {
 			return nil, err
 		}
