@@ -288,6 +288,35 @@ func TestFluentBitHotReloadUnderLoad(t *testing.T) {
 	}
 }
 
+// Two sections come over the limit of chunks while the output is down. When it is back, both go on.
+func TestFluentBitTwoSectionsOverTheirLimit(t *testing.T) {
+	t.Parallel()
+	binary := fluentBit(t, "TestAnInstanceOverItsLimitDoesNotHoldUpTheOther")
+	h1, h2, s, dir := startHub(t, 2), startHub(t, 2), newSink(t), t.TempDir()
+	const n = 20_000
+	s.down.Store(true)
+	conf := configure(t, dir, s, section(h1, "tag_pattern a.*", "db "+dir+"/1.db"), section(h2, "tag_pattern b.*", "db "+dir+"/2.db"))
+	text, _ := os.ReadFile(conf)
+	if err := os.WriteFile(conf, bytes.Replace(text, []byte("storage.max_chunks_up  512"), []byte("storage.max_chunks_up  8"), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := startFluentBit(t, binary, conf)
+	for first := 0; first < n; first += 2000 {
+		produce(t, h1, first, 2000)
+		produce(t, h2, n+first, 2000)
+		time.Sleep(800 * time.Millisecond)
+	}
+	if !strings.Contains(logs(conf), "paused (storage buf overlimit") {
+		t.Error("the limit was never reached")
+	}
+	s.down.Store(false)
+	s.await(t, 2*n, 40*time.Second)
+	terminate(t, cmd)
+	if _, again := s.count(); again > 0 {
+		t.Errorf("%d events came twice", again)
+	}
+}
+
 // The output is down while Fluent Bit is killed again and again. What is in its files then, and what the hub gives again, must be all.
 func TestFluentBitKilledTwentyTimes(t *testing.T) {
 	t.Parallel()
