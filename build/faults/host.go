@@ -48,8 +48,7 @@ type host struct {
 	disk          *disk
 
 	*process
-	lives int // how often it was started
-	tail  *tail
+	tail *tail
 }
 
 // A disk is a small one of the host's own, mounted in a namespace of the host's own: that needs no privilege where user
@@ -65,6 +64,9 @@ func (d *disk) command(name string, args []string) (string, []string) {
 	script := fmt.Sprintf(`mount -t tmpfs -o '%s' tmpfs '%s' && cd '%s' && { %s; } && cd / && exec "$0" "$@"`, d.options, d.dir, d.dir, cmp.Or(d.before, "true"))
 	return "unshare", append([]string{"--map-root-user", "--mount", "sh", "-c", script, name}, args...)
 }
+
+// outside is the path of a file of the host's disk, as seen from here.
+func (h *host) outside(path string) string { return fmt.Sprintf("/proc/%d/root%s", h.pid(), path) }
 
 // host makes a host of the kind that the run is for, with a section of the settings given.
 func (r *run) host(sections ...section) *host {
@@ -95,6 +97,8 @@ func (h *host) start() {
 	if err := os.MkdirAll(h.storage(), 0o700); err != nil {
 		h.r.fatalf("make storage: %v", err)
 	}
+	const said = "starting version" // by each section, once its settings are read
+	before := strings.Count(h.log(), said)
 	var err error
 	if h.real {
 		err = h.startFluentBit()
@@ -105,9 +109,8 @@ func (h *host) start() {
 		h.r.fatalf("%v", err)
 	}
 	h.r.lives = append(h.r.lives, h.process)
-	h.lives++
 	h.r.until(30*time.Second, h.name+" to start the plugin", func() bool {
-		return !h.running() || strings.Count(h.log(), "starting version") >= h.lives
+		return !h.running() || strings.Count(h.log(), said) > before
 	})
 }
 

@@ -40,6 +40,31 @@ func (g *generator) envelope(n int) []byte {
 	return append(b, `]}`...)
 }
 
+// envelopeOf returns as many records as fit into size bytes, as the body of an Event Hubs message.
+func (g *generator) envelopeOf(size int) []byte {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	b := []byte(`{"records":[`)
+	for len(b) < size-4096 {
+		if len(b) > 20 {
+			b = append(b, ',')
+		}
+		b = append(b, g.next()...)
+	}
+	return append(b, `]}`...)
+}
+
+// lines returns n records as lines of a blob.
+func (g *generator) lines(n int) []byte {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var b []byte
+	for range n {
+		b = append(append(b, g.next()...), '\r', '\n')
+	}
+	return b
+}
+
 // A feed puts events in at a steady pace, so that there is load when the fault comes.
 type feed struct {
 	stop context.CancelFunc

@@ -1,7 +1,7 @@
 // Command faults is the fault matrix: it brings every fault about under load, counts events in and out, and fails when
 // one is lost.
 //
-//	generator --> fakehub -->  the plugin in a host --> what the host has stored, or delivered
+//	generator --> fakehub, fakeblob --> the plugin in a host --> what the host has stored, or delivered
 //	    |                                                                     |
 //	    +-------------------------------> ledger <----------------------------+
 //
@@ -32,6 +32,7 @@ type options struct {
 	library, cHost, fluentBit string
 	seed                      uint64
 	keep, quiet               bool
+	short                     bool // repeat less often
 }
 
 func main() {
@@ -61,6 +62,7 @@ func faults() error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	o.short = *names == "ci"
 	chosen, err := choose(*names)
 	if err != nil {
 		return err
@@ -139,7 +141,7 @@ func findFluentBit() string {
 
 // choose returns the rows that names stands for.
 func choose(names string) (chosen []*row, err error) {
-	all := slices.Concat(hostRows, hubRows)
+	all := slices.Concat(hostRows, hubRows, blobRows, stateRows)
 	switch names {
 	case "all":
 		return all, nil

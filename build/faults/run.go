@@ -15,6 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakeblob"
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
 )
 
@@ -54,6 +55,7 @@ type run struct {
 
 	hub      *fakehub.Hub
 	messages map[string]int64 // in each hub
+	blob     *fakeblob.Server
 	sinkOnce sync.Once
 	sinkUp   *sink
 	hosts    []*host
@@ -124,9 +126,12 @@ func (o *options) do(ctx context.Context, w *row, real bool) outcome {
 	for _, p := range r.lives {
 		result.peak.most(p.peak())
 	}
-	if o.keep || len(r.failures) > 0 && !o.quiet {
+	switch {
+	case len(r.failures) > 0 && !o.quiet:
 		result.failures = append(result.failures, "its files are in "+dir)
-	} else {
+	case o.keep:
+		fmt.Fprintf(os.Stderr, "  the files of %s are in %s\n", w.name, dir)
+	default:
 		_ = os.RemoveAll(dir)
 	}
 	return result
@@ -377,6 +382,57 @@ func (r *run) evict() {
 	}
 }
 
+// ---- Blob Storage ----
+
+const blobContainer = "insights-logs-advancedhunting-all"
+
+func (r *run) startBlob() {
+	s, err := fakeblob.Start()
+	if err != nil {
+		r.fatalf("%v", err)
+	}
+	r.blob = s
+	r.cleanup(s.Close)
+	s.CreateContainer(blobContainer)
+	for part := range strings.SplitSeq(s.ConnectionString(), ";") {
+		if key, ok := strings.CutPrefix(part, "AccountKey="); ok {
+			r.secrets = append(r.secrets, s.ConnectionString(), key)
+		}
+	}
+}
+
+// blobName is the blob of an hour, as the streaming API names it.
+func blobName(at time.Time) string {
+	return at.UTC().Format("tenantId=5f0c1d2e-7a34-4b56-9c78-0d1e2f3a4b5c/y=2006/m=01/d=02/h=15/m=00/PT1H.json")
+}
+
+// toBlob appends events to the blob of this hour.
+func (r *run) toBlob(events int) error { return r.toBlobNamed(blobName(time.Now()), events) }
+
+func (r *run) toBlobNamed(name string, events int) error {
+	return r.toBlobIn(blobContainer, name, events)
+}
+
+func (r *run) toBlobIn(container, name string, events int) error {
+	for ; events > 0; events -= 100 { // a block of the service holds some 35 kB, ours a little more
+		r.blob.Append(container, name, r.gen.lines(min(events, 100)))
+	}
+	return nil
+}
+
+func (r *run) feedBlob(n int, d time.Duration) *feed { return r.feed(n, d, r.toBlob) }
+
+// merge joins settings into one section.
+func merge(sections ...section) section {
+	all := section{}
+	for _, s := range sections {
+		for k, v := range s {
+			all[k] = v
+		}
+	}
+	return all
+}
+
 // finishNow stops the hosts without waiting for what is missing.
 func (r *run) finishNow() {
 	for _, h := range r.hosts {
@@ -400,4 +456,10 @@ func (r *run) allCommitted() bool {
 		committed += c.Offset
 	}
 	return committed == r.messages[hubName]
+}
+
+// draw returns a source of random numbers of its own, for what is called from other goroutines, one at a time.
+func (r *run) draw() func(n int) int {
+	rnd := rand.New(rand.NewPCG(r.rnd.Uint64(), r.rnd.Uint64()))
+	return rnd.IntN
 }

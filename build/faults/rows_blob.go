@@ -1,0 +1,203 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakeblob"
+)
+
+// Faults of Blob Storage.
+var blobRows = []*row{
+	{
+		name: "blob-sigkill", fault: "SIGKILL at random", source: "blob", hosts: both, ci: true,
+		script: func(r *run) {
+			r.startBlob()
+			h := r.host(r.blobSection())
+			r.outputDown(true)
+			h.start()
+			kills := r.either(10, 6)
+			f := r.feedBlob(60_000, time.Duration(kills)*2*time.Second)
+			for range kills {
+				r.sleep(r.between(300*time.Millisecond, 3*time.Second))
+				h.crash()
+				h.again()
+			}
+			r.notef("%d times", kills)
+			r.outputDown(false)
+			r.finish(f)
+		},
+	},
+	{
+		name: "both-sigkill", fault: "SIGKILL at random, one instance with both sources and a tag a table", source: "hub and blob", hosts: both,
+		script: func(r *run) {
+			r.startHub(4)
+			r.startBlob()
+			h := r.host(merge(r.hubSection(), r.blobSection()).with("tag_pattern", "defender.*"))
+			h.start()
+			kills := r.either(10, 6)
+			f := r.feedBlob(30_000, time.Duration(kills)*2*time.Second)
+			g := r.feedHub(30_000, time.Duration(kills)*2*time.Second)
+			for range kills {
+				r.sleep(r.between(300*time.Millisecond, 3*time.Second))
+				h.crash()
+				h.again()
+			}
+			r.notef("%d times", kills)
+			r.finish(f, g)
+		},
+	},
+	{
+		name: "blob-grown", fault: "blobs grow after their hour, up to a day later", source: "blob", hosts: cHost,
+		script: func(r *run) {
+			r.startBlob()
+			now := time.Now()
+			grow := func(events int) error {
+				for hour := range 25 {
+					if err := r.toBlobNamed(blobName(now.Add(-time.Duration(hour)*time.Hour)), max(1, events/25)); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			if err := grow(5_000); err != nil {
+				r.fatalf("%v", err)
+			}
+			h := r.host(r.blobSection())
+			h.start()
+			r.finish(r.feed(40_000, 10*time.Second, grow))
+		},
+	},
+	{
+		name: "blob-replaced", fault: "blob deleted and written anew while its events wait for the host, then SIGKILL", source: "blob", hosts: cHost,
+		excuse: "of the old blob, which were not handed over when the SIGKILL came",
+		script: func(r *run) {
+			r.startBlob()
+			h := r.host(r.blobSection())
+			h.flags = []string{"-refuse-between", "0,8", "-slow", "500"}
+			name := blobName(time.Now())
+			if err := r.toBlobNamed(name, 10_000); err != nil {
+				r.fatalf("%v", err)
+			}
+			old := r.ledger.count().in
+			h.start()
+			r.sleep(5 * time.Second) // all of it is in the plugin, which is refused
+			r.blob.Delete(blobContainer, name)
+			if err := r.toBlobNamed(name, 20_000); err != nil { // longer, so that an old position means a place in it
+				r.fatalf("%v", err)
+			}
+			// Now the old events are handed over, and their marks must not be stored as positions in the new blob. The kill comes
+			// after a commit (every 5 s), and before a mark of the new blob could cover up what the commit did.
+			r.until(30*time.Second, "the old events to come out", func() bool { return r.ledger.count().distinct > 0 })
+			r.sleep(6500 * time.Millisecond)
+			if out := r.ledger.count().distinct; out >= old {
+				r.fatalf("all %d old events are out already: the row shows nothing", old)
+			}
+			h.crash()
+			var gone []int
+			for n := range old {
+				gone = append(gone, n)
+			}
+			r.ledger.excuse(gone)
+			h.flags = nil
+			h.again()
+			r.finish()
+		},
+	},
+	{
+		name: "blob-deleted", fault: "blobs deleted after they were read, others while they are", source: "blob", hosts: cHost,
+		excuse: "deleted before they were read",
+		script: func(r *run) {
+			r.startBlob()
+			h := r.host(r.blobSection())
+			h.start()
+			now := time.Now()
+			for n := range 10 {
+				name := blobName(now.Add(-time.Duration(n) * time.Hour))
+				first := r.ledger.count().in
+				if err := r.toBlobNamed(name, 2_000); err != nil {
+					r.fatalf("%v", err)
+				}
+				if n%2 == 0 {
+					r.drain()
+				} else {
+					r.sleep(r.between(0, 1500*time.Millisecond))
+				}
+				r.blob.Delete(blobContainer, name)
+				r.sleep(1500 * time.Millisecond)
+				var numbers []int
+				for i := first; i < r.ledger.count().in; i++ {
+					numbers = append(numbers, i)
+				}
+				if got := r.ledger.excuse(numbers); n%2 == 0 && got > 0 {
+					r.fatalf("%d events of a blob were not read in time: the row shows nothing", got)
+				}
+			}
+			if err := r.toBlobNamed(blobName(now), 2_000); err != nil {
+				r.fatalf("%v", err)
+			}
+			r.finish()
+		},
+	},
+	{
+		name: "blob-503", fault: "storage answers 503 for a minute", source: "blob", hosts: both,
+		script: func(r *run) {
+			r.startBlob()
+			h := r.host(r.blobSection())
+			h.start()
+			f := r.feedBlob(40_000, 20*time.Second)
+			r.sleep(3 * time.Second)
+			r.blob.SetFault(func(fakeblob.Request) *fakeblob.Fault {
+				return &fakeblob.Fault{Status: 503, Code: "ServerBusy", RetryAfter: "3"}
+			})
+			r.sleep(time.Minute)
+			r.blob.SetFault(nil)
+			r.ledger.heal()
+			r.finish(f)
+			if n := strings.Count(h.log(), "retrying"); n > 10 {
+				r.failf("the log says %d times that it retries: once a state is enough", n)
+			}
+		},
+	},
+	{
+		name: "blob-cut", fault: "connections cut in mid-read, a third of all answers", source: "blob", hosts: cHost, ci: true,
+		script: func(r *run) {
+			r.startBlob()
+			h := r.host(r.blobSection())
+			draw := r.draw()
+			r.blob.SetFault(func(q fakeblob.Request) *fakeblob.Fault {
+				switch draw(9) {
+				case 0:
+					return &fakeblob.Fault{Status: 503, Code: "ServerBusy"}
+				case 1, 2:
+					if q.Op == fakeblob.GetBlob {
+						return &fakeblob.Fault{CutAfter: 1 + draw(200_000)}
+					}
+				case 3:
+					if q.Op == fakeblob.ListBlobs {
+						return &fakeblob.Fault{EmptyPage: true}
+					}
+				}
+				return nil
+			})
+			h.start()
+			f := r.feedBlob(40_000, 8*time.Second)
+			f.wait(r)
+			r.blob.SetFault(nil)
+			r.ledger.heal()
+			r.finish()
+		},
+	},
+}
+
+// blobSection is a section that reads the account from its beginning, with a state file.
+func (r *run) blobSection() section {
+	return section{
+		"blob.connection_string": r.blob.ConnectionString(),
+		"blob.containers":        blobContainer,
+		"blob.start":             "earliest",
+		"blob.poll_interval":     "1s",
+		"db":                     filepath.Join(r.dir, "state.db"),
+	}
+}
