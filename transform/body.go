@@ -23,11 +23,12 @@ type walk struct {
 // maxNesting is how many envelopes may be inside each other before they are taken for records.
 const maxNesting = 3
 
-// tired reports whether so much was parsed in vain that the rest of the payload goes out as one. Without that limit, objects that never
-// end, each with a record inside, cost the square of the payload.
+// tired reports whether so much was parsed in vain that the rest of the payload goes out as one. Without that
+// limit, objects that never end, each with a record inside, cost the square of the payload.
 func (w *walk) tired(b []byte) bool { return w.effort > 8*len(b)+1<<20 }
 
-// body emits what a payload holds: an envelope {"records":[...]}, a record, a list of either, or several of these one after the other.
+// body emits what a payload holds: an envelope {"records":[...]}, a record, a list of either, or several of these
+// one after the other.
 //
 // It goes through the payload once, record by record, and trusts nothing beyond the record that it is reading. So damage
 // costs the record that it is in, and no other, and nothing has to be done twice for it.

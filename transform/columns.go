@@ -18,8 +18,8 @@ const (
 )
 
 // columnClasses is by column alone and not by table, since the name is what an index sees. From Microsoft's
-// documentation of the advanced hunting tables as of July 2026, and for the JSON columns from records of the stream: the documentation calls
-// most of them strings. Datetimes are text: a time is passed on as received.
+// documentation of the advanced hunting tables as of July 2026, and for the JSON columns from records of the
+// stream: the documentation calls most of them strings. Datetimes are text: a time is passed on as received.
 var columnClasses = func() map[string]class {
 	classes := make(map[string]class)
 	for c, names := range map[class]string{

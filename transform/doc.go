@@ -90,33 +90,38 @@
 //
 // # Why our own scanner
 //
-// The tree is our own and not that of a JSON library. A record's event_id is computed from its raw text, damage must be confined to the record
-// it is in, and what is passed on must be what was received. The obvious choice, fastjson, keeps no raw text and parses a
-// payload as a whole; it takes malformed escapes, leading zeros and numbers such as 1-2 for good, guesses at half surrogate pairs, gives up at 300 levels, and
-// copies the rest of the text into its error at each of them. Working around that takes a second scanner in front of
-// it, and once that is there, so is the tree. BenchmarkFastjson and BenchmarkScan compare the two.
+// The tree is our own and not that of a JSON library. A record's event_id is computed from its raw text, damage
+// must be confined to the record it is in, and what is passed on must be what was received. The obvious choice,
+// fastjson, keeps no raw text and parses a payload as a whole; it takes malformed escapes, leading zeros and
+// numbers such as 1-2 for good, guesses at half surrogate pairs, gives up at 300 levels, and copies the rest of
+// the text into its error at each of them. Working around that takes a second scanner in front of it, and once
+// that is there, so is the tree. BenchmarkFastjson and BenchmarkScan compare the two.
 //
 // # What is not obvious
 //
-//   - Damage costs one record. Records are parsed one at a time, from where the last one ended. When one does not parse, the
-//     next is looked for by the keys that records begin with, which cannot be found inside a string, since
-//     quotes are escaped there. The search is bounded, so nested garbage cannot make it quadratic.
+//   - Damage costs one record. Records are parsed one at a time, from where the last one ended. When one does not
+//     parse, the next is looked for by the keys that records begin with, which cannot be found inside a string,
+//     since quotes are escaped there. The search is bounded, so nested garbage cannot make it quadratic.
 //   - Each record is read whole before any of it is written. Rows that get a device are kept until the end of the call.
-//   - JSON in a string is opened by a list of columns, never by its first character, and each has a declared kind. What is of
-//     another kind goes to <column>_raw, as do values that do not fit the documented type of a column: one name
-//     has one type.
+//   - JSON in a string is opened by a list of columns, never by its first character, and each has a declared kind.
+//     What is of another kind goes to <column>_raw, as do values that do not fit the documented type of a column:
+//     one name has one type.
 //   - An integer is exact or a string. A number that float64 would change is a string.
-//   - What is in a string and cannot be text (bytes that are not UTF-8, half surrogate pairs) is written as the escape that
-//     shows it (\xe9, \ud83d), and the record says in repaired_text how many there are. In unreadable_raw such bytes go out
-//     as base64 (unreadable_encoding), so that the text can be restored exactly.
-//   - {"$ref":"3"} writes nothing, and the target's "$id" is dropped. A reference to nothing in its record is kept as it is.
-//   - Only records whose category begins with AdvancedHunting- have columns. Every other one, with or without properties, is flattened as it
-//     is. Its table is its category; without one SecurityAlert, SecurityRecommendation and so on for Defender for Cloud, else unknown.
-//   - In names, a dot inside a key becomes _. Two members that end up with one name are both kept: the later one gets _2, _3.
-//   - Elements of lists are never dropped, not even null or empty ones: their position may mean something. Lists of scalars and objects mixed become lists
-//     of text.
-//   - Output is bounded: 16 levels, names of about a thousand bytes, events of 8 times their record and 1 MB. Deeper or longer
-//     becomes JSON text, and what would still be larger is passed on raw.
+//   - What is in a string and cannot be text (bytes that are not UTF-8, half surrogate pairs) is written as the
+//     escape that shows it (\xe9, \ud83d), and the record says in repaired_text how many there are. In
+//     unreadable_raw such bytes go out as base64 (unreadable_encoding), so that the text can be restored exactly.
+//   - {"$ref":"3"} writes nothing, and the target's "$id" is dropped. A reference to nothing in its record is kept
+//     as it is.
+//   - Only records whose category begins with AdvancedHunting- have columns. Every other one, with or without
+//     properties, is flattened as it is. Its table is its category; without one SecurityAlert,
+//     SecurityRecommendation and so on for Defender for Cloud, else unknown.
+//   - In names, a dot inside a key becomes _, and more that an index refuses a record over is avoided: see join in
+//     names.go. Two members that end up with one name are both kept: the later one gets _2, _3. A key that is
+//     cut because it is long is kept whole in the value.
+//   - Elements of lists are never dropped, not even null or empty ones: their position may mean something. Lists of
+//     scalars and objects mixed become lists of text.
+//   - Output is bounded: 16 levels, names of about a thousand bytes, events of 8 times their record and 1 MB. Deeper
+//     or longer becomes JSON text, and what would still be larger is passed on raw.
 //   - Names, tables and references are caches of what comes from outside, and bounded. A giant payload's buffers are
 //     given back when Append returns.
 package transform

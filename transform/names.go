@@ -34,8 +34,9 @@ const (
 
 type nameID int32
 
-// A root is the empty name under which the names of one map begin. The record's own map is root 0. The maps in its arrays have
-// roots of their own by level, so that writing an inner map does not disturb what is known of the outer.
+// A root is the empty name under which the names of one map begin. The record's own map is root 0. The maps in its
+// arrays have roots of their own by level, so that writing an inner map does not disturb what is known of the
+// outer.
 func root(level int) nameID { return nameID(level) }
 
 // Our own fields are the first names, so that they are known without looking.
@@ -124,8 +125,8 @@ func (ns *names) full() bool {
 func (ns *names) child(parent nameID, key []byte, hint int32) (nameID, int32) {
 	if hint >= 0 {
 		if next := ns.links[hint].next; next >= 0 {
-			if l := &ns.links[next]; l.parent == parent && l.raw == string(key) {
-				return l.child, next
+			if l := &ns.links[next]; l.raw == string(key) {
+				return l.child, next // of the same parent, since it followed one of the same parent
 			}
 		}
 	}

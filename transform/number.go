@@ -34,7 +34,7 @@ func parseFloat(b []byte) (_ float64, ok bool) {
 		return 0, false
 	}
 	v, err := strconv.ParseFloat(string(b), 64)
-	if err != nil || v == 0 && len(digits) > 0 {
+	if err != nil {
 		return 0, false
 	}
 	if len(digits) <= 15 && -290 < exp && exp < 290 {

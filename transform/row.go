@@ -128,8 +128,9 @@ func (r *row) lift(s *scanner) {
 	}
 }
 
-// product names the tables of records that have no category. Microsoft Defender for Cloud exports alerts as bare objects, and
-// recommendations and scores as Azure resources; their names are those that Azure gives the same data as a table.
+// product names the tables of records that have no category. Microsoft Defender for Cloud exports alerts as bare
+// objects, and recommendations and scores as Azure resources; their names are those that Azure gives the same data
+// as a table.
 func product(doc *tree) string {
 	if doc.find(0, "SystemAlertId") != 0 || doc.find(0, "AlertType") != 0 && doc.find(0, "VendorName") != 0 {
 		return "SecurityAlert"

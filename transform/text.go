@@ -2,9 +2,9 @@ package transform
 
 import "unicode/utf8"
 
-// appendText appends the text of a JSON string that scanString has accepted, escapes resolved. What no text can hold is written as the escape
-// that says what it was, and counted: a byte that is not UTF-8 as \xe9, half a surrogate pair as \ud83d. Nothing is
-// replaced by U+FFFD, which would make different values equal.
+// appendText appends the text of a JSON string that scanString has accepted, escapes resolved. What no text can
+// hold is written as the escape that says what it was, and counted: a byte that is not UTF-8 as \xe9, half a
+// surrogate pair as \ud83d. Nothing is replaced by U+FFFD, which would make different values equal.
 func appendText(dst, inner []byte) (_ []byte, repairs int) { return unescape(dst, inner, true) }
 
 // unescape is appendText with a choice: JSON in a string is opened with repair off, so that its own strings are
@@ -68,8 +68,8 @@ func unescape(dst, inner []byte, repair bool) (_ []byte, repairs int) {
 	return dst, repairs
 }
 
-// appendJSONText appends JSON text, escapes as they are, in a way that leaves it JSON: a byte that is not UTF-8 becomes \\xe9, which
-// a JSON parser reads as appendText writes it.
+// appendJSONText appends JSON text, escapes as they are, in a way that leaves it JSON: a byte that is not UTF-8
+// becomes \\xe9, which a JSON parser reads as appendText writes it.
 func appendJSONText(dst, b []byte) (_ []byte, repairs int) {
 	for i := 0; i < len(b); {
 		r, n := utf8.DecodeRune(b[i:])
