@@ -111,6 +111,7 @@ func Start(o Options) (h *Hub, err error) {
 		kgo.BrokerMaxWriteBytes(100<<20),
 		kgo.MaxBufferedBytes(64<<20),
 		kgo.DisableIdempotentWrite(), // so that it goes on whatever a test does to the broker meanwhile
+		kgo.AlwaysRetryEOF(),         // likewise
 	)...)
 	return h, err
 }

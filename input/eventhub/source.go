@@ -229,6 +229,9 @@ func (s *Source) Fetch(ctx context.Context) ([]input.Message, error) {
 	clear(s.messages) // let go of the bodies before more is read
 	s.messages = s.messages[:0]
 	// A poll waits while partitions are given away, which may wait for commits: not when we are to end.
+	s.mu.Lock()
+	s.ending = false
+	s.mu.Unlock()
 	defer context.AfterFunc(ctx, s.end)()
 	for {
 		fetches := s.client.PollFetches(ctx)
@@ -426,6 +429,8 @@ func (s *Source) Close() error {
 	err := s.client.LeaveGroupContext(ctx)
 	s.stop() // whatever still waits for the broker must not keep us
 	s.client.Close()
+	// Close polls what is left and counts that as a poll of ours, for which a goroutine of its own leave may wait for ever.
+	s.client.AllowRebalance()
 	s.working.Wait()
 	if err != nil {
 		s.log.Debug("leave consumer group: the broker will notice by itself", "group", s.cfg.Group, "after", sessionTimeout, "error", err)

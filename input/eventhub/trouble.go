@@ -133,7 +133,7 @@ func (cfg *Config) explainConnection(err error) (kind, advice string) {
 		return "tls", "the broker's certificate is not valid: check the clock of this machine, and whether something inspects TLS on the way"
 	case errors.As(err, &record):
 		return "tls", "the broker does not speak TLS at this port: check the port (Event Hubs: 9093); only the emulator goes with eventhub.tls off"
-	case errors.As(err, &first), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.As(err, &first), errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.ErrUnexpectedEOF):
 		if !cfg.TLS {
 			return "closed", "the broker closes connections as soon as they are made: it probably wants TLS, so set eventhub.tls on (port 9093); else check eventhub.connection_string"
 		}
