@@ -7,6 +7,7 @@ import (
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/device"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
 )
 
@@ -19,6 +20,9 @@ func (in *instance) check(c config) error {
 	}
 	if cfg := c.blob; cfg != nil {
 		tries = append(tries, func(ctx context.Context) []input.Finding { return blob.Check(ctx, *cfg) })
+	}
+	if cfg := c.devices; cfg != nil {
+		tries = append(tries, func(ctx context.Context) []input.Finding { return device.Check(ctx, cfg.api) })
 	}
 	found := make([][]input.Finding, len(tries))
 	var running sync.WaitGroup

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/device"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
@@ -35,7 +36,7 @@ var Settings = []input.Setting{
 
 // declared lists every key of a section: what is read, what the README shows, what a misspelt key is compared with.
 func declared() []input.Setting {
-	return slices.Concat(Settings, eventhub.Settings, blob.Settings, signin.Settings)
+	return slices.Concat(Settings, eventhub.Settings, blob.Settings, device.Settings, signin.Settings)
 }
 
 const (
@@ -57,6 +58,7 @@ type instance struct {
 	transforms []*transform.Transformer        // one for each pump
 	eventhub   atomic.Pointer[eventhub.Source] // the one that is open now
 	blob       atomic.Pointer[blob.Source]     // likewise
+	devices    *devices                        // nil when device_info is off
 	state      *input.State
 	cancel     context.CancelFunc
 	pumps      sync.WaitGroup
@@ -89,7 +91,10 @@ func newInstance(h host) (_ *instance, err error) {
 			if in.cancel != nil {
 				in.stop()
 				<-in.stopped
-			} else if in.state != nil {
+			} else {
+				if in.devices != nil {
+					in.devices.close()
+				}
 				_ = closeState(in.state)
 			}
 		}
@@ -121,6 +126,12 @@ func newInstance(h host) (_ *instance, err error) {
 		h.quit()
 		return in, nil
 	}
+	if c.devices != nil {
+		if in.devices, err = openDevices(c.devices, in.state, in.log); err != nil {
+			return nil, err
+		}
+		c.transform.Devices = in.devices.Devices
+	}
 	in.start(c)
 	return in, nil
 }
@@ -148,6 +159,7 @@ type config struct {
 	transform  transform.Config
 	eventhub   *eventhub.Config // nil when nothing is set for it
 	blob       *blob.Config     // likewise
+	devices    *deviceConfig    // nil when device_info is off
 }
 
 // withoutState says what is missing without a state file.
@@ -185,6 +197,7 @@ func readConfig(s *input.Settings) (c config) {
 	if cfg, configured := blob.ReadConfig(s, id); configured {
 		c.blob = &cfg
 	}
+	c.devices = readDeviceConfig(s, id)
 	if c.eventhub == nil && c.blob == nil {
 		s.Reject("eventhub.connection_string", "no source is configured; set it for an Event Hub, or blob.connection_string for a storage account")
 	}
@@ -194,6 +207,9 @@ func readConfig(s *input.Settings) (c config) {
 // start starts a pump for each source.
 func (in *instance) start(c config) {
 	in.memory = c.memory
+	if c.devices != nil {
+		in.memory += c.devices.memory.CacheBytes
+	}
 	in.lanesSeen = make(map[[2]string]bool)
 	in.outbox = input.NewOutbox(c.memory / 2)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -330,6 +346,9 @@ func (in *instance) stop() {
 	go func() {
 		defer close(in.stopped)
 		in.pumps.Wait()
+		if in.devices != nil {
+			in.devices.close()
+		}
 		if err := closeState(in.state); err != nil {
 			in.log.Error("close state file", "error", err)
 		}

@@ -74,11 +74,25 @@ var (
 	mBlobRetries  = &metric{name: "blob_retries_total", help: "Failed attempts that were tried again, by kind.", labels: []string{"kind"}}
 )
 
+var (
+	mDevices        = &metric{name: "devices", kind: gauge, help: "Devices that are known."}
+	mDeviceBytes    = &metric{name: "device_cache_bytes", kind: gauge, help: "Bytes that known devices and recent alerts take."}
+	mDevicesEvicted = &metric{name: "devices_evicted_total", help: "Devices that gave way to others; device_info.cache_bytes is too small if this grows fast."}
+	mDeviceStatus   = &metric{name: "device_info_total", help: "Records that should have a device, by DeviceInfo.status.", labels: []string{"status"}}
+	mDeviceMatch    = &metric{name: "device_match_total", help: "Records that have a device, by DeviceInfo.match.", labels: []string{"match"}}
+	mAPILookups     = &metric{name: "device_api_lookups_total", help: "Devices that the machines API was asked for, by outcome.", labels: []string{"outcome"}}
+	mAPIListed      = &metric{name: "device_api_listed_total", help: "Devices that came in lists of the machines API."}
+	mAPICalls       = &metric{name: "device_api_calls_total", help: "Calls of the machines API, by the status of the answer.", labels: []string{"code"}}
+	mAPIWaiting     = &metric{name: "device_api_waiting", kind: gauge, help: "Devices that the machines API is being asked for."}
+	mAPIQuotaWait   = &metric{name: "device_api_quota_wait_seconds_total", help: "Time that calls of the machines API waited for its quota."}
+)
+
 var allMetrics = []*metric{
 	mRecords, mPayloads, mPayloadBytes, mUnreadable, mExcluded, mTimeFallback, mDelay,
 	mHanded, mRefused, mWaiting, mBatches, mMemory, mMemoryMost,
 	mLag, mLagSeconds, mUnsafe, mRetention, mStale, mRebalances, mHubRetries,
 	mBlobBehind, mBlobNewest, mBlobOpen, mBlobFailing, mBlobLists, mBlobReads, mBlobReplaced, mBlobCut, mBlobRetries,
+	mDevices, mDeviceBytes, mDevicesEvicted, mDeviceStatus, mDeviceMatch, mAPILookups, mAPIListed, mAPICalls, mAPIWaiting, mAPIQuotaWait,
 }
 
 const (
@@ -137,6 +151,9 @@ func (in *instance) figures(set func(m *metric, f figure)) {
 	}
 	if src := in.blob.Load(); src != nil {
 		blobFigures(one, src.Stats())
+	}
+	if in.devices != nil {
+		in.devices.figures(one)
 	}
 }
 

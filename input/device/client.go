@@ -66,6 +66,7 @@ type Stats struct {
 	Lists                  uint64         // lists that came whole
 	Calls                  map[int]uint64 // calls by the code of their answer; 0 without an answer
 	Waiting                int            // look-ups waiting or under way
+	QuotaWait              time.Duration  // that calls waited for the quota, together
 }
 
 // The kinds of call.
@@ -126,6 +127,9 @@ func (c *Client) Stats() Stats {
 	s := c.stats
 	s.Waiting = len(c.flights)
 	c.mu.Unlock()
+	c.api.limiter.mu.Lock()
+	s.QuotaWait = c.api.limiter.waited
+	c.api.limiter.mu.Unlock()
 	c.api.codesMu.Lock()
 	s.Calls = maps.Clone(c.api.codes)
 	c.api.codesMu.Unlock()

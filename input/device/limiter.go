@@ -35,6 +35,8 @@ type limiter struct {
 	calls [perHour]time.Time // a ring of the last calls
 	n     int                // calls ever made; the last is at n-1
 	pause time.Time          // the service said: not before
+
+	waited time.Duration // by all calls together
 }
 
 // ago is when the k-th last call was made, or the zero time.
@@ -77,7 +79,11 @@ func (l *limiter) wait(ctx context.Context, q quota) error {
 		if d == 0 {
 			return ctx.Err()
 		}
-		if err := input.Sleep(ctx, d); err != nil {
+		err := input.Sleep(ctx, d)
+		l.mu.Lock()
+		l.waited += time.Since(now)
+		l.mu.Unlock()
+		if err != nil {
 			return err
 		}
 	}

@@ -10,10 +10,10 @@ import (
 )
 
 // DefaultFields are the columns that an alert carries of its device when device_info.fields is not set: who and where it
-// is, what it runs, how much it matters, how healthy it is, and who was on it.
-const DefaultFields = "DeviceName,OSPlatform,OSVersion,OSVersionInfo,OSBuild,OSArchitecture,DeviceCategory,DeviceType,Model,Vendor," +
+// is, what it runs, how much it matters, how healthy it is, who was on it, and when it last said so.
+const DefaultFields = "DeviceName,OSPlatform,OSFamily,OSVersion,OSVersionInfo,OSBuild,OSArchitecture,DeviceCategory,DeviceType,Model,Vendor," +
 	"MachineGroup,JoinType,AadDeviceId,PublicIP,LastIPAddress,LoggedOnUsers,OnboardingStatus,SensorHealthState,ExposureLevel,RiskScore," +
-	"AssetValue,IsInternetFacing,RegistryDeviceTag,DeviceManualTags,DeviceDynamicTags,AzureResourceId"
+	"AssetValue,IsInternetFacing,RegistryDeviceTag,DeviceManualTags,DeviceDynamicTags,AzureResourceId,Timestamp"
 
 // Settings declares every key of device information, of the join and of the machines API.
 var Settings = []input.Setting{

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/device"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
+)
+
+const (
+	deviceBucket  = "devices"        // of the state file
+	saveEvery     = 30 * time.Second // what changed meanwhile is learned again after a crash
+	savedAtOnce   = 2000             // devices in one transaction, about 1 MB
+	leastForCache = 1 << 20
+)
+
+// deviceConfig is what the settings of a section say of device information.
+type deviceConfig struct {
+	memory transform.DeviceConfig
+	api    device.Config
+}
+
+// readDeviceConfig returns nil when device information is off.
+func readDeviceConfig(s *input.Settings, identity signin.Config) *deviceConfig {
+	c := &deviceConfig{
+		memory: transform.DeviceConfig{
+			Tables:       s.List("device_info.tables"),
+			Fields:       s.List("device_info.fields"),
+			Prefix:       s.Text("device_info.prefix"),
+			CacheBytes:   s.Bytes("device_info.cache_bytes"),
+			TTL:          s.Duration("device_info.ttl"),
+			Wait:         s.Duration("device_info.wait"),
+			ArraysAsJSON: s.Choice("arrays") == "json",
+		},
+		api: device.ReadConfig(s, identity),
+	}
+	if c.memory.CacheBytes < leastForCache {
+		s.Reject("device_info.cache_bytes", "is too little; set at least 1M, or device_info to off")
+	}
+	if !s.Switch("device_info") {
+		return nil
+	}
+	return c
+}
+
+// devices is what an instance knows of devices, with where that comes from besides its records: the snapshot in the state
+// file, and the machines API.
+type devices struct {
+	*transform.Devices
+	client *device.Client // nil when there is no API
+	state  *input.State
+	log    *slog.Logger
+	cancel context.CancelFunc
+	saving sync.WaitGroup
+}
+
+// openDevices reads the snapshot and starts what keeps it, and the API's client.
+func openDevices(c *deviceConfig, state *input.State, log *slog.Logger) (*devices, error) {
+	d := &devices{state: state, log: log}
+	memory := c.memory
+	if c.api.On() {
+		memory.Lookup = func(ctx context.Context, tenant string, ids []string) []string {
+			return d.client.Lookup(ctx, tenant, ids)
+		}
+	}
+	d.Devices = transform.NewDevices(memory)
+	if state != nil {
+		d.restore()
+	}
+	if c.api.On() {
+		var err error
+		if d.client, err = device.Open(c.api, d.Learn, log); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	d.cancel = cancel
+	if state != nil {
+		d.saving.Go(func() { d.keep(ctx) })
+	}
+	return d, nil
+}
+
+// close ends what was started and writes what has changed since the last snapshot. The pumps must have ended.
+func (d *devices) close() {
+	if d.client != nil {
+		d.client.Close()
+	}
+	d.cancel()
+	d.saving.Wait()
+}
+
+// restore reads the snapshot. What cannot be read, or has no room, is deleted there.
+func (d *devices) restore() {
+	_, _ = d.Save(0, nil) // changes are taken note of from here on
+	n := 0
+	var useless []input.Change
+	err := d.state.Each(deviceBucket, "", func(key, saved []byte) error {
+		if d.Restore(string(key), saved) {
+			n++
+		} else {
+			useless = append(useless, input.Change{Key: string(key)})
+		}
+		return nil
+	})
+	if err == nil {
+		err = d.state.Write(deviceBucket, useless)
+	}
+	if err != nil {
+		d.log.Warn("the snapshot of devices cannot be used; devices are learned anew", "error", err)
+	}
+	if n > 0 {
+		d.log.Info("devices read from the state file", "devices", n, "left_out", len(useless))
+	}
+}
+
+// keep writes changed devices into the state file until ctx ends, and once more then.
+func (d *devices) keep(ctx context.Context) {
+	failing := false
+	for ctx.Err() == nil {
+		_ = input.Sleep(ctx, saveEvery)
+		switch err := d.save(); {
+		case err != nil && !failing:
+			d.log.Warn("save devices to the state file; it is tried again", "error", err)
+			failing = true
+		case err == nil && failing:
+			d.log.Info("devices are saved to the state file again")
+			failing = false
+		}
+	}
+}
+
+func (d *devices) save() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	for more := true; more; {
+		if more, err = d.Save(savedAtOnce, d.write); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *devices) write(saved []transform.SavedDevice) error {
+	changes := make([]input.Change, len(saved))
+	for i, s := range saved {
+		changes[i] = input.Change{Key: s.Key, Value: s.Groups}
+	}
+	return d.state.Write(deviceBucket, changes)
+}
+
+// figures tells what is counted of devices.
+func (d *devices) figures(one func(m *metric, value float64, labels ...string)) {
+	s := d.Stats()
+	one(mDevices, float64(s.Devices))
+	one(mDeviceBytes, float64(s.Bytes+s.AlertBytes))
+	one(mDevicesEvicted, float64(s.Evicted))
+	for status, n := range s.Status {
+		one(mDeviceStatus, float64(n), status)
+	}
+	for match, n := range s.Match {
+		one(mDeviceMatch, float64(n), match)
+	}
+	if d.client == nil {
+		return
+	}
+	c := d.client.Stats()
+	one(mAPILookups, float64(c.Found), "found")
+	one(mAPILookups, float64(c.Unknown), "unknown")
+	one(mAPILookups, float64(c.Failed), "failed")
+	one(mAPIListed, float64(c.Listed))
+	one(mAPIWaiting, float64(c.Waiting))
+	one(mAPIQuotaWait, c.QuotaWait.Seconds())
+	for code, n := range c.Calls {
+		one(mAPICalls, float64(n), apiCode(code))
+	}
+}
+
+// apiCode is the label of an HTTP status: bounded, whatever a server may answer.
+func apiCode(code int) string {
+	switch {
+	case code == 0:
+		return "none"
+	case code >= 100 && code < 600:
+		return strconv.Itoa(code)
+	}
+	return "other"
+}

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
+)
+
+const (
+	deviceTenant = "11111111-2222-3333-4444-555555555555"
+	deviceA      = "a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a101"
+	deviceB      = "b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b2b202"
+)
+
+func deviceRecord(table, properties string) []byte {
+	return []byte(`{"records":[{"time":"2026-03-04T05:06:07.1234567Z","tenantId":"` + deviceTenant + `","category":"AdvancedHunting-` + table +
+		`","properties":{"Timestamp":"2026-03-04T05:06:06.5Z",` + properties + `}}]}`)
+}
+
+// fileRow is evidence that has its host only inside AdditionalFields.
+func fileRow(seq int, id string) []byte {
+	return deviceRecord("AlertEvidence", fmt.Sprintf(`"Seq":%d,"AlertId":"da%d_1","EntityType":"File","DeviceId":null,`+
+		`"AdditionalFields":"{\"Host\":{\"$id\":\"3\",\"HostName\":\"ws\",\"MachineId\":\"%s\"}}"`, seq, seq, id))
+}
+
+func reportOf(id string) []byte {
+	return deviceRecord("DeviceInfo", `"DeviceId":"`+strings.ToUpper(id)+`","DeviceName":"ws.contoso.example","OSPlatform":"Windows11","MachineGroup":"Finance"`)
+}
+
+func deviceFields(t *testing.T, r run) map[int]map[string]any {
+	t.Helper()
+	found := make(map[int]map[string]any)
+	for _, e := range r.events {
+		var m map[string]any
+		if err := json.Unmarshal(e.Record, &m); err != nil {
+			t.Fatal(err)
+		}
+		if m["table"] == "AlertEvidence" {
+			found[e.Seq] = m
+		}
+	}
+	return found
+}
+
+func send(t *testing.T, h *fakehub.Hub, messages ...[]byte) {
+	t.Helper()
+	if err := h.Produce(context.Background(), hub, messages...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// An alert carries its device; and after a restart the first one does, from the state file alone.
+func TestDeviceOnAlertAndAfterARestart(t *testing.T) {
+	t.Parallel()
+	h := startHub(t, 1)
+	db := "db=" + filepath.Join(t.TempDir(), "state.db")
+	send(t, h, fileRow(1, deviceA), reportOf(deviceA))
+	r := runHost(t, append([]string{"-seconds", "20", "-records", "2"}, settings(h, db)...)...).ok(t)
+	got := deviceFields(t, r)[1]
+	if got["DeviceInfo.DeviceId"] != deviceA || got["DeviceInfo.match"] != "evidence" {
+		t.Fatalf("%v", got)
+	}
+	send(t, h, fileRow(2, deviceA), fileRow(3, deviceB))
+	r = runHost(t, append([]string{"-seconds", "20", "-records", "2"}, settings(h, db)...)...).ok(t)
+	r.logs(t, "devices read from the state file")
+	first, unknown := deviceFields(t, r)[2], deviceFields(t, r)[3]
+	if first["DeviceInfo.status"] != "hit" || first["DeviceInfo.OSPlatform"] != "Windows11" || first["DeviceInfo.MachineGroup"] != "Finance" {
+		t.Errorf("%v", first)
+	}
+	if unknown["DeviceInfo.OSPlatform"] != nil || unknown["DeviceInfo.DeviceName"] != "ws" {
+		t.Errorf("%v", unknown)
+	}
+	send(t, h, fileRow(4, deviceA))
+	r = runHost(t, append([]string{"-seconds", "20", "-records", "1"}, settings(h, db, "device_info=off")...)...).ok(t)
+	for k := range deviceFields(t, r)[4] {
+		if strings.HasPrefix(k, "DeviceInfo.") {
+			t.Errorf("%s with device_info off", k)
+		}
+	}
+}
+
+// The whole way to the machines API: token, list, a device that the list lacks, quota and secret out of the log.
+func TestDeviceFromTheAPI(t *testing.T) {
+	t.Parallel()
+	const secret = "s3cret-of-the-application"
+	var srv *httptest.Server
+	mux := http.NewServeMux()
+	mux.HandleFunc("/"+deviceTenant+"/v2.0/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]string{"issuer": srv.URL + "/" + deviceTenant + "/v2.0",
+			"authorization_endpoint": srv.URL + "/authorize", "token_endpoint": srv.URL + "/token"})
+	})
+	mux.HandleFunc("/token", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.FormValue("client_secret") != secret {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = w.Write([]byte(`{"token_type":"Bearer","expires_in":3599,"access_token":"granted"}`))
+	})
+	machine := func(id, name string) string {
+		return `{"id":"` + id + `","computerDnsName":"` + name + `","osPlatform":"Windows11","version":"23H2","lastSeen":"2026-03-04T04:00:00Z","riskScore":"High"}`
+	}
+	mux.HandleFunc("/api/machines", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer granted" {
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+		_, _ = w.Write([]byte(`{"value":[` + machine(deviceA, "listed.contoso.example") + `]}`))
+	})
+	mux.HandleFunc("/api/machines/"+deviceB, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write([]byte(machine(deviceB, "asked.contoso.example")))
+	})
+	srv = httptest.NewTLSServer(mux)
+	defer srv.Close()
+	dir := t.TempDir()
+	ca, secretFile := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "secret")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(secretFile, []byte(secret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	h := startHub(t, 1)
+	send(t, h, fileRow(1, deviceA), fileRow(2, deviceB), fileRow(3, "c3c3"))
+	r := runHost(t, append([]string{"-seconds", "20", "-records", "3"}, settings(h, "device_info.auth=client_secret", "azure.tenant_id="+deviceTenant,
+		"azure.client_id=app", "azure.client_secret_file="+secretFile, "azure.authority_host="+srv.URL+"/", "azure.ca_file="+ca, "device_info.api.url="+srv.URL, "device_info.wait=15s")...)...).ok(t)
+	if strings.Contains(r.log, secret) || strings.Contains(r.log, "granted") {
+		t.Errorf("the log shows a secret:\n%s", r.log)
+	}
+	got := deviceFields(t, r)
+	for seq, want := range map[int][3]any{1: {"hit", "listed.contoso.example", "High"}, 2: {"hit", "asked.contoso.example", "High"}, 3: {"hit", "ws", nil}} {
+		if m := got[seq]; m["DeviceInfo.status"] != want[0] || m["DeviceInfo.DeviceName"] != want[1] && seq != 1 || m["DeviceInfo.RiskScore"] != want[2] && seq != 1 {
+			t.Errorf("record %d: want %v, got %v", seq, want, m)
+		}
+	}
+}
+
+// Settings of device information that cannot work are refused, each by name.
+func TestDeviceSettings(t *testing.T) {
+	t.Parallel()
+	h := startHub(t, 1)
+	r := runHost(t, append([]string{"-seconds", "1"}, settings(h, "device_info.cache_bytes=64", "device_info.auth=client_secret", "azure.tenant_id=contoso.example",
+		"device_info.api.url=ftp://x", "device_info.tabels=AlertInfo", "device_info.wait=soon")...)...)
+	if r.code == 0 {
+		t.Error("it starts")
+	}
+	for _, want := range []string{"device_info.cache_bytes", "azure.client_id", "azure.tenant_id \"contoso.example\"", "device_info.api.url", "did you mean device_info.tables?", "device_info.wait"} {
+		r.logs(t, want)
+	}
+}
