@@ -3,6 +3,7 @@
 //	main.go        the exports, and the only import "C"; flb.h is what they need of the host's ABI
 //	generation.go  the instances of one start or reload: what callbacks mean that do not say which instance they are for
 //	instance.go    one section: settings -> sources, transformer and outbox, and the hand-over on the host's thread
+//	device.go      what is known of devices: the snapshot in the state file, the machines API
 //	host.go        what an instance may ask of the host
 //	tags.go        a tag for each table
 //	log.go         log lines wait for the host's thread
