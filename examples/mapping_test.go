@@ -46,7 +46,8 @@ func readTemplate(t *testing.T, name string) indexTemplate {
 // records transforms payloads and returns every record as the JSON that Fluent Bit's outputs make of it.
 func records(t *testing.T, payloads ...[]byte) [][]byte {
 	t.Helper()
-	tr := transform.New(transform.Config{EventID: true})
+	devices := transform.NewDevices(transform.DeviceConfig{Tables: []string{"AlertEvidence"}, Fields: []string{"*"}, Prefix: "DeviceInfo.", CacheBytes: 8 << 20})
+	tr := transform.New(transform.Config{EventID: true, Devices: devices})
 	var all [][]byte
 	for _, p := range payloads {
 		tr.Append(context.Background(), []transform.Payload{{Body: p, Lane: "test"}}, func(_ string, event []byte) {
@@ -131,7 +132,6 @@ func hostile() [][]byte {
 	add(`{"Mixed":["x",{"a":1}]}`)
 	add(`{"FileSize":"12","ProcessId":1.5,"RemotePort":"text","LocalPort":{"a":1},"UrlCount":[1,2],"ErrorCode":99999999999999999999}`)
 	add(`{"Timestamp":"0001-01-01T00:00:00","AccountName":{"a":1},"DeviceName":[{"a":1}]}`)
-	add(`{"DeviceInfo":{"OSPlatform":{"a":1}}}`)
 	return all
 }
 
@@ -296,6 +296,9 @@ func TestNothingIsRefused(t *testing.T) {
 			for _, err := range x.add(decode(t, doc)) {
 				t.Errorf("%s: %.200v", name, err)
 			}
+		}
+		if x.names["DeviceInfo.match"] == "" {
+			t.Errorf("%s: no record has what is known of its device", name)
 		}
 		limit := int(x.it.Template.Settings["index.mapping.total_fields.limit"].(float64))
 		t.Logf("%s: %d records make %d fields, limit %d", name, n, len(x.names), limit)
