@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -33,11 +35,14 @@ func TestIntegrationPrometheus(t *testing.T) {
 	account := startBlobs(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "metrics")
-	feed, stopFeed := context.WithTimeout(t.Context(), time.Minute)
+	const seconds = "200" // the host is stopped at the end of the test
+	feed, stopFeed := context.WithTimeout(t.Context(), 200*time.Second)
 	defer stopFeed()
 	go func() {
 		for i := 0; feed.Err() == nil; i += 40 {
-			_ = h.Produce(feed, hub, envelope(i, 40))
+			for range 1 + i/4000%4 { // a load that goes up and down
+				_ = h.Produce(feed, hub, envelope(i, 40))
+			}
 			if i%400 == 0 {
 				_ = h.Produce(feed, hub, []byte("no JSON"))
 			}
@@ -45,7 +50,7 @@ func TestIntegrationPrometheus(t *testing.T) {
 		}
 	}()
 	so, host := build(t)
-	args := append(settings(h, account...), "-quiet", "-tick", "200", "-seconds", "60", "-metrics", file, so)
+	args := append(settings(h, account...), "-quiet", "-tick", "200", "-seconds", seconds, "-metrics", file, so)
 	running := exec.CommandContext(t.Context(), host, args...)
 	running.Stderr = os.Stderr
 	if err := running.Start(); err != nil {
@@ -104,7 +109,8 @@ func TestIntegrationPrometheus(t *testing.T) {
 		return len(r.Data.Result), err
 	}
 	// Until rates have two samples to be made of, two reports of the plugin apart.
-	deadline := time.Now().Add(45 * time.Second)
+	started := time.Now()
+	deadline := started.Add(45 * time.Second)
 	for {
 		n, err := query(`rate(fluentbit_defender_records_total[10s]) > 0`)
 		if err == nil && n > 0 {
@@ -131,6 +137,39 @@ func TestIntegrationPrometheus(t *testing.T) {
 		if total == 0 && !slices.Contains(quiet, title) {
 			t.Errorf("%s: no data for %q", title, exprs)
 		}
+	}
+	if path := os.Getenv("DEFENDER_PICTURE"); path != "" {
+		time.Sleep(time.Until(started.Add(150 * time.Second))) // so that there is something to see
+		drawDashboard(t, path, func(expr, legend string) (lines []line) {
+			expr = strings.NewReplacer("$section", ".*", "$__rate_interval", "15s").Replace(expr)
+			var r struct {
+				Data struct {
+					Result []struct {
+						Metric map[string]string
+						Values [][2]any
+					}
+				}
+			}
+			now := time.Now().Unix()
+			if err := ask("/api/v1/query_range", url.Values{"query": {expr}, "start": {fmt.Sprint(now - 140)}, "end": {fmt.Sprint(now)}, "step": {"2"}}, &r); err != nil {
+				t.Error(err)
+			}
+			for _, result := range r.Data.Result {
+				l := line{name: legend}
+				for label, value := range result.Metric {
+					l.name = strings.ReplaceAll(l.name, "{{"+label+"}}", value)
+				}
+				for _, v := range result.Values {
+					if n, err := strconv.ParseFloat(v[1].(string), 64); err == nil && !math.IsNaN(n) {
+						l.points = append(l.points, [2]float64{v[0].(float64), n})
+					}
+				}
+				if len(l.points) > 0 {
+					lines = append(lines, l)
+				}
+			}
+			return lines
+		})
 	}
 	var loaded struct {
 		Data struct {
