@@ -99,7 +99,7 @@ func TestTroubles(t *testing.T) {
 				}
 			}()
 			r.log.wait(t, soon, c.says)
-			time.Sleep(2 * time.Second) // it goes on trying meanwhile
+			time.Sleep(time.Second) // it goes on trying meanwhile
 			r.log.times(t, 1, c.says)
 			if n := strings.Count(r.log.String(), "level=ERROR") + strings.Count(r.log.String(), "level=WARN"); n != 1 {
 				t.Errorf("%d errors and warnings, want 1", n)
