@@ -19,6 +19,7 @@ PURE = $(shell $(GO) list ./... | grep -v '/plugin$$')
 
 FUZZTIME  ?= 10s
 BENCHTIME ?= 1s
+SOAK      ?= 30m
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +54,12 @@ integration: plugin host ## tests against real servers: Apache Kafka (needs java
 faults: plugin host ## the fault matrix: every fault under load, events counted. ROWS=ci or names, SEED=n, README=README.md
 	$(GO) run ./build/faults $(if $(ROWS),-rows $(ROWS)) $(if $(SEED),-seed $(SEED)) $(if $(README),-readme $(README))
 
+mutants: ## break the plugin in four ways on purpose, and see the matrix fail each time
+	$(GO) test -tags faults -count=1 -run TestMutants -v ./build/faults
+
+soak: plugin host ## SOAK (30m) at full speed with faults drawn at random; SEED=n, and FLAGS=-soak-fluent-bit for Fluent Bit
+	$(GO) run ./build/faults -soak $(SOAK) $(if $(SEED),-seed $(SEED)) $(FLAGS)
+
 bench: ## benchmarks on whole envelopes of mixed tables: MB/s and allocations
 	$(GO) test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
 
@@ -66,7 +73,7 @@ lint: ## gofmt, vet and staticcheck (pinned)
 	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
 		[ -z "$$unformatted" ] || { echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags integration ./...
+	$(GO) vet -tags integration,faults ./...
 	$(GO) run $(STATICCHECK) ./...
 	bash -n .ci/run
 
@@ -81,4 +88,4 @@ check: lint vuln test ## what to run before a push
 clean: ## remove what was built
 	rm -rf $(OUT)
 
-.PHONY: help plugin host image demo demo-blob test integration faults bench fuzz lint vuln settings-table check clean
+.PHONY: help plugin host image demo demo-blob test integration faults mutants soak bench fuzz lint vuln settings-table check clean

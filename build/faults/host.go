@@ -40,6 +40,7 @@ type host struct {
 	library  string
 
 	flags         []string // of the C host
+	forget        bool     // of the C host: what was counted is cut out of its storage
 	memoryStorage bool     // of Fluent Bit: storage.type memory
 	input         string   // further lines of each input of Fluent Bit
 	service       string   // further lines of its service
@@ -126,7 +127,7 @@ func (h *host) startC() error {
 		}
 	}
 	if h.tail == nil {
-		h.tail = follow(h.storage(), len(h.sections), h.r.ledger, h.r.fatalLater)
+		h.tail = follow(h.storage(), len(h.sections), h.forget, h.r.ledger, h.r.fatalLater)
 	}
 	return h.launch(h.r.opt.cHost, append(args, h.library))
 }
@@ -216,6 +217,19 @@ func (h *host) reload() {
 	}
 }
 
+// emptyStorage counts the rest of what a C host that has ended has stored, and removes it, so that the next start need not
+// read it.
+func (h *host) emptyStorage() {
+	if h.real {
+		return
+	}
+	h.tail.close()
+	h.tail = nil
+	if err := os.RemoveAll(h.storage()); err != nil {
+		h.r.fatalf("%v", err)
+	}
+}
+
 // crash kills the host, and lets the broker know.
 func (h *host) crash() {
 	h.kill()
@@ -281,19 +295,26 @@ func freePort() int {
 	return n
 }
 
+// Of linux/falloc.h.
+const (
+	fallocKeepSize  = 1
+	fallocPunchHole = 2
+)
+
 // A tail reads what the C host stores, while it does: what is there in whole frames was taken, whatever comes after.
 type tail struct {
 	stop, done chan struct{}
 }
 
-// follow begins to read the files of so many sections into l; wrong is told what cannot be read.
-func follow(storage string, sections int, l *ledger, wrong func(error)) *tail {
+// follow begins to read the files of so many sections into l; wrong is told what cannot be read. With forget, what was read
+// takes no room any more.
+func follow(storage string, sections int, forget bool, l *ledger, wrong func(error)) *tail {
 	t := &tail{stop: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(t.done)
 		files := make([]tailFile, sections)
 		for i := range files {
-			files[i].path = filepath.Join(storage, fmt.Sprintf("defender.%d", i), "chunk.flb")
+			files[i] = tailFile{path: filepath.Join(storage, fmt.Sprintf("defender.%d", i), "chunk.flb"), forget: forget}
 		}
 		for last := false; ; {
 			for i := range files {
@@ -325,14 +346,15 @@ func (t *tail) close() {
 }
 
 type tailFile struct {
-	path string
-	at   int64
-	buf  []byte
+	path   string
+	forget bool
+	at     int64
+	buf    []byte
 }
 
 // read takes all whole frames from where the last read ended: two 32-bit lengths, the tag, the events.
 func (f *tailFile) read(l *ledger) error {
-	file, err := os.Open(f.path)
+	file, err := os.OpenFile(f.path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -340,6 +362,13 @@ func (f *tailFile) read(l *ledger) error {
 		return err
 	}
 	defer file.Close()
+	if began := f.at; f.forget {
+		defer func() {
+			if f.at > began {
+				_ = syscall.Fallocate(int(file.Fd()), fallocKeepSize|fallocPunchHole, began, f.at-began)
+			}
+		}()
+	}
 	for {
 		var head [8]byte
 		if _, err := file.ReadAt(head[:], f.at); err == io.EOF {

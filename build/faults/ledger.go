@@ -160,6 +160,13 @@ func (l *ledger) complete() bool {
 	return l.waitingFor() == 0
 }
 
+// backlog is how many events have gone in and not come out yet.
+func (l *ledger) backlog() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.waitingFor()
+}
+
 func (l *ledger) waitingFor() int { return len(l.events) - l.distinct - l.excused }
 
 // outLines notes events as lines of JSON.

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"iter"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -50,8 +51,11 @@ func faults() error {
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano())%1_000_000, "of everything that is drawn by lot")
 	flag.BoolVar(&o.keep, "keep", false, "keep the files of every row, not only of those that fail")
 	names := flag.String("rows", "all", "all, ci, or names separated by commas")
+	parallel := flag.Int("parallel", 2, "how many rows to run side by side")
 	readme := flag.String("readme", "", "write the table between its markers in this file")
 	list := flag.Bool("list", false, "list the rows")
+	soaking := flag.Duration("soak", 0, "run for so long with faults drawn at random, instead of the rows")
+	real := flag.Bool("soak-fluent-bit", false, "do that in Fluent Bit instead of the C host")
 	flag.Parse()
 
 	var err error
@@ -62,6 +66,9 @@ func faults() error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if *soaking > 0 {
+		return o.soak(ctx, *soaking, *real)
+	}
 	o.short = *names == "ci"
 	chosen, err := choose(*names)
 	if err != nil {
@@ -76,23 +83,17 @@ func faults() error {
 	fmt.Printf("seed %d\n\n%s", o.seed, heading)
 	var table strings.Builder
 	var failed []string
-	for _, w := range chosen {
-		for _, real := range []bool{false, true} {
-			if real && w.hosts&fluentBit == 0 || !real && w.hosts&cHost == 0 || real && w.hosts&cHost != 0 && *names == "ci" {
-				continue
-			}
-			result := o.attempt(ctx, w, real)
-			if ctx.Err() != nil {
-				return errors.New("interrupted")
-			}
-			fmt.Print(result.line())
-			table.WriteString(result.line())
-			for _, f := range result.failures {
-				fmt.Printf("  FAILED %s: %s\n", w.name, f)
-				failed = append(failed, w.name)
-			}
-			fmt.Fprintf(os.Stderr, "  %s on %s: %v\n", w.name, result.host, result.took.Round(100*time.Millisecond))
+	for result := range o.all(ctx, chosen, *names == "ci", *parallel) {
+		if ctx.Err() != nil {
+			return errors.New("interrupted")
 		}
+		fmt.Print(result.line())
+		table.WriteString(result.line())
+		for _, f := range result.failures {
+			fmt.Printf("  FAILED %s: %s\n", result.row.name, f)
+			failed = append(failed, result.row.name)
+		}
+		fmt.Fprintf(os.Stderr, "  %s on %s: %v\n", result.row.name, result.host, result.took.Round(100*time.Millisecond))
 	}
 	if *readme != "" {
 		text := fmt.Sprintf("%s%s\nSeed %d.\n", heading, table.String(), o.seed)
@@ -105,6 +106,40 @@ func faults() error {
 	}
 	fmt.Printf("\nnothing lost in %d rows, seed %d\n", len(chosen), o.seed)
 	return nil
+}
+
+// all runs rows, some of them side by side, and yields their outcomes in order. A row is run on each of its hosts, or on the
+// first only.
+func (o *options) all(ctx context.Context, rows []*row, firstHost bool, parallel int) iter.Seq[outcome] {
+	return func(yield func(outcome) bool) {
+		slots := make(chan struct{}, max(1, parallel))
+		var results []chan outcome
+		var starts []func()
+		for _, w := range rows {
+			for _, real := range []bool{false, true} {
+				if real && w.hosts&fluentBit == 0 || !real && w.hosts&cHost == 0 || real && firstHost && w.hosts&cHost != 0 {
+					continue
+				}
+				result := make(chan outcome, 1)
+				results = append(results, result)
+				starts = append(starts, func() {
+					defer func() { <-slots }()
+					result <- o.attempt(ctx, w, real)
+				})
+			}
+		}
+		go func() {
+			for _, start := range starts {
+				slots <- struct{}{}
+				go start()
+			}
+		}()
+		for _, result := range results {
+			if !yield(<-result) {
+				return
+			}
+		}
+	}
 }
 
 // attempt runs a row, or says why it cannot be.

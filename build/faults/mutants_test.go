@@ -24,7 +24,9 @@ func TestMutants(t *testing.T) {
 
 	f := func(name, row, wants string, patches ...patch) {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
+			t.Parallel()
+			dir, o := t.TempDir(), o
+			var err error
 			if o.library, err = buildPatched(dir, "mutant", patches...); err != nil {
 				t.Fatal(err)
 			}

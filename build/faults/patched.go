@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -10,7 +11,8 @@ import (
 	"strings"
 )
 
-// A patch changes one place of a file: old must be there exactly once, so that a patch cannot silently do nothing.
+// A patch changes one place of a file: old must be there exactly once, so that a patch cannot silently do nothing. Without old, the
+// file is a new one.
 type patch struct{ file, old, new string }
 
 func (p patch) apply(text string) (string, error) {
@@ -41,13 +43,17 @@ func buildPatched(dir, name string, patches ...patch) (library string, err error
 		if earlier, ok := overlay.Replace[path]; ok {
 			from = earlier
 		}
-		text, err := os.ReadFile(from)
-		if err != nil {
-			return "", fmt.Errorf("patch: %w", err)
-		}
-		changed, err := p.apply(string(text))
-		if err != nil {
-			return "", err
+		changed := p.new
+		if p.old != "" {
+			text, err := os.ReadFile(from)
+			if err != nil {
+				return "", fmt.Errorf("patch: %w", err)
+			}
+			if changed, err = p.apply(string(text)); err != nil {
+				return "", err
+			}
+		} else if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("patch: %s is there already", p.file)
 		}
 		to := filepath.Join(dir, fmt.Sprintf("%s-%d.go", name, i))
 		if err := os.WriteFile(to, []byte(changed), 0o600); err != nil {

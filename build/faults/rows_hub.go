@@ -233,9 +233,9 @@ var hubRows = []*row{
 		script: func(r *run) {
 			r.startHub(1)
 			h := r.host(r.hubSection())
-			h.flags = []string{"-refuse-between", "0,12", "-slow", "700"}
+			h.flags = []string{"-refuse-between", "0,8", "-slow", "500"}
 			h.start()
-			r.feedHub(20_000, 0).wait(r)
+			r.feedHub(10_000, 0).wait(r)
 			r.sleep(4 * time.Second) // they are in the plugin
 			// What the plugin holds is handed over later; what it has not read is gone with the hub.
 			old := r.ledger.count().in
@@ -249,7 +249,7 @@ var hubRows = []*row{
 				})
 				r.messages[hubName] = 0
 			})
-			r.feedHub(40_000, 0).wait(r)
+			r.feedHub(20_000, 0).wait(r)
 			// The old events are handed over, and their marks may not count for the new hub: a kill right after.
 			r.until(60*time.Second, "the old events to come out", func() bool { return r.ledger.count().distinct >= old })
 			r.sleep(6 * time.Second)

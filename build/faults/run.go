@@ -240,7 +240,10 @@ func (r *run) until(d time.Duration, what string, ok func() bool) {
 // drain waits until everything that went in has come out. When nothing new has come for longer than the longest
 // back-off, it gives up, and what is missing is lost.
 func (r *run) drain() {
-	const patience = 45 * time.Second
+	patience := 45 * time.Second // a host that refused is asked again after 15 s at most, a broker after 30
+	if r.opt.quiet {
+		patience = 20 * time.Second
+	}
 	begin := time.Now()
 	for !r.ledger.complete() {
 		last := r.ledger.count().last
