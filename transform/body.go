@@ -93,7 +93,7 @@ func listOfObjects(b []byte, i int) bool {
 func (t *Transformer) object(b []byte, i, nesting int) int {
 	if nesting < maxNesting {
 		if at := recordsAt(b, i+1); at >= 0 {
-			return t.records(b, i+1, at, nesting)
+			return t.records(b, at, nesting)
 		}
 	}
 	if t.walk.tired(b) {
@@ -131,9 +131,9 @@ func recordsAt(b []byte, i int) int {
 	return i
 }
 
-// records emits the records of an envelope whose member "records" begins at b[member] and its list at b[at], and passes
+// records emits the records of an envelope whose list of them begins at b[at], and passes
 // on what else the envelope holds. It returns where the envelope ends.
-func (t *Transformer) records(b []byte, member, at, nesting int) int {
+func (t *Transformer) records(b []byte, at, nesting int) int {
 	for {
 		emitted, empty := t.walk.emitted, t.stats.Empty.Load()
 		i := t.values(b, at+1, nesting+1, true)
@@ -154,7 +154,7 @@ func (t *Transformer) records(b []byte, member, at, nesting int) int {
 				t.walk.damaged = true
 				return i // whatever it is, values goes on with it
 			}
-			member = skipSpace(b, i+1)
+			member := skipSpace(b, i+1)
 			if at = recordsAt(b, member); at >= 0 {
 				break
 			}
@@ -319,7 +319,7 @@ func (t *Transformer) damage(b []byte, i, nesting int, err error) int {
 		// An envelope whose list is not its first member: its records are better than its whole.
 		if list := recordsAfter(b[:end], i+1); list >= 0 {
 			t.unreadable(reasonSyntax, fmt.Sprintf("%v, at byte %d", err, at), i, b[i:list])
-			return t.records(b, list, list, nesting)
+			return t.records(b, list, nesting)
 		}
 	}
 	switch {

@@ -33,10 +33,9 @@ const (
 	columnGroup
 )
 
-const (
-	columnNone     columnID = 255  // so there are fewer than 256, and a group can count them in a byte
-	maxDeviceNames          = 1024 // that are remembered: names come from outside
-)
+const columnNone columnID = 255 // so there are fewer than 256, and a group can count them in a byte
+
+const maxDeviceNames = 1024 // that are remembered: names come from outside
 
 // deviceFields are the columns that are kept. Names that are not in deviceColumns get ids as they come up, because Microsoft adds
 // columns without notice.
