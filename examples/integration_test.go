@@ -192,7 +192,8 @@ func startOpenSearch(t *testing.T) (url string) {
 		}
 	})
 	url = "http://127.0.0.1:" + port
-	for end := time.Now().Add(90 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+	// A node takes 10 s on a quiet machine, and minutes beside a whole test run.
+	for end := time.Now().Add(4 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		resp, err := http.Get(url + "/_cluster/health?wait_for_status=yellow&timeout=5s")
 		if err == nil {
 			_, _ = io.Copy(io.Discard, resp.Body)

@@ -132,6 +132,47 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// A setting of the plugin that a page or an example names is one that the code declares: the table in README.md is made from it.
+func TestSettingsNames(t *testing.T) {
+	texts := pages(t)
+	declared := make(map[string]bool)
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\|").FindAllStringSubmatch(texts["README.md"], -1) {
+		declared[m[1]] = true
+	}
+	if len(declared) < 20 {
+		t.Fatalf("found only %d settings in the table of README.md", len(declared))
+	}
+	examples, err := filepath.Glob(filepath.Join(root, "examples/*/*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range examples {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[name] = string(text)
+	}
+	setting := regexp.MustCompile(`\b(?:eventhub|blob|device_info|azure)\.[a-z_]+(?:\.[a-z_]+)*\b`)
+	found := 0
+	for name, text := range texts {
+		for _, line := range strings.Split(text, "\n") {
+			if strings.Contains(line, "azure.workload.identity") || strings.Contains(line, "blob.core.windows.net") {
+				continue
+			}
+			for _, key := range setting.FindAllString(line, -1) {
+				found++
+				if !declared[strings.TrimSuffix(key, "_file")] && !declared[key] {
+					t.Errorf("%s names the setting %s, which there is not", name, key)
+				}
+			}
+		}
+	}
+	if found < 30 {
+		t.Errorf("found only %d names of settings to check", found)
+	}
+}
+
 // The first two commands of a newcomer stand first, alone, in a block that can be copied.
 func TestTwoCommands(t *testing.T) {
 	text := pages(t)["README.md"]
