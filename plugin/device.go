@@ -26,6 +26,7 @@ const (
 type deviceConfig struct {
 	memory transform.DeviceConfig
 	api    device.Config
+	warmUp time.Duration
 }
 
 // readDeviceConfig returns nil when device information is off.
@@ -40,7 +41,8 @@ func readDeviceConfig(s *input.Settings, identity signin.Config) *deviceConfig {
 			Wait:         s.Duration("device_info.wait"),
 			ArraysAsJSON: s.Choice("arrays") == "json",
 		},
-		api: device.ReadConfig(s, identity),
+		api:    device.ReadConfig(s, identity),
+		warmUp: s.Duration("device_info.warm_up"),
 	}
 	if c.memory.CacheBytes < leastForCache {
 		s.Reject("device_info.cache_bytes", "is too little; set at least 1M, or device_info to off")

@@ -198,6 +198,9 @@ func readConfig(s *input.Settings) (c config) {
 		c.blob = &cfg
 	}
 	c.devices = readDeviceConfig(s, id)
+	if c.blob != nil && c.devices != nil {
+		c.blob.WarmUp = c.devices.warmUp
+	}
 	if c.eventhub == nil && c.blob == nil {
 		s.Reject("eventhub.connection_string", "no source is configured; set it for an Event Hub, or blob.connection_string for a storage account")
 	}

@@ -392,6 +392,8 @@ func (c *containerState) meet(it item) (b *blobState, change *input.Change, err 
 		if it.modified < start.At.Unix() {
 			return nil, nil, nil
 		}
+	case start.Latest && s.cfg.WarmUp > 0 && strings.HasSuffix(c.name, "-deviceinfo") && it.modified >= s.account.now().Add(-s.cfg.WarmUp).Unix():
+		// Read from its beginning, as a new one.
 	case start.Latest && (c.first || it.created < c.since.Unix() && it.modified < c.since.Unix()):
 		// It was there at the first start. What was appended since, if this is not the first poll, cannot be told from what was
 		// there before, so a blob that has changed since is read whole.

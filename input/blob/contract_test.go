@@ -33,6 +33,7 @@ var contract = []struct {
 	{"other layouts", layouts},
 	{"patterns", patterns},
 	{"start latest", startLatest},
+	{"warm up", warmUp},
 	{"start at a time", startAt},
 	{"tiny lines", tinyLines},
 	{"samples", samples},
@@ -439,6 +440,31 @@ func startLatest(t *testing.T, a *account) {
 	a.append(t, table, ended, numbered("stopped", 0, 2))
 	r = start(t, cfg, state)
 	r.want(2)
+}
+
+// The recent reports of devices are read although the start is latest; other tables, and a second start, are as ever.
+func warmUp(t *testing.T, a *account) {
+	const devices = "insights-logs-advancedhunting-deviceinfo"
+	a.create(t, table)
+	a.create(t, devices)
+	recent := pt1h(time.Now())
+	a.append(t, table, recent, numbered("alert", 0, 5))
+	a.append(t, devices, recent, numbered("device", 0, 3))
+	time.Sleep(1100 * time.Millisecond) // creation times have whole seconds
+	state := openState(t, statePath(t))
+	defer state.Close()
+	cfg := a.config()
+	cfg.Containers = []string{table, devices}
+	cfg.Start, cfg.WarmUp = input.Start{Latest: true}, 3*time.Hour
+	r := start(t, cfg, state)
+	r.want(3)
+	same(t, r.texts(devices+"/"+recent), split(numbered("device", 0, 3)))
+	a.append(t, table, recent, numbered("after", 0, 2))
+	r.want(5)
+	r.stop()
+	a.append(t, devices, recent, numbered("later", 0, 1))
+	r = start(t, cfg, state)
+	r.want(1)
 }
 
 func startAt(t *testing.T, a *account) {

@@ -24,6 +24,7 @@ var Settings = []input.Setting{
 	{Key: "device_info.cache_bytes", Kind: input.Bytes, Default: "64M", Doc: "The most memory that devices and recent alerts may take; the least recently used give way."},
 	{Key: "device_info.ttl", Kind: input.Duration, Default: "48h", Doc: "A device whose newest report is older than the alert by more than this is marked stale, and asked for again where the API is set up."},
 	{Key: "device_info.wait", Kind: input.Duration, Default: "2s", Doc: "The longest that records wait for the machines API, once for all devices that are missing; 0 never waits."},
+	{Key: "device_info.warm_up", Kind: input.Duration, Default: "3h", Doc: "How far back blobs of the DeviceInfo table are read at the first start, although `blob.start` is `latest`; 0 reads none."},
 	{Key: "device_info.auth", Kind: input.Choice, Default: "off", Choices: append([]string{"off"}, signin.Methods...),
 		Doc: "How to sign in to the machines API, as the identity of the azure.* settings; off asks it nothing. The identity needs the permission Machine.Read.All of WindowsDefenderATP."},
 	{Key: "device_info.api.cloud", Kind: input.Choice, Default: "auto", Choices: []string{"auto", "commercial", "gcc", "gcc_high"},
