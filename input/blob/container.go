@@ -495,7 +495,12 @@ func (c *containerState) sweepDue() bool {
 		}
 		last = w.begun
 	}
-	return c.others || last.IsZero() || c.s.account.now().Sub(last) >= sweepEvery
+	every := sweepEvery
+	if c.passes == 0 {
+		// What came while nothing ran may have left the window.
+		every = min(every, c.s.cfg.Lookback/2)
+	}
+	return c.others || last.IsZero() || c.s.account.now().Sub(last) >= every
 }
 
 // sweepPage lists the next page of the pass.
@@ -576,9 +581,13 @@ func (c *containerState) finish(r sweepRecord) error {
 		w.pages = nil
 		return nil
 	}
-	r.marker, r.finished = "", w.begun
-	if floor := w.begun.Add(-keep); floor.After(r.floor) {
-		r.floor = floor
+	r.marker = ""
+	if w.whole {
+		// Not after a pass that an earlier process began: what appeared since among the names that it had behind it was not met.
+		r.finished = w.begun
+		if floor := w.begun.Add(-keep); floor.After(r.floor) {
+			r.floor = floor
+		}
 	}
 	c.dropGone(w)
 	var old []input.Change

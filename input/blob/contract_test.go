@@ -208,12 +208,12 @@ func midLine(t *testing.T, state *input.State, lane string, offset int64) []byte
 func largeLine(t *testing.T, a *account) {
 	a.create(t, table)
 	text := ""
-	for i := range 3 {
+	for i := range 2 {
 		text += fmt.Sprintf(`{"n":%d,"large":"%s"}`, i, strings.Repeat("y", 10<<20)) + "\r\n" + numbered("a", i, 2)
 	}
 	a.append(t, table, pt1h(time.Now()), text)
 	r := start(t, a.config(), nil)
-	r.want(9)
+	r.want(6)
 	same(t, r.texts(""), split(text))
 	for _, m := range r.all() {
 		if m.Reason != "" {

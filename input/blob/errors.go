@@ -117,7 +117,7 @@ func (a *account) hint(answer *azcore.ResponseError, listed bool) string {
 		}
 	}
 	skew := ""
-	if d := time.Since(now).Round(time.Second); d.Abs() > 5*time.Minute {
+	if d := time.Since(now).Round(time.Minute); d.Abs() > 5*time.Minute {
 		skew = fmt.Sprintf("this machine's clock differs from the service's by %v: set it right", d)
 	}
 	switch {

@@ -248,6 +248,7 @@ func entra(t *testing.T, fake *fakeblob.Server) (cfg blob.Config) {
 }
 
 func TestEntra(t *testing.T) {
+	t.Parallel()
 	a := newFake(t)
 	a.create(t, table)
 	a.append(t, table, pt1h(time.Now()), numbered("a", 0, 5))
@@ -256,6 +257,7 @@ func TestEntra(t *testing.T) {
 }
 
 func TestEntraWrongSecret(t *testing.T) {
+	t.Parallel()
 	a := newFake(t)
 	a.create(t, table)
 	cfg := entra(t, a.fake)
@@ -269,6 +271,7 @@ func TestEntraWrongSecret(t *testing.T) {
 
 // Listing works with roles that do not let read: the log names the one that is missing.
 func TestRoleIsMissing(t *testing.T) {
+	t.Parallel()
 	a := newFake(t)
 	a.create(t, table)
 	for h := range 9 {
