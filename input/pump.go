@@ -35,7 +35,7 @@ type Pump struct {
 	Transform func(ctx context.Context, dst *Batch, messages []Message)
 
 	Outbox      *Outbox
-	CommitEvery time.Duration // 0 for 5 s
+	CommitEvery time.Duration // 0 for 5 s; the first commits come sooner
 	Log         *slog.Logger
 }
 
@@ -125,7 +125,9 @@ func (p *Pump) commit(ctx context.Context, src Source, stop <-chan struct{}, end
 	if every <= 0 {
 		every = 5 * time.Second
 	}
-	tick := time.NewTicker(every)
+	// The first commits come sooner, so that a host that dies again and again, and soon, still gets on.
+	wait := min(time.Second, every)
+	tick := time.NewTimer(wait)
 	defer tick.Stop()
 	pending := make(Marks)
 	failing := false
@@ -183,6 +185,8 @@ func (p *Pump) commit(ctx context.Context, src Source, stop <-chan struct{}, end
 			short, cancel := context.WithTimeout(context.Background(), commitWait)
 			_ = once(short)
 			cancel()
+			wait = min(2*wait, every)
+			tick.Reset(wait)
 		case <-ended:
 			ended = nil
 			atEnd(false)

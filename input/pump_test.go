@@ -174,6 +174,30 @@ func TestPumpCommitsWhatIsSafeWhenItStops(t *testing.T) {
 	})
 }
 
+// A host that is killed every few seconds must not begin at the same place each time.
+func TestPumpCommitsSoonAfterItStarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hub{messages: 10}
+		o := input.NewOutbox(1 << 20)
+		p := input.Pump{Open: h.open, Transform: copyBodies, Outbox: o, Log: logTo(io.Discard)}
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { p.Run(ctx) })
+		synctest.Wait()
+		drain(o)
+		time.Sleep(1100 * time.Millisecond)
+		synctest.Wait()
+		h.mu.Lock()
+		committed := h.committed
+		h.mu.Unlock()
+		if committed != 10 {
+			t.Errorf("committed %d after a second, want 10", committed)
+		}
+		cancel()
+		run.Wait()
+	})
+}
+
 // In a consumer group the end of one member is a rebalance for the others: it refuses commits for a moment, and a source that
 // ends gives its lanes away.
 func TestPumpCommitsInARebalanceAtTheEnd(t *testing.T) {
