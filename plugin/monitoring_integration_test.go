@@ -123,7 +123,7 @@ func TestIntegrationPrometheus(t *testing.T) {
 	}
 
 	// What this run does not have: no failed attempt, no machines API.
-	quiet := []string{"Failed attempts", "Machines API", "Device information"}
+	quiet := []string{"Failed attempts", "Machines API"}
 	panels, _ := monitoringQueries(t)
 	for title, exprs := range panels {
 		total := 0
