@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -93,6 +92,7 @@ func TestAFailingSectionStopsThoseBeforeIt(t *testing.T) {
 // In all of these nothing may be lost, and nothing may come twice: the host is never killed.
 func TestNothingIsLostOrRepeated(t *testing.T) {
 	t.Parallel()
+	build(t) // before there is anything to read
 	const n = 20_000
 	for _, c := range []struct{ name, flags string }{
 		{"refusals at random", "-refuse 0.2 -seed 3"},
@@ -102,19 +102,14 @@ func TestNothingIsLostOrRepeated(t *testing.T) {
 		{"paused from outside", "-pause-outside 300 -pause-ms 200"},
 		{"paused from outside and inside, and refused", "-pause-outside 300 -pause-every 3 -refuse 0.1 -pause-ms 150 -seed 5"},
 		{"a slow filter", "-slow 60"},
-		{"hot reload", "-reload-every 1500 -grace 200"},
+		{"hot reload", "-reload-every 2000 -grace 200"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			h := startHub(t, 4)
 			db := "db=" + filepath.Join(t.TempDir(), "state.db")
-			go func() {
-				for first := 0; first < n; first += 1000 {
-					produce(t, h, first, 1000)
-					time.Sleep(100 * time.Millisecond)
-				}
-			}()
-			r := runHost(t, append(append(settings(h, "tag_pattern=defender.*", db), "-tick", "20", "-seconds", "45", "-records", fmt.Sprint(n)), strings.Fields(c.flags)...)...).ok(t)
+			feed(t, h, n, 1000, 250*time.Millisecond)
+			r := runHostUntil(t, n, "", append(append(settings(h, "tag_pattern=defender.*", db), "-tick", "20"), strings.Fields(c.flags)...)...).ok(t)
 			again := tally(t, r.events, n)
 			if c.name == "hot reload" {
 				// A batch whose tick is over before all its chunks are handed over begins again in the next generation.
@@ -140,15 +135,10 @@ func TestAnInstanceOverItsLimitDoesNotHoldUpTheOther(t *testing.T) {
 		}
 		args = append(args, settings(h, fmt.Sprintf("tag=section%d", i))...)
 	}
-	go func() {
-		for first := 0; first < n; first += 100 {
-			produce(t, hubs[1], first, 100)
-			time.Sleep(200 * time.Millisecond)
-		}
-	}()
+	feed(t, hubs[1], n, 100, 200*time.Millisecond)
 	produce(t, hubs[0], 0, n)
 	// The first section is over its limit from its first append on; the pause stops the timer of the second.
-	r := runHost(t, append(args, "-only", "0", "-pause-every", "1", "-pause-ms", "60000", "-seconds", "11", "-tick", "250")...).ok(t)
+	r := runHostUntil(t, n, "section1", append(args, "-only", "0", "-pause-every", "1", "-pause-ms", "600000", "-tick", "250")...).ok(t)
 	var second []event
 	for _, e := range r.events {
 		if e.Tag == "section1" {
@@ -168,26 +158,20 @@ func TestHotReloadOfTwoSections(t *testing.T) {
 	h := startHub(t, 4)
 	const n = 20_000
 	dir := t.TempDir()
-	var producing sync.WaitGroup
-	defer producing.Wait()
-	producing.Go(func() {
-		for first := 0; first < n; first += 500 {
-			produce(t, h, first, 500)
-			time.Sleep(100 * time.Millisecond)
-		}
-	})
-	// Both in one group: they share the partitions, and each reload is a rebalance too. On a machine that has other things to do,
-	// a rebalance takes seconds; reloads must not come faster than those.
+	build(t) // before there is anything to read
+	feed(t, h, n, 500, 300*time.Millisecond)
+	// Both in one group: they share the partitions, and each reload is a rebalance too, which takes seconds on a busy machine.
 	args := append(append(settings(h, "db="+dir+"/a.db"), "-instance"), settings(h, "db="+dir+"/b.db")...)
-	r := runHost(t, append(args, "-tick", "20", "-reload-every", "5000", "-grace", "300", "-seconds", "24")...)
-	r.ok(t)
+	r := runHostUntil(t, n, "", append(args, "-tick", "20", "-reload-every", "4000", "-grace", "300")...).ok(t)
 	again := tally(t, r.events, n)
 	t.Logf("%d events, %d of them came twice; %s", n, again, r.log[strings.LastIndex(r.log, "host: "):])
 	if !strings.Contains(r.log, "generations") {
 		t.Error("no reload took place")
 	}
-	if again > n/10 {
-		t.Errorf("%d events came twice", again)
+	// Usually none, and a few where a reload falls into the rebalance that the one before has caused. All of a generation's
+	// events again in the next would be ten times this.
+	if generations := 1 + strings.Count(r.log, "defender.0] stopped"); again > 1000*generations {
+		t.Errorf("%d events came twice, in %d generations", again, generations)
 	}
 }
 
@@ -199,7 +183,7 @@ func forgetMembers(t *testing.T, h *fakehub.Hub) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	groups, err := kadm.NewClient(client).DescribeGroups(ctx, eventhub.DefaultGroup)
 	if err != nil {
@@ -227,14 +211,7 @@ func TestKilledTwentyTimesUnderLoad(t *testing.T) {
 	h := startHub(t, 4)
 	dir := t.TempDir()
 	const kills, n = 20, 40_000
-	sent := make(chan struct{})
-	go func() {
-		defer close(sent)
-		for first := 0; first < n; first += 500 {
-			produce(t, h, first, 500)
-			time.Sleep(400 * time.Millisecond)
-		}
-	}()
+	sent := feed(t, h, n, 500, 400*time.Millisecond)
 	flags := append(settings(h, "tag_pattern=defender.*", "db="+dir+"/state.db"), "-quiet", "-tick", "20", "-storage", dir+"/storage")
 	dump := func() []event {
 		cmd := exec.Command(host, "-dump", dir+"/storage")
@@ -243,7 +220,7 @@ func TestKilledTwentyTimesUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer cmd.Wait()
-		return parseEvents(t, out)
+		return parseEvents(t, out, nil)
 	}
 	start := func() *exec.Cmd {
 		cmd := exec.Command(host, append(flags, so)...)
@@ -266,7 +243,7 @@ func TestKilledTwentyTimesUnderLoad(t *testing.T) {
 	cmd := start()
 	<-sent
 	var events []event
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Second) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(time.Second) {
 		events = dump()
 		seen := make(map[int]bool, n)
 		for _, e := range events {

@@ -14,12 +14,14 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
 // built is where the library and the C host are. They are built once for all tests that load the library, unless
@@ -84,8 +86,8 @@ type event struct {
 	Seq    int             `json:"-"` // column Seq
 }
 
-// parseEvents reads lines of events; a last line without its end does not count.
-func parseEvents(t testing.TB, r io.Reader) (events []event) {
+// parseEvents reads lines of events and passes each to see, if that is not nil; a last line without its end does not count.
+func parseEvents(t testing.TB, r io.Reader, see func(event)) (events []event) {
 	t.Helper()
 	lines := bufio.NewReaderSize(r, 1<<20)
 	for {
@@ -101,6 +103,9 @@ func parseEvents(t testing.TB, r io.Reader) (events []event) {
 		_ = json.Unmarshal(e.Record, &record)
 		e.Seq = record.Seq
 		events = append(events, e)
+		if see != nil {
+			see(e)
+		}
 	}
 }
 
@@ -114,19 +119,41 @@ type run struct {
 // runHost runs the C host with args and the library until it ends by itself.
 func runHost(t testing.TB, args ...string) run {
 	t.Helper()
+	return runHostUntil(t, 0, "", args...)
+}
+
+// runHostUntil runs the C host until n different events with the tag have come (any tag when it is empty), and then ends it
+// as a service manager does. It goes on for three minutes at most: machines that run tests are slow at times.
+func runHostUntil(t testing.TB, n int, tag string, args ...string) run {
+	t.Helper()
 	so, host := build(t)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, host, append(args, so)...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := cmd.Run()
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil || cmd.Start() != nil {
+		t.Fatalf("start host: %v", err)
+	}
+	seen := make(map[int]bool)
+	events := parseEvents(t, stdout, func(e event) {
+		if had := len(seen); n > 0 && (tag == "" || e.Tag == tag) {
+			if seen[e.Seq] = true; had < n && len(seen) == n {
+				_ = cmd.Process.Signal(syscall.SIGTERM)
+			}
+		}
+	})
+	err = cmd.Wait()
 	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
-		t.Fatalf("run host: %v\n%s", errors.Join(err, ctx.Err()), stderr.String())
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatalf("run host: %v\n%s", err, stderr.String())
+	}
+	if ctx.Err() != nil {
+		t.Errorf("after three minutes %d of %d events have come", len(seen), n)
 	}
 	noSecrets(t, stderr.String())
-	return run{parseEvents(t, &stdout), stderr.String(), cmd.ProcessState.ExitCode()}
+	return run{events, stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
 // noSecrets is called for every log of every run.
@@ -185,13 +212,39 @@ func settings(h *fakehub.Hub, more ...string) []string {
 // produce sends n records, 20 in a message, with Seq from first on.
 func produce(t testing.TB, h *fakehub.Hub, first, n int) {
 	t.Helper()
-	var messages [][]byte
+	if err := h.Produce(context.Background(), hub, envelopes(first, n)...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func envelopes(first, n int) (messages [][]byte) {
 	for at := first; at < first+n; at += 20 {
 		messages = append(messages, envelope(at, min(20, first+n-at)))
 	}
-	if err := h.Produce(context.Background(), hub, messages...); err != nil {
-		t.Fatal(err)
-	}
+	return messages
+}
+
+// feed produces n records, step at a time, one step every so often, and closes sent after the last. It ends with the test.
+func feed(t testing.TB, h *fakehub.Hub, n, step int, every time.Duration) (sent <-chan struct{}) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	var feeder sync.WaitGroup
+	feeder.Go(func() {
+		for first := 0; first < n; first += step {
+			if err := h.Produce(ctx, hub, envelopes(first, step)...); err != nil {
+				if ctx.Err() == nil {
+					t.Errorf("feed the hub: %v", err)
+				}
+				return
+			}
+			if input.Sleep(ctx, every) != nil {
+				return
+			}
+		}
+		close(done)
+	})
+	t.Cleanup(func() { cancel(); feeder.Wait() }) // before the hub is closed, which was started earlier
+	return done
 }
 
 // envelope is a message of n records of invented values.

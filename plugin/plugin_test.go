@@ -2,16 +2,77 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
 )
+
+// The whole way in this process, where the race detector sees it, and where goroutines can be counted: two instances, a hot
+// reload, and then the end.
+func TestAnInstanceLeavesNothingRunning(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	h, err := fakehub.Start(fakehub.Options{Hubs: map[string]int32{hub: 4}, EntityPath: hub})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 4000
+	var g generation
+	var hosts []*fakeHost
+	section := func(db string) uintptr {
+		set := map[string]string{"eventhub.connection_string": h.ConnectionString(), "eventhub.brokers": h.Brokers(), "eventhub.ca_file": h.CAFile(),
+			"eventhub.start": "earliest", "tag_pattern": "d.*", "db": db}
+		f := &fakeHost{}
+		hosts = append(hosts, f)
+		like := f.host()
+		like.get = func(key string) string { return set[key] }
+		in, err := newInstance(like)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, strings.Join(f.log, "\n"))
+		}
+		return g.add(in)
+	}
+	taken := func() (bytes int) {
+		for _, f := range hosts {
+			bytes += f.bytes
+		}
+		return bytes
+	}
+	dir := t.TempDir()
+	for reload := range 2 {
+		a, b := section(filepath.Join(dir, "a.db")), section(filepath.Join(dir, "b.db"))
+		produce(t, h, reload*n, n)
+		had, deadline := taken(), time.Now().Add(30*time.Second)
+		for taken() < had+n*500 { // an event is some 520 bytes
+			if time.Now().After(deadline) {
+				t.Fatalf("%d bytes have come, of some %d", taken()-had, n*520)
+			}
+			g.collect(a, time.Now())
+			g.collect(b, time.Now())
+			time.Sleep(20 * time.Millisecond)
+		}
+		g.exit()
+		g.exit()
+	}
+	h.Close()
+	if err := goleak.Find(before); err != nil {
+		t.Error(err)
+	}
+	for _, f := range hosts {
+		noSecrets(t, strings.Join(f.log, "\n"))
+	}
+}
 
 func TestEventsArriveThroughTheLibrary(t *testing.T) {
 	t.Parallel()
 	h := startHub(t, 3)
 	const n = 3000
 	produce(t, h, 0, n)
-	r := runHost(t, append(settings(h, "tag_pattern=defender.*"), "-seconds", "20", "-records", fmt.Sprint(n), "-tick", "50")...).ok(t)
+	r := runHostUntil(t, n, "", append(settings(h, "tag_pattern=defender.*"), "-tick", "50")...).ok(t)
 	if again := tally(t, r.events, n); again != 0 {
 		t.Errorf("%d events came twice", again)
 	}
