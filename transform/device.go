@@ -42,7 +42,9 @@ type Devices struct {
 	bytes     int64
 	limit     int64
 	alerts    alerts
-	tenants   []string // a device's key has the tenant's index
+	informs   map[*enricher]time.Time // when each last had a record of AlertInfo
+	news      chan struct{}           // closed when one has come; nil while nobody waits
+	tenants   []string                // a device's key has the tenant's index
 	indexOf   map[string]uint16
 	learner   *learner
 	witnessed int // columns that are kept and evidence tells of
@@ -83,7 +85,7 @@ const (
 
 // NewDevices returns an empty memory.
 func NewDevices(cfg DeviceConfig) *Devices {
-	d := &Devices{cfg: cfg, now: time.Now, indexOf: make(map[string]uint16), tables: make(map[string]bool)}
+	d := &Devices{cfg: cfg, now: time.Now, indexOf: make(map[string]uint16), informs: make(map[*enricher]time.Time), tables: make(map[string]bool)}
 	for _, name := range cfg.Tables {
 		d.tables[strings.ToLower(name)] = true
 	}

@@ -426,6 +426,40 @@ func TestAlertOnItsEvidence(t *testing.T) {
 	}
 }
 
+// AlertInfo may come a little later, through another source.
+func TestAlertInfoIsAwaited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := defaults()
+		cfg.Wait = 2 * time.Second
+		a, d := withDevices(cfg)
+		b := transform.New(transform.Config{Devices: d})
+		info := func(alert string) string { return recordOf("AlertInfo", "AlertId", alert, "Title", "T") }
+		f := func(r string, wait time.Duration, title any) {
+			t.Helper()
+			start := time.Now()
+			e := run(t, a, r)[0]
+			if took := time.Since(start); took != wait || e.m["Title"] != title {
+				t.Errorf("waited %v, want %v; title %v, want %v", took, wait, e.m["Title"], title)
+			}
+		}
+		run(t, a, info("da0_1"))
+		f(row("da1_1", "Ip", `{}`), 0, nil) // nobody else reads AlertInfo
+		run(t, b, info("da0_1"))
+		f(row("da1_1", "Ip", `{}`, "Title", "Own"), 0, "Own")
+		f(row("da0_1", "Ip", `{}`), 0, "T")
+		go func() {
+			time.Sleep(500 * time.Millisecond)
+			run(t, b, info("da9_1"))
+			time.Sleep(500 * time.Millisecond)
+			run(t, b, info("da1_1"))
+		}()
+		f(row("da1_1", "Ip", `{}`), time.Second, "T")
+		f(row("da2_1", "Ip", `{}`), 2*time.Second, nil)
+		time.Sleep(time.Hour)
+		f(row("da2_1", "Ip", `{}`), 0, nil)
+	})
+}
+
 // lookup is somebody to ask.
 type lookup struct {
 	mu      sync.Mutex
@@ -566,7 +600,7 @@ func TestManyAlertsInOneCall(t *testing.T) {
 
 func TestBadNeighbours(t *testing.T) {
 	good := evidenceRows("da1_1", ws1)["file"]
-	for _, bad := range []string{`{"broken`, `17`, recordOf("DeviceInfo"), recordOf("DeviceInfo", "DeviceId", 7), recordOf("DeviceInfo", "DeviceId", ""), recordOf("DeviceInfo", "DeviceId", strings.Repeat("a", 10000)),
+	for _, bad := range []string{`{"broken`, `17`, recordOf("DeviceInfo"), recordOf("DeviceInfo", "", ws2, "DeviceId", ws1) + "," + deviceInfo(ws2), recordOf("DeviceInfo", "DeviceId", 7), recordOf("DeviceInfo", "DeviceId", ""), recordOf("DeviceInfo", "DeviceId", strings.Repeat("a", 10000)),
 		recordOf("AlertInfo", "AlertId", []int{1}), recordOf("AlertEvidence", "AlertId", map[string]any{}, "AdditionalFields", `[1,2]`), row(strings.Repeat("x", 100000), "File", `{"Host":[]}`),
 		strings.ReplaceAll(deviceInfo(ws2), aTenant, strings.Repeat("t", 100000)), strings.ReplaceAll(deviceInfo(ws1), `"DeviceName"`, `"DeviceName":"twice","DeviceName"`),
 		recordOf("DeviceInfo", "DeviceId", ws1, "DeviceName", strings.Repeat("n", 1<<20)), recordOf("AlertEvidence", "DeviceId", "\x00\x01", "AdditionalFields", "\x00"),

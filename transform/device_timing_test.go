@@ -81,8 +81,12 @@ func BenchmarkEnrichment(b *testing.B) {
 	dc.Fields, dc.CacheBytes = everyField, 64<<20
 	records := 0
 	emit := func(string, []byte) { records++ }
+	devices := transform.NewDevices(dc)
+	for i := range 97 { // those that record names
+		devices.Learn(aTenant, fullReport(fmt.Sprintf("%040x", i+0x1234567), "2026-03-04T09:00:00Z", i), true)
+	}
 	var trs [2]*transform.Transformer
-	for i, d := range []*transform.Devices{nil, transform.NewDevices(dc)} {
+	for i, d := range []*transform.Devices{nil, devices} {
 		trs[i] = transform.New(transform.Config{EventID: true, Devices: d})
 		trs[i].Append(b.Context(), payloads, emit)
 	}

@@ -81,6 +81,11 @@ func (e *enricher) observe(body []byte, at, end int) bool {
 	}
 	if known && info {
 		d.inform(r, tenant)
+		d.informs[e] = d.now()
+		if d.news != nil {
+			close(d.news)
+			d.news = nil
+		}
 	}
 	if !wanted && !evidence {
 		return false
@@ -208,6 +213,7 @@ func (e *enricher) tryResolve() {
 	var err error
 	defer caught(&err)
 	e.resolve()
+	e.awaitAlerts()
 }
 
 // resolve gives the rows that are held the device of their alert where they have none, and asks for all that are missing,
@@ -268,6 +274,64 @@ func (e *enricher) resolve() {
 			hr.pending = pending[d.tenantOf(want)+"/"+string(appendDeviceID(nil, want))]
 		}
 	}
+}
+
+// awaitAlerts waits for the AlertInfo of rows that do not repeat it, as those before 2023, if it is read beside them, by another
+// Transformer, so that it may be about to come. It waits no longer than this call still may.
+func (e *enricher) awaitAlerts() {
+	news := e.news()
+	if news == nil || e.left <= 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(e.ctx, e.left)
+	defer cancel()
+	start := time.Now()
+	for news != nil && ctx.Err() == nil {
+		select {
+		case <-news:
+		case <-ctx.Done():
+		}
+		news = e.news()
+	}
+	e.left -= min(e.left, time.Since(start))
+}
+
+// news is closed when another Transformer has had an AlertInfo. It is nil if there is nothing to wait for.
+func (e *enricher) news() chan struct{} {
+	d := e.devices
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	expected := false
+	for at, last := range d.informs {
+		expected = expected || at != e && d.now().Sub(last) < informsFor
+	}
+	if !expected || !e.lacksAlert() {
+		return nil
+	}
+	if d.news == nil {
+		d.news = make(chan struct{})
+	}
+	return d.news
+}
+
+// informsFor is how long after its last AlertInfo a Transformer is still expected to have another.
+const informsFor = 10 * time.Minute
+
+// lacksAlert reports whether a row that is held has no title, and nothing is known of its alert.
+func (e *enricher) lacksAlert() bool {
+	for _, hr := range e.held {
+		r := &hr.row
+		if !hr.known || r.table.name != "AlertEvidence" || len(hr.alert) == 0 {
+			continue
+		}
+		if n := r.columns.find(r.props, "Title"); n != 0 && !nothing(&r.columns, n) {
+			continue
+		}
+		if al := e.devices.alerts.get(hr.tenant, hr.alert); al == nil || al.info == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // wanting is the key of the device that should be asked for, or "": one of which nothing or too little is known.

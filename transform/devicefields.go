@@ -44,6 +44,7 @@ type deviceFields struct {
 	names []string // by columnID; "" for a column that is not kept
 	ids   map[string]field
 	wish  map[string]string // lower case to the name as given
+	order []field           // the columns of the last report, by place: the next mostly has the same there
 }
 
 func newDeviceFields(fields []string) deviceFields {
@@ -55,16 +56,17 @@ func newDeviceFields(fields []string) deviceFields {
 		f.wish[strings.ToLower(name)] = name
 	}
 	f.names = make([]string, len(deviceColumns))
+	f.order = make([]field, 2*len(deviceColumns))
 	for i, name := range deviceColumns {
 		_, wished := f.wish[strings.ToLower(name)]
 		switch {
 		case wished || f.all:
 			f.names[i] = name
-			f.ids[name] = field{columnID(i), columnClasses[name]}
+			f.ids[name] = field{name, columnID(i), columnClasses[name]}
 		case columnID(i) == columnMergedTo:
-			f.ids[name] = field{columnID(i), columnClasses[name]}
+			f.ids[name] = field{name, columnID(i), columnClasses[name]}
 		default:
-			f.ids[name] = field{id: columnNone}
+			f.ids[name] = field{name: name, id: columnNone}
 		}
 	}
 	return f
@@ -72,8 +74,21 @@ func newDeviceFields(fields []string) deviceFields {
 
 // A field is a column that may be kept: its id is columnNone if it is not.
 type field struct {
+	name  string // as reports have it
 	id    columnID
 	class class
+}
+
+// fieldAt is field for the column at a place in its report.
+func (f *deviceFields) fieldAt(place int, name []byte) field {
+	if place < len(f.order) && len(name) > 0 && f.order[place].name == string(name) {
+		return f.order[place]
+	}
+	found := f.field(name)
+	if place < len(f.order) {
+		f.order[place] = found
+	}
+	return found
 }
 
 // field returns the column that a report names.
@@ -89,9 +104,10 @@ func (f *deviceFields) field(name []byte) field {
 		id = columnID(len(f.names))
 		f.names = append(f.names, string(text))
 	}
-	found := field{id, columnClasses[string(text)]}
+	found := field{id: id, class: columnClasses[string(text)]}
 	if len(f.ids) < maxDeviceNames {
-		f.ids[string(name)] = found
+		found.name = string(name)
+		f.ids[found.name] = found
 	}
 	return found
 }

@@ -207,13 +207,14 @@ func (d *Devices) report(r *row, tenant uint16, evict bool) {
 	d.reportKey = key
 	l := d.learner
 	l.begin()
+	place := 0
 	for k, end := r.props+1, tr.nodes[r.props].next; k < end; k = tr.nodes[k+1].next {
-		if nothing(tr, k+1) {
-			continue
+		if !nothing(tr, k+1) {
+			if c := d.fields.fieldAt(place, tr.inner(k)); c.id != columnNone {
+				l.add(c.id, c.class, r, k+1)
+			}
 		}
-		if c := d.fields.field(tr.inner(k)); c.id != columnNone {
-			l.add(c.id, c.class, r, k+1)
-		}
+		place++
 	}
 	d.put(key, d.stamp(r), l.end(), evict)
 	l.release()
