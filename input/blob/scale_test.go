@@ -125,3 +125,36 @@ func TestBacklog(t *testing.T) {
 	time.Sleep(500 * time.Millisecond)
 	r.quiet(0)
 }
+
+// A sweep is over only when what it found is safe: old blobs that were read and not committed are read again.
+func TestSweepWaitsUntilSafe(t *testing.T) {
+	t.Parallel()
+	a := newFake(t)
+	const blobs = 120
+	hour := time.Now().UTC().Truncate(time.Hour).Add(-60 * 24 * time.Hour)
+	for i := range blobs {
+		at := hour.Add(-time.Duration(i) * time.Hour)
+		a.fake.Append(table, pt1h(at), []byte("{}\r\n"))
+		a.fake.Age(table, pt1h(at), at, at.Add(62*time.Minute))
+	}
+	a.fake.SetPageSize(20)
+	state := openState(t, statePath(t))
+	defer state.Close()
+	r := start(t, a.config(), state)
+	r.mu.Lock()
+	r.hold = true
+	r.mu.Unlock()
+	r.until("all to be read", func() bool { return r.count() >= blobs })
+	lists := r.src.Stats().Lists
+	r.until("some polls more", func() bool { return r.src.Stats().Lists > lists+10 })
+	r.stop()
+	r = start(t, a.config(), state)
+	r.want(blobs)
+	r.until("the sweep to end", func() bool {
+		v, err := state.Get("blob", "#sweep/"+table)
+		return err == nil && len(v) > 0 && v[0] != '0'
+	})
+	r.stop()
+	r = start(t, a.config(), state)
+	r.quiet(0)
+}
