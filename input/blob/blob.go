@@ -24,6 +24,7 @@ type blobState struct {
 	hour time.Time // of its path; zero when that names none
 
 	term     uint64
+	heard    time.Time // when it was last read or asked about by itself: lists asked for before that are stale
 	etag     string
 	created  int64
 	modified int64

@@ -252,11 +252,12 @@ func (c *containerState) listDay(root string, d time.Time) error {
 	prefix, marker, begun := dayPrefix(root, d), "", time.Now()
 	for {
 		c.calls++
+		asked := time.Now()
 		items, _, next, err := s.account.list(s.ctx, c.name, prefix, "", marker)
 		if err != nil {
 			return err
 		}
-		if err := c.take(items, nil); err != nil {
+		if err := c.take(items, nil, asked); err != nil {
 			return err
 		}
 		if marker = next; marker == "" {
@@ -290,8 +291,9 @@ func (c *containerState) recheck() {
 	}
 }
 
-// take looks at listed blobs and queues those with something to read. page is the sweep's page, nil for a poll.
-func (c *containerState) take(items []item, page *sweepPage) error {
+// take looks at blobs as they were listed by a request made at asked, and queues those with something to read. page is the
+// sweep's page, nil for a poll.
+func (c *containerState) take(items []item, page *sweepPage, asked time.Time) error {
 	s := c.s
 	var changes []input.Change
 	now := time.Now()
@@ -322,7 +324,9 @@ func (c *containerState) take(items []item, page *sweepPage) error {
 			c.blobs[it.name] = b
 			s.counts.found++
 		}
-		if !b.busy {
+		// A blob that has grown since it was listed, and was asked about and read meanwhile, would seem to have shrunk, and to be
+		// another one.
+		if !b.busy && !asked.Before(b.heard) {
 			s.listed(b, it)
 		}
 		if page != nil && (b.busy || s.due(b) || b.safe < b.given) {
@@ -517,6 +521,7 @@ func (c *containerState) sweepPage() (ended bool, err error) {
 	}
 	w := c.sweep
 	c.calls++
+	asked := time.Now()
 	items, _, next, err := s.account.list(s.ctx, c.name, s.cfg.Prefix, "", w.marker)
 	if err != nil {
 		if kindOf(err) == refused && w.marker != "" {
@@ -527,7 +532,7 @@ func (c *containerState) sweepPage() (ended bool, err error) {
 		return false, err
 	}
 	page := &sweepPage{next: next}
-	if err := c.take(items, page); err != nil {
+	if err := c.take(items, page, asked); err != nil {
 		return false, err
 	}
 	if w.seen != nil {

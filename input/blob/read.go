@@ -38,6 +38,7 @@ func (s *Source) endTurn(b *blobState, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	b.heard = time.Now()
 	b.busy = false
 	switch {
 	case errors.Is(err, errGone):
