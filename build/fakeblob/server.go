@@ -57,6 +57,7 @@ type Server struct {
 	containers map[string]*container
 	clock      func() time.Time
 	fault      func(Request) *Fault
+	late       func(Request)
 	pageSize   int
 	counts     map[Op]int
 	lists      map[string]int // by container
@@ -126,6 +127,9 @@ func (s *Server) SetClock(now func() time.Time) { s.mu.Lock(); defer s.mu.Unlock
 // SetFault has f asked before each request is answered; nil for no faults. f may be called by several requests at a time, and may
 // change blobs.
 func (s *Server) SetFault(f func(Request) *Fault) { s.mu.Lock(); defer s.mu.Unlock(); s.fault = f }
+
+// SetLate has f called when the answer to a listing is made up and not yet sent: while f holds it back, the account goes on.
+func (s *Server) SetLate(f func(Request)) { s.mu.Lock(); defer s.mu.Unlock(); s.late = f }
 
 // SetPageSize limits how many items a page of a listing has, below the 5,000 of the service.
 func (s *Server) SetPageSize(n int) { s.mu.Lock(); defer s.mu.Unlock(); s.pageSize = n }
@@ -335,9 +339,9 @@ const emptyMarker = "empty!"
 
 func (s *Server) listBlobs(w http.ResponseWriter, r *http.Request, req Request, q url.Values, fault *Fault) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	c := s.containers[req.Container]
 	if c == nil {
+		s.mu.Unlock()
 		fail(w, r, http.StatusNotFound, "ContainerNotFound", "The specified container does not exist.")
 		return
 	}
@@ -358,6 +362,11 @@ func (s *Server) listBlobs(w http.ResponseWriter, r *http.Request, req Request, 
 		next = emptyMarker + req.Marker
 	} else {
 		next = c.page(&items, req.Prefix, q.Get("delimiter"), from, limit)
+	}
+	late := s.late
+	s.mu.Unlock()
+	if late != nil {
+		late(req)
 	}
 	w.Header().Set("Content-Type", "application/xml")
 	fmt.Fprintf(w, `<?xml version="1.0" encoding="utf-8"?><EnumerationResults ContainerName="%s"><Prefix>%s</Prefix><Blobs>%s</Blobs><NextMarker>%s</NextMarker></EnumerationResults>`,

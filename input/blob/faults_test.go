@@ -619,3 +619,34 @@ func TestCommitOfReplacedBlob(t *testing.T) {
 	r = start(t, a.config(), state)
 	r.want(60)
 }
+
+// A listing that was under way while the blob was asked itself shows less than is known: the blob has not shrunk.
+func TestListingIsOvertaken(t *testing.T) {
+	t.Parallel()
+	a := newFake(t)
+	name := pt1h(time.Now())
+	a.fake.Append(table, name, []byte(numbered("a", 0, 10)))
+	listing, read := make(chan struct{}), make(chan struct{})
+	var lists, reads atomic.Int64
+	a.fake.SetLate(func(r fakeblob.Request) {
+		// The second listing of the day has been answered and is on its way when the blob grows and is read.
+		if r.Op == fakeblob.ListBlobs && r.Prefix != "" && strings.HasPrefix(name, r.Prefix) && lists.Add(1) == 2 {
+			close(listing)
+			<-read
+		}
+	})
+	a.fake.SetFault(func(r fakeblob.Request) *fakeblob.Fault {
+		if r.Op == fakeblob.GetBlob && reads.Add(1) == 1 {
+			<-listing
+			a.fake.Append(table, name, []byte(numbered("a", 10, 10))) // 412, and it is looked at again
+		}
+		return nil
+	})
+	r := start(t, a.config(), nil)
+	r.until("all lines", func() bool { return r.count() >= 20 })
+	close(read)
+	r.quiet(20)
+	if r.src.Stats().Replaced > 0 {
+		t.Error("taken for another blob")
+	}
+}
