@@ -149,7 +149,7 @@ func sameText(a, b string) bool {
 	return err1 == nil && err2 == nil && x == y && strings.ContainsAny(a+b, ".eE") // 1.50 and 1.5
 }
 
-// jsonColumns are those of FORMATS that hold JSON in a string.
+// jsonColumns are those that are known to hold JSON in a string.
 var jsonColumns = strings.Fields("AdditionalFields Categories AttackTechniques LoggedOnUsers IPAddresses DnsAddresses DefaultGateways ConnectedNetworks CrlDistributionPointUrls " +
 	"AuthenticationDetails ConfidenceLevel DetectionMethods UrlChain DataSources")
 
