@@ -168,9 +168,9 @@ func TestHotReloadOfTwoSections(t *testing.T) {
 	if !strings.Contains(r.log, "generations") {
 		t.Error("no reload took place")
 	}
-	// Usually none, and a few where a reload falls into the rebalance that the one before has caused. All of a generation's
-	// events again in the next would be ten times this.
-	if generations := 1 + strings.Count(r.log, "defender.0] stopped"); again > 1000*generations {
+	// Usually none. Where a reload falls into the rebalance that the one before has caused, as it does on a busy machine, what was
+	// handed over since the last commit comes again: at most a batch or so, which is 3000 of these events.
+	if generations := 1 + strings.Count(r.log, "defender.0] stopped"); again > 3000*generations {
 		t.Errorf("%d events came twice, in %d generations", again, generations)
 	}
 }

@@ -31,7 +31,7 @@ var Settings = []input.Setting{
 	{Key: "event_id", Kind: input.Switch, Default: "on", Doc: "Add `event_id`, the same for the same event however often it is delivered."},
 	{Key: "arrays", Kind: input.Choice, Default: "list", Choices: []string{"list", "json"}, Doc: "Write arrays as lists, or as JSON text."},
 	{Key: "check_only", Kind: input.Switch, Default: "off", Doc: "Try every connection once, say in the log what works and what to check, and stop: Fluent Bit ends with status 0 if all of it works."},
-	{Key: "memory_limit", Kind: input.Bytes, Default: "256M", Doc: "Bound of everything held in memory: fetched, being transformed, waiting for Fluent Bit. At least 32M."},
+	{Key: "memory_limit", Kind: input.Bytes, Default: "256M", Doc: "Bound of the events held: fetched, being transformed, waiting for Fluent Bit; at least 32M. The process takes up to this, device_info.cache_bytes and 96 MB more."},
 }
 
 // declared lists every key of a section: what is read, what the README shows, what a misspelt key is compared with.
