@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net"
-	"os"
 	"path"
 	"strconv"
 	"strings"
@@ -147,7 +146,7 @@ func ReadConfig(s *input.Settings, id signin.Config) (cfg Config, configured boo
 	}
 	if file := s.Text("eventhub.ca_file"); file != "" {
 		var err error
-		if cfg.Roots, err = readRoots(file); err != nil {
+		if cfg.Roots, err = signin.CertPool(file); err != nil {
 			s.Reject("eventhub.ca_file", err.Error())
 		} else if !cfg.TLS {
 			s.Reject("eventhub.ca_file", "has no use with eventhub.tls off; remove one of the two")
@@ -223,20 +222,4 @@ func matchHub(hubs []string, name string) bool {
 		}
 	}
 	return false
-}
-
-// readRoots adds the certificates of a PEM file to those of the system.
-func readRoots(file string) (*x509.CertPool, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("%w; give the path of a file that Fluent Bit's user can read", err)
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(b) {
-		return nil, fmt.Errorf("has no certificate in PEM form (-----BEGIN CERTIFICATE-----); convert it with openssl x509 -inform der")
-	}
-	return pool, nil
 }

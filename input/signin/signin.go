@@ -227,10 +227,10 @@ func CertPool(file string) (*x509.CertPool, error) {
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("cannot be read: %w", err)
+		return nil, fmt.Errorf("cannot be read: %w; give the path of a file that Fluent Bit's user can read", err)
 	}
 	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM form", file)
+		return nil, fmt.Errorf("has no certificate in PEM form (-----BEGIN CERTIFICATE-----); convert it with openssl x509 -inform der")
 	}
 	return pool, nil
 }
