@@ -2,7 +2,6 @@ package blob
 
 import (
 	"fmt"
-	"net"
 	"net/url"
 	"path"
 	"strings"
@@ -133,7 +132,7 @@ func (cfg *Config) readSAS(s *input.Settings) {
 	}
 	parts := strings.Split(strings.Trim(u.Path, "/"), "/")
 	account := u.Scheme + "://" + u.Host
-	if isLoopback(u.Hostname()) && parts[0] != "" { // an emulator has the account's name in the path
+	if signin.IsLoopback(u.Hostname()) && parts[0] != "" { // an emulator has the account's name in the path
 		account, parts = account+"/"+parts[0], parts[1:]
 	}
 	if cfg.AccountURL == "" {
@@ -204,18 +203,13 @@ func checkURL(s *input.Settings, key, what, text string) {
 	case u.RawQuery != "":
 		// Not under the key itself, whose value would be shown.
 		s.Reject("blob.sas_token", key+" carries a signature: put what follows the ? here, where it is never printed")
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !signin.IsLoopback(u.Hostname()):
 		s.Reject(key, what+"is http, which would send events and signatures in the clear; write https")
 	case u.Scheme != "http" && u.Scheme != "https":
 		s.Reject(key, what+"must begin with https://")
 	case strings.HasSuffix(u.Hostname(), ".dfs.core.windows.net"):
 		s.Reject(key, what+"is the Data Lake endpoint; the blob endpoint of the same account is "+strings.Replace(u.Host, ".dfs.", ".blob.", 1))
 	}
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 func containerProblem(name string) string {

@@ -87,7 +87,7 @@ func ReadConfig(s *input.Settings, identity signin.Config) Config {
 		c.URL = places[service].url
 	}
 	u, err := url.Parse(c.URL)
-	if err != nil || u.Host == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())) {
+	if err != nil || u.Host == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Scheme != "https" && !(u.Scheme == "http" && signin.IsLoopback(u.Hostname())) {
 		s.Reject("device_info.api.url", "is not an https address without a path, such as https://eu.api.security.microsoft.com")
 	}
 	if c.Refresh > 0 && c.Refresh < 10*time.Minute {
@@ -95,8 +95,6 @@ func ReadConfig(s *input.Settings, identity signin.Config) Config {
 	}
 	return c
 }
-
-func isLoopback(host string) bool { return host == "127.0.0.1" || host == "::1" || host == "localhost" }
 
 func isGUID(s string) bool {
 	if len(s) != 36 {

@@ -120,7 +120,7 @@ func ReadConfig(s *input.Settings, id signin.Config) (cfg Config, configured boo
 		}
 		cfg.Brokers = append(cfg.Brokers, addr)
 		host, _, _ := net.SplitHostPort(addr)
-		if !cfg.TLS && !isLoopback(host) && !s.Switch("eventhub.allow_plaintext") {
+		if !cfg.TLS && !signin.IsLoopback(host) && !s.Switch("eventhub.allow_plaintext") {
 			s.Reject("eventhub.tls", fmt.Sprintf("without TLS the connection string would cross the network to %s in the clear; set eventhub.tls on, or eventhub.allow_plaintext on if that is what you want", addr))
 		}
 	}
@@ -187,14 +187,6 @@ func brokerAddress(b, port string) (string, error) {
 		return "", fmt.Errorf("%q names no host; write host or host:port", b)
 	}
 	return net.JoinHostPort(host, port), nil
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }
 
 // hubProblem says what is wrong with a hub's name or pattern, or "".
