@@ -105,7 +105,7 @@ func TestBadInputBetweenGoodRecords(t *testing.T) {
 	h := startHub(t, 1)
 	n := produceBad(t, h)
 	blobs := largeLine(t, n)
-	r := runHost(t, append(settings(h, "blob.connection_string="+blobs, "blob.start=earliest"), "-seconds", "12", "-tick", "50")...).ok(t)
+	r := runHost(t, append(settings(h, "blob.connection_string="+blobs, "blob.start=earliest"), "-seconds", "12")...).ok(t)
 	seen, unreadable, large := map[int]bool{}, 0, false
 	for _, e := range r.events {
 		if bytes.Contains(e.Record, []byte(`"unreadable_reason"`)) {

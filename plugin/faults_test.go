@@ -109,12 +109,8 @@ func TestNothingIsLostOrRepeated(t *testing.T) {
 			h := startHub(t, 4)
 			db := "db=" + filepath.Join(t.TempDir(), "state.db")
 			feed(t, h, n, 1000, 250*time.Millisecond)
-			r := runHostUntil(t, n, "", append(append(settings(h, "tag_pattern=defender.*", db), "-tick", "20"), strings.Fields(c.flags)...)...).ok(t)
+			r := runHostUntil(t, n, "", append(settings(h, "tag_pattern=defender.*", db), strings.Fields(c.flags)...)...).ok(t)
 			again := tally(t, r.events, n)
-			if c.name == "hot reload" {
-				// A batch whose tick is over before all its chunks are handed over begins again in the next generation.
-				again -= 1000 * strings.Count(r.log, "] stopped")
-			}
 			if again > 0 {
 				t.Errorf("%d events came twice\n%s", again, r.log)
 			}
@@ -137,8 +133,8 @@ func TestAnInstanceOverItsLimitDoesNotHoldUpTheOther(t *testing.T) {
 	}
 	feed(t, hubs[1], n, 100, 200*time.Millisecond)
 	produce(t, hubs[0], 0, n)
-	// The first section is over its limit from its first append on; the pause stops the timer of the second.
-	r := runHostUntil(t, n, "section1", append(args, "-only", "0", "-pause-every", "1", "-pause-ms", "600000", "-tick", "250")...).ok(t)
+	// The first section is over its limit from its first append on; the pause stops the host's timer of the second.
+	r := runHostUntil(t, n, "section1", append(args, "-only", "0", "-pause-every", "1", "-pause-ms", "600000")...).ok(t)
 	var second []event
 	for _, e := range r.events {
 		if e.Tag == "section1" {
@@ -162,7 +158,7 @@ func TestHotReloadOfTwoSections(t *testing.T) {
 	feed(t, h, n, 500, 300*time.Millisecond)
 	// Both in one group: they share the partitions, and each reload is a rebalance too, which takes seconds on a busy machine.
 	args := append(append(settings(h, "db="+dir+"/a.db"), "-instance"), settings(h, "db="+dir+"/b.db")...)
-	r := runHostUntil(t, n, "", append(args, "-tick", "20", "-reload-every", "4000", "-grace", "300")...).ok(t)
+	r := runHostUntil(t, n, "", append(args, "-reload-every", "4000", "-grace", "300")...).ok(t)
 	again := tally(t, r.events, n)
 	t.Logf("%d events, %d of them came twice; %s", n, again, r.log[strings.LastIndex(r.log, "host: "):])
 	if !strings.Contains(r.log, "generations") {
@@ -212,7 +208,7 @@ func TestKilledTwentyTimesUnderLoad(t *testing.T) {
 	dir := t.TempDir()
 	const kills, n = 20, 40_000
 	sent := feed(t, h, n, 500, 400*time.Millisecond)
-	flags := append(settings(h, "tag_pattern=defender.*", "db="+dir+"/state.db"), "-quiet", "-tick", "20", "-storage", dir+"/storage")
+	flags := append(settings(h, "tag_pattern=defender.*", "db="+dir+"/state.db"), "-quiet", "-storage", dir+"/storage")
 	dump := func() []event {
 		cmd := exec.Command(host, "-dump", dir+"/storage")
 		out, err := cmd.StdoutPipe()

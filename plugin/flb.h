@@ -1,7 +1,7 @@
 /*
  * The part of Fluent Bit's ABI that the plugin uses, from 4.1 on. fluent-bit-go's header for inputs lacks coll_fd and most of
  * the api, so this is our own. Sources, in fluent-bit 5.1.1: src/proxy/go/go.h, include/fluent-bit/flb_plugin_proxy.h,
- * flb_api.h, flb_input_log.h, flb_input.h.
+ * flb_api.h, flb_input_log.h, flb_input.h, flb_scheduler.h.
  */
 #ifndef IN_DEFENDER_FLB_H
 #define IN_DEFENDER_FLB_H
@@ -39,11 +39,11 @@ struct defender_plugin {
     struct defender_context *context;
 };
 
-/* What the fluent-bit executable exports. Only append is indispensable. */
+/* What the fluent-bit executable exports. Only name can be done without. */
 struct defender_functions {
     int (*append)(void *, const char *, size_t, const void *, size_t);
-    int (*collector_running)(int, void *);
-    int (*collector_resume)(int, void *);
+    void *(*scheduler)(void); /* of the calling thread's engine */
+    int (*timer)(void *, int, int, void (*)(void *, void *), void *, void **);
     const char *(*name)(void *);
 };
 
@@ -52,10 +52,36 @@ static inline struct defender_functions defender_functions(void)
     struct defender_functions f;
 
     *(void **)&f.append = dlsym(RTLD_DEFAULT, "flb_input_log_append");
-    *(void **)&f.collector_running = dlsym(RTLD_DEFAULT, "flb_input_collector_running");
-    *(void **)&f.collector_resume = dlsym(RTLD_DEFAULT, "flb_input_collector_resume");
+    *(void **)&f.scheduler = dlsym(RTLD_DEFAULT, "flb_sched_ctx_get");
+    *(void **)&f.timer = dlsym(RTLD_DEFAULT, "flb_sched_timer_cb_create");
     *(void **)&f.name = dlsym(RTLD_DEFAULT, "flb_input_name");
     return f;
+}
+
+/* The function that the host lacks, or NULL. */
+static inline const char *defender_missing(struct defender_functions f)
+{
+    return f.append == NULL ? "flb_input_log_append" : f.scheduler == NULL ? "flb_sched_ctx_get" : f.timer == NULL ? "flb_sched_timer_cb_create" : NULL;
+}
+
+void defenderTick(uintptr_t id); /* main.go */
+
+static inline void defender_on_timer(void *config, void *id)
+{
+    (void)config;
+    defenderTick((uintptr_t)id);
+}
+
+/*
+ * Has defenderTick called with id every so many milliseconds, on this thread, until the engine ends: there is no need to stop
+ * it, and it must bear being called for an id that is gone. 0 when that is arranged.
+ */
+static inline int defender_start_timer(struct defender_functions f, uintptr_t id, int ms)
+{
+    enum { FLB_SCHED_TIMER_CB_PERM = 4 };
+    void *scheduler = f.scheduler();
+
+    return scheduler == NULL ? -1 : f.timer(scheduler, FLB_SCHED_TIMER_CB_PERM, ms, defender_on_timer, (void *)id, NULL);
 }
 
 static inline int defender_append(struct defender_functions f, void *instance, const char *tag, size_t tag_len, const void *data, size_t size)
@@ -66,15 +92,6 @@ static inline int defender_append(struct defender_functions f, void *instance, c
 static inline const char *defender_name(struct defender_functions f, void *instance)
 {
     return f.name != NULL ? f.name(instance) : "";
-}
-
-/* Starts the instance's collector again if it is stopped, and tells whether it was. */
-static inline int defender_wake(struct defender_functions f, struct defender_context *context, void *instance)
-{
-    if (f.collector_running == NULL || f.collector_resume == NULL || f.collector_running(context->coll_fd, instance)) {
-        return 0;
-    }
-    return f.collector_resume(context->coll_fd, instance) == 0;
 }
 
 static inline void defender_log(struct defender_api *api, int level, const char *line)

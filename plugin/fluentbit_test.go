@@ -291,7 +291,7 @@ func TestFluentBitTwoSectionsOverTheirLimit(t *testing.T) {
 	s.down.Store(true)
 	conf := configure(t, dir, s, section(h1, "tag_pattern a.*", "db "+dir+"/1.db"), section(h2, "tag_pattern b.*", "db "+dir+"/2.db"))
 	text, _ := os.ReadFile(conf)
-	if err := os.WriteFile(conf, bytes.Replace(text, []byte("storage.max_chunks_up  512"), []byte("storage.max_chunks_up  8"), 1), 0o600); err != nil {
+	if err := os.WriteFile(conf, bytes.Replace(text, []byte("storage.max_chunks_up  512"), []byte("storage.max_chunks_up  3"), 1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := startFluentBit(t, binary, conf)

@@ -26,9 +26,6 @@ const (
 	// stopWait is how long an exit waits for the instances: longer than the last commit may take.
 	stopWait = 15 * time.Second
 
-	// sleepsAfter is how long an instance goes uncalled before its timer is looked at. The host calls every second.
-	sleepsAfter = 2500 * time.Millisecond
-
 	// ownBytes is what the library needs beside what the settings allot.
 	ownBytes = 64 << 20
 )
@@ -63,34 +60,21 @@ func (g *generation) limitMemory() {
 	debug.SetMemoryLimit(limit)
 }
 
-// collect hands over what the instance id has ready. An id that has exited is nobody's.
-func (g *generation) collect(id uintptr, now time.Time) {
+// tick hands over what the instance id has ready. An id that has exited is nobody's.
+func (g *generation) tick(id uintptr, now time.Time) {
 	g.mu.Lock()
 	in := g.instances[id]
-	held := g.held
-	var asleep []*instance
-	if in != nil {
-		in.calledAt = now
-		for _, other := range g.instances {
-			// One that is over its own limit was stopped on purpose.
-			if !held && !other.limited && now.Sub(other.calledAt) > sleepsAfter {
-				asleep = append(asleep, other)
-				other.calledAt = now
-			}
-		}
-	}
+	held, sections := g.held, len(g.instances)
 	g.mu.Unlock()
 	if in == nil {
 		return
 	}
-	for _, other := range asleep {
-		// A limit that one section has reached makes the host stop the timer of another: the one that was started last.
-		if other.host.wake() {
-			other.log.Debug("called again: the pause of another section had stopped this one")
-		}
-	}
-	if !held {
+	if !held && !now.Before(in.restsUntil) {
 		in.handOver(now, func(tag string, data []byte) bool { return g.append(in, tag, data) })
+		// The host serves timers before anything else, so it would do nothing else behind a filter that is slower than the timer.
+		// All sections together leave it half of its time.
+		end := time.Now()
+		in.restsUntil = end.Add(end.Sub(now) * time.Duration(2*sections-1))
 	}
 	in.report(now)
 	in.logs.drain(in.host.print)

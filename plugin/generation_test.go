@@ -15,12 +15,10 @@ import (
 
 // fakeHost is the host of one instance: what it takes, and what it does meanwhile.
 type fakeHost struct {
-	taken    []string // tag and first byte of each append that was taken
-	bytes    int
-	during   func() bool // called inside an append; false refuses
-	sleeping bool
-	woken    int
-	log      []string
+	taken  []string // tag and first byte of each append that was taken
+	bytes  int
+	during func() bool // called inside an append; false refuses
+	log    []string
 }
 
 func (f *fakeHost) host() host {
@@ -34,12 +32,6 @@ func (f *fakeHost) host() host {
 			f.taken = append(f.taken, fmt.Sprintf("%s:%c", tag, data[0]))
 			f.bytes += len(data)
 			return true
-		},
-		wake: func() bool {
-			was := f.sleeping
-			f.sleeping = false
-			f.woken++
-			return was
 		},
 		print: func(level slog.Level, line string) { f.log = append(f.log, level.String()+" "+line) },
 	}
@@ -83,17 +75,17 @@ func TestARefusedChunkIsTheNextOne(t *testing.T) {
 		defer g.exit()
 		put(t, in, 7, 10, "x", "y", "z")
 
-		g.collect(id, time.Now())
+		g.tick(id, time.Now())
 		if fmt.Sprint(f.taken) != "[x:a]" || safe(in) != 0 {
 			t.Fatalf("after a refusal: taken %v", f.taken)
 		}
 		refuse = false
-		g.collect(id, time.Now())
+		g.tick(id, time.Now())
 		if len(f.taken) != 1 {
 			t.Fatalf("no pause after a refusal: taken %v", f.taken)
 		}
 		time.Sleep(15 * time.Second)
-		g.collect(id, time.Now())
+		g.tick(id, time.Now())
 		if fmt.Sprint(f.taken) != "[x:a y:b z:c]" {
 			t.Fatalf("taken %v", f.taken)
 		}
@@ -116,23 +108,39 @@ func TestATickIsBounded(t *testing.T) {
 		var g generation
 		id := g.add(in)
 		defer g.exit()
-		for i := range 120 {
-			put(t, in, int64(i+1), 1<<20, "x")
+		takes := func(d time.Duration) { f.during = func() bool { time.Sleep(d); return true } }
+		tick := func(want int, why string) {
+			t.Helper()
+			f.taken = f.taken[:0]
+			g.tick(id, time.Now())
+			if len(f.taken) != want {
+				t.Errorf("%s: a tick appends %d chunks, want %d", why, len(f.taken), want)
+			}
 		}
-		g.collect(id, time.Now())
-		if f.bytes != tickBytes {
-			t.Errorf("one tick appends %d bytes, want %d", f.bytes, tickBytes)
+		for i := range 20 {
+			put(t, in, int64(i+1), 1<<20, "x", "y", "z")
 		}
-		if next := safe(in); next != 64 {
-			t.Errorf("safe up to %d, want 64", next)
+		takes(2 * time.Millisecond)
+		tick(15, "no batch begins after 25 ms, but one that is under way is finished")
+		if next := safe(in); next != 5 {
+			t.Errorf("safe up to %d, want 5", next)
 		}
+		tick(0, "the host is left to itself for as long as it was held up")
+		time.Sleep(tickEvery)
+		takes(60 * time.Millisecond) // behind a slow filter
+		tick(2, "a batch is broken off after 100 ms")
+		time.Sleep(120*time.Millisecond - 1)
+		tick(0, "half of the time is the host's")
+		time.Sleep(1)
+		tick(1, "the rest of the batch")
 
-		f.bytes = 0
-		f.during = func() bool { time.Sleep(30 * time.Millisecond); return true } // a slow filter
-		g.collect(id, time.Now())
-		if f.bytes != 4<<20 {
-			t.Errorf("a tick behind a slow filter appends %d bytes, want 4 MB: it ends after 100 ms", f.bytes)
-		}
+		g.add(newTestInstance(&fakeHost{}))
+		time.Sleep(time.Second)
+		tick(2, "with two sections")
+		time.Sleep(3*120*time.Millisecond - 1)
+		tick(0, "half of the time is the host's also with two sections")
+		time.Sleep(1)
+		tick(1, "with two sections")
 	})
 }
 
@@ -146,14 +154,14 @@ func TestPauseInsideAnAppendStopsThatInstance(t *testing.T) {
 		defer g.exit()
 		put(t, in1, 1, 10, "x", "y")
 		put(t, in2, 1, 10, "x", "y")
-		g.collect(id1, time.Now())
-		g.collect(id2, time.Now())
-		g.collect(id1, time.Now())
+		g.tick(id1, time.Now())
+		g.tick(id2, time.Now())
+		g.tick(id1, time.Now())
 		if len(f1.taken) != 1 || len(f2.taken) != 2 {
 			t.Fatalf("taken %v and %v, want one of the paused instance and all of the other", f1.taken, f2.taken)
 		}
 		g.resume()
-		g.collect(id1, time.Now())
+		g.tick(id1, time.Now())
 		if len(f1.taken) != 2 {
 			t.Fatalf("after the resume: taken %v", f1.taken)
 		}
@@ -164,53 +172,29 @@ func TestPauseOutsideAnAppendStopsAllInstances(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, again := range []string{"resume", "new instance"} {
 			var g generation
-			f1, f2 := &fakeHost{sleeping: true}, &fakeHost{}
+			f1, f2 := &fakeHost{}, &fakeHost{}
 			in1, in2 := newTestInstance(f1), newTestInstance(f2)
 			id1, id2 := g.add(in1), g.add(in2)
 			put(t, in1, 1, 10, "x")
 			put(t, in2, 1, 10, "x")
 			g.pause()
 			time.Sleep(5 * time.Second)
-			g.collect(id1, time.Now())
-			g.collect(id2, time.Now())
+			g.tick(id1, time.Now())
+			g.tick(id2, time.Now())
 			if len(f1.taken)+len(f2.taken) != 0 {
 				t.Fatalf("taken %v and %v", f1.taken, f2.taken)
-			}
-			if f1.woken+f2.woken != 0 {
-				t.Fatal("a timer that a pause has stopped was started again")
 			}
 			if again == "resume" {
 				g.resume()
 			} else {
 				g.add(newTestInstance(&fakeHost{}))
 			}
-			g.collect(id1, time.Now())
-			g.collect(id2, time.Now())
+			g.tick(id1, time.Now())
+			g.tick(id2, time.Now())
 			if len(f1.taken) != 1 || len(f2.taken) != 1 {
 				t.Fatalf("after a %s: taken %v and %v", again, f1.taken, f2.taken)
 			}
 			g.exit()
-		}
-	})
-}
-
-func TestAnInstanceThatIsNotCalledIsWoken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var g generation
-		f1, f2, f3 := &fakeHost{}, &fakeHost{sleeping: true}, &fakeHost{sleeping: true}
-		in3 := newTestInstance(f3)
-		id1, _, _ := g.add(newTestInstance(f1)), g.add(newTestInstance(f2)), g.add(in3)
-		defer g.exit()
-		in3.limited = true // it sleeps because it is over its own limit
-		for range 3 {
-			time.Sleep(time.Second)
-			g.collect(id1, time.Now())
-			if f1.woken != 0 || f3.woken != 0 {
-				t.Fatal("the wrong instance is woken")
-			}
-		}
-		if f2.woken != 1 {
-			t.Errorf("woken %d times within 3 s, want once", f2.woken)
 		}
 	})
 }
@@ -225,8 +209,8 @@ func TestExitStopsTheWholeGeneration(t *testing.T) {
 		put(t, in, 1, 10, "x")
 		g.exit()
 		<-in.stopped
-		g.exit()                  // that of the second instance
-		g.collect(id, time.Now()) // and a late timer
+		g.exit()               // that of the second instance
+		g.tick(id, time.Now()) // and a late timer
 		if len(f.taken) != 0 {
 			t.Errorf("taken %v after the exit", f.taken)
 		}
@@ -272,7 +256,7 @@ func TestAPanicDuringHandOverIsLoggedAndTriedAgain(t *testing.T) {
 		defer g.exit()
 		put(t, in, 1, 10, "x")
 		for range 5 {
-			g.collect(id, time.Now())
+			g.tick(id, time.Now())
 		}
 		if n := strings.Count(strings.Join(f.log, "\n"), "invented"); n != 1 {
 			t.Errorf("%d lines about the panic: %q", n, f.log)
@@ -281,7 +265,7 @@ func TestAPanicDuringHandOverIsLoggedAndTriedAgain(t *testing.T) {
 		g.pause() // must not take the panicked append for one that is under way
 		g.resume()
 		time.Sleep(time.Second)
-		g.collect(id, time.Now())
+		g.tick(id, time.Now())
 		if len(f.taken) != 1 {
 			t.Errorf("taken %v", f.taken)
 		}

@@ -13,7 +13,6 @@ type host struct {
 	name   string                              // of the section: its alias, or "defender.0"
 	get    func(key string) string             // a setting as it stands in the section, or ""
 	append func(tag string, data []byte) bool  // false: nothing of data was taken. An empty tag is the section's own
-	wake   func() bool                         // starts the section's timer if it is stopped, and tells whether it was
 	print  func(level slog.Level, line string) // a line of the host's log, if the section logs that level
 	set    func(m *metric, f figure)           // sets a series of the host's metrics; nil when it offers none
 	quit   func()                              // asks the host to end, as a SIGTERM does

@@ -40,9 +40,14 @@ func declared() []input.Setting {
 }
 
 const (
-	// A tick ends after this much, because the host does nothing else meanwhile: no flush, no other input.
-	tickBytes = 64 << 20
-	tickTime  = 100 * time.Millisecond
+	// How often the host's thread comes by. No event waits for longer than that without a reason, and what is read meanwhile
+	// stays small.
+	tickEvery = 50 * time.Millisecond
+
+	// The host does nothing else during a tick: no flush, no other input. After tickTime no batch is begun; one that is under way
+	// is finished, since the exit of a host in the middle of a batch repeats it, unless it takes longer than tickMost.
+	tickTime = 25 * time.Millisecond
+	tickMost = 100 * time.Millisecond
 
 	leastMemory = 32 << 20
 )
@@ -65,7 +70,7 @@ type instance struct {
 	stopped    chan struct{} // closed when everything that was started has ended
 
 	// Of the host's thread only.
-	calledAt   time.Time // when the host last called; set by generation
+	restsUntil time.Time // when it may hand over again; set by generation
 	limited    bool      // paused by the host inside an append of this instance; set by generation
 	refusedAt  time.Time // when the host began to refuse; zero while it does not
 	retryAt    time.Time
@@ -141,7 +146,6 @@ func newUnstarted(h host) *instance {
 	in := &instance{
 		host:       h,
 		logs:       newLogQueue(h.debug),
-		calledAt:   time.Now(),
 		stopped:    make(chan struct{}),
 		wait:       input.Backoff{First: time.Second, Max: 15 * time.Second},
 		storeCheck: 3,
@@ -286,14 +290,13 @@ func (in *instance) handOver(now time.Time, hand func(tag string, data []byte) b
 	if now.Before(in.retryAt) {
 		return
 	}
-	appended := 0
-	for {
+	for time.Since(now) < tickTime {
 		b := in.outbox.Take()
 		if b == nil {
 			return
 		}
 		for c := b.Next(); c != nil; c = b.Next() {
-			if in.limited || appended >= tickBytes || time.Since(now) >= tickTime {
+			if in.limited || time.Since(now) >= tickMost {
 				return
 			}
 			if !hand(c.Tag, c.Data) {
@@ -301,7 +304,6 @@ func (in *instance) handOver(now time.Time, hand func(tag string, data []byte) b
 				return
 			}
 			b.Taken()
-			appended += len(c.Data)
 			in.handed += uint64(len(c.Data))
 			in.accepted(now)
 		}

@@ -73,9 +73,9 @@ func start(p *C.struct_defender_plugin) (err error) {
 	var thread [16]C.char
 	C.defender_thread_name(&thread[0])
 	switch {
-	case functions.append == nil:
-		err = fmt.Errorf("refused: this fluent-bit does not export flb_input_log_append, without which the plugin cannot know what was " +
-			"stored; use an official build of Fluent Bit 4.1 or later")
+	case C.defender_missing(functions) != nil:
+		err = fmt.Errorf("refused: this fluent-bit does not export %s, without which the plugin cannot hand over events and know what was "+
+			"stored; use an official build of Fluent Bit 4.1 or later", C.GoString(C.defender_missing(functions)))
 	case strings.HasPrefix(C.GoString(&thread[0]), "flb-in-"): // set in src/flb_input_thread.c
 		err = fmt.Errorf("refused: this section runs in a thread of its own, where Fluent Bit loses events without saying so; " +
 			"add \"threaded off\" to this [INPUT] section")
@@ -88,14 +88,20 @@ func start(p *C.struct_defender_plugin) (err error) {
 	if err != nil {
 		return err // its log has said it
 	}
-	p.context.remote_context = C.uintptr_t(current.add(in))
+	id := C.uintptr_t(current.add(in))
+	if C.defender_start_timer(functions, id, C.int(tickEvery.Milliseconds())) != 0 {
+		err := fmt.Errorf("start a timer: Fluent Bit would not make one; it may have run out of file descriptors (ulimit -n)")
+		h.print(slog.LevelError, h.prefix()+err.Error())
+		return err
+	}
+	p.context.remote_context = id
 	return nil
 }
 
 // newHost is what an instance knows of the host. The struct that init is given belongs to all instances and is
 // overwritten, so nothing here refers to it.
 func newHost(p *C.struct_defender_plugin, functions C.struct_defender_functions) host {
-	api, instance, context := p.api, p.instance, p.context
+	api, instance := p.api, p.instance
 	var tagBytes []byte // with the final zero that some filters count on
 	return host{
 		name: C.GoString(C.defender_name(functions, instance)),
@@ -112,7 +118,6 @@ func newHost(p *C.struct_defender_plugin, functions C.struct_defender_functions)
 			}
 			return C.defender_append(functions, instance, t, C.size_t(len(tag)), unsafe.Pointer(unsafe.SliceData(data)), C.size_t(len(data))) == 0
 		},
-		wake: func() bool { return C.defender_wake(functions, context, instance) != 0 },
 		print: func(level slog.Level, line string) {
 			if n := logLevel(level); C.defender_log_check(api, instance, n) != 0 {
 				text := C.CString(line)
@@ -193,14 +198,20 @@ func logLevel(level slog.Level) C.int {
 	return 4
 }
 
-// FLBPluginInputCallbackCtx is called from a timer, once a second. It never returns data: the host would ignore whether
-// that could be stored.
+// defenderTick is called from our own timer, every tickEvery, and is where all work on the host's thread is done.
+//
+//export defenderTick
+func defenderTick(id C.uintptr_t) {
+	defer guard("tick", nil, 0)
+	current.tick(uintptr(id), time.Now())
+}
+
+// FLBPluginInputCallbackCtx has to be there. The host calls it once a second, and not at all after it has stopped the timer of
+// the wrong section, and what it would return is stored without a word about the outcome: our own timer does better.
 //
 //export FLBPluginInputCallbackCtx
-func FLBPluginInputCallbackCtx(id C.uintptr_t, data *unsafe.Pointer, size *C.size_t) (result C.int) {
-	defer guard("collect", &result, flb.FLB_ERROR)
+func FLBPluginInputCallbackCtx(id C.uintptr_t, data *unsafe.Pointer, size *C.size_t) C.int {
 	*data, *size = nil, 0
-	current.collect(uintptr(id), time.Now())
 	return flb.FLB_OK
 }
 

@@ -40,7 +40,7 @@ func TestMetricsOfARunningSection(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "metrics")
-	args := append(settings(h), "-quiet", "-seconds", "14", "-tick", "100", "-metrics", file)
+	args := append(settings(h), "-quiet", "-seconds", "14", "-metrics", file)
 	runHost(t, args...).ok(t)
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -82,14 +82,14 @@ func TestFiguresGoToTheLogWhereTheHostOffersNoMetrics(t *testing.T) {
 		in.transforms = append(in.transforms, tr)
 		figures := func() int { return strings.Count(strings.Join(f.log, "\n"), "figures: ") }
 		for range 50 {
-			g.collect(id, time.Now())
+			g.tick(id, time.Now())
 			time.Sleep(time.Second)
 		}
 		if n := figures(); n != 0 {
 			t.Errorf("%d lines of figures in the first minute", n)
 		}
 		for range 90 {
-			g.collect(id, time.Now())
+			g.tick(id, time.Now())
 			time.Sleep(time.Second)
 		}
 		if n := figures(); n != 2 {

@@ -23,7 +23,6 @@ func startWith(t *testing.T, values map[string]string) (errors []string) {
 		name:   "defender.0",
 		get:    func(key string) string { return values[key] },
 		append: func(string, []byte) bool { return false },
-		wake:   func() bool { return false },
 		quit:   func() {},
 		print: func(level slog.Level, line string) {
 			for _, secret := range []string{"bm90LWEtcmVhbC1rZXk", "hunter2"} {

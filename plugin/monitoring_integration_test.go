@@ -50,7 +50,7 @@ func TestIntegrationPrometheus(t *testing.T) {
 		}
 	}()
 	so, host := build(t)
-	args := append(settings(h, account...), "-quiet", "-tick", "200", "-seconds", seconds, "-metrics", file, so)
+	args := append(settings(h, account...), "-quiet", "-seconds", seconds, "-metrics", file, so)
 	running := exec.CommandContext(t.Context(), host, args...)
 	running.Stderr = os.Stderr
 	if err := running.Start(); err != nil {

@@ -51,8 +51,8 @@ func TestAnInstanceLeavesNothingRunning(t *testing.T) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%d bytes have come, of some %d", taken()-had, n*520)
 			}
-			g.collect(a, time.Now())
-			g.collect(b, time.Now())
+			g.tick(a, time.Now())
+			g.tick(b, time.Now())
 			time.Sleep(20 * time.Millisecond)
 		}
 		g.exit()
@@ -72,7 +72,7 @@ func TestEventsArriveThroughTheLibrary(t *testing.T) {
 	h := startHub(t, 3)
 	const n = 3000
 	produce(t, h, 0, n)
-	r := runHostUntil(t, n, "", append(settings(h, "tag_pattern=defender.*"), "-tick", "50")...).ok(t)
+	r := runHostUntil(t, n, "", settings(h, "tag_pattern=defender.*")...).ok(t)
 	if again := tally(t, r.events, n); again != 0 {
 		t.Errorf("%d events came twice", again)
 	}

@@ -116,7 +116,7 @@ func (h *host) start() {
 }
 
 func (h *host) startC() error {
-	args := []string{"-quiet", "-tick", "250", "-log-level", "debug", "-storage", h.storage()}
+	args := []string{"-quiet", "-log-level", "debug", "-storage", h.storage()}
 	args = append(args, h.flags...)
 	for i, s := range h.sections {
 		if i > 0 {

@@ -6,7 +6,8 @@
  *
  *   main thread                               engine thread, one for each generation
  *   dlopen, FLBPluginRegister           ->    FLBPluginInit of each section, FLBPluginInputPreRun
- *   waits for its end, or a reload:           FLBPluginInputCallbackCtx, on a timer, which calls flb_input_log_append
+ *   waits for its end, or a reload:           FLBPluginInputCallbackCtx, on a timer, and timers that the plugin has made; from
+ *                                             them it calls flb_input_log_append
  *   registers the next generation       ->    pause of all, a grace period, pre-exit and exit of each section
  *   FLBPluginUnregister of the old      <-
  *
@@ -47,7 +48,6 @@ static const char usage[] =
     "\n"
     "  -seconds N         end after N seconds (otherwise at SIGTERM)\n"
     "  -records N         end when N events were taken\n"
-    "  -tick MS           how often a section is called (1000)\n"
     "  -reload-every MS   hot reload again and again (also at SIGHUP)\n"
     "  -grace MS          how long a shutdown or reload waits between the pause and the exits (1000)\n"
     "\n"
@@ -102,8 +102,8 @@ struct go_plugin { /* struct flbgo_input_plugin of src/proxy/go/go.h, as far as 
 };
 
 int flb_input_log_append(void *instance, const char *tag, size_t tag_len, const void *data, size_t size);
-int flb_input_collector_resume(int coll_id, void *instance);
-int flb_input_collector_running(int coll_id, void *instance);
+void *flb_sched_ctx_get(void);
+int flb_sched_timer_cb_create(void *sched, int type, int ms, void (*cb)(void *, void *), void *data, void **out_timer);
 const char *flb_input_name(void *instance);
 
 /* ---- what is run ---- */
@@ -120,7 +120,6 @@ struct section {
     bool live;           /* between init and exit */
     bool collecting;     /* its collector runs */
     bool over_limit;     /* paused by a limit: appends are refused until resume_at */
-    bool inside;         /* its callback is being called */
     double next_tick, resume_at;
     union context context;
     int storage;         /* file descriptor, or -1 */
@@ -134,17 +133,26 @@ struct generation {
     int number;
 };
 
+struct timer { /* struct flb_sched_timer */
+    void (*cb)(void *, void *);
+    void *data;
+    double every, next;
+};
+
 static struct {
     const char *metrics, *library, *storage, *dump, *missing;
-    double seconds, tick, reload_every, grace, pause, pause_outside, slow, refuse, refuse_from, refuse_to;
+    double seconds, reload_every, grace, pause, pause_outside, slow, refuse, refuse_from, refuse_to;
     long records, refuse_every, pause_every;
     int only, log_level;
     uint64_t seed;
     bool threaded, old, quiet;
-} opt = {.tick = 1, .grace = 1, .pause = 0.5, .only = -1, .log_level = 3, .seed = 1};
+} opt = {.grace = 1, .pause = 0.5, .only = -1, .log_level = 3, .seed = 1};
 
 static struct section sections[MAX_SECTIONS];
 static int sections_len = 1;
+static struct timer timers[MAX_SECTIONS]; /* of the engine that runs */
+static int timers_len;
+static bool inside; /* a callback of the plugin's is being called */
 static struct section *last_inited; /* proxy->instance: what pause and resume mean, whichever section they are for */
 
 static struct {
@@ -372,29 +380,35 @@ const char *flb_input_name(void *instance)
     return ((struct section *)instance)->name;
 }
 
-int flb_input_collector_running(int coll_id, void *instance)
+void *flb_sched_ctx_get(void)
 {
-    (void)coll_id;
-    return is_section(instance) && ((struct section *)instance)->collecting;
+    /* each thread that runs an event loop has its own */
+    return pthread_equal(pthread_self(), engine) ? timers : NULL;
 }
 
-int flb_input_collector_resume(int coll_id, void *instance)
+int flb_sched_timer_cb_create(void *sched, int type, int ms, void (*cb)(void *, void *), void *data, void **out_timer)
 {
-    struct section *s = instance;
+    enum { FLB_SCHED_TIMER_CB_PERM = 4 };
 
-    if (coll_id != 0 || !is_section(instance) || !s->live) {
-        broken("flb_input_collector_resume of a collector that does not exist");
+    if (sched != timers || type != FLB_SCHED_TIMER_CB_PERM || ms <= 0 || cb == NULL || out_timer != NULL) {
+        broken("flb_sched_timer_cb_create with arguments that this host does not know");
         return -1;
     }
-    if (s->collecting) {
-        fprintf(stderr, "host: cannot resume collector %s:%d, already running\n", s->name, coll_id);
+    if (timers_len == MAX_SECTIONS) {
         return -1;
     }
-    if (!shutting_down) {
-        s->collecting = true;
-        s->next_tick = now() + opt.tick;
-    }
+    timers[timers_len++] = (struct timer){.cb = cb, .data = data, .every = ms / 1e3, .next = now() + ms / 1e3};
     return 0;
+}
+
+static void start_collector(struct section *s)
+{
+    if (s->collecting) {
+        fprintf(stderr, "host: cannot resume collector %s:0, already running\n", s->name);
+    } else if (!shutting_down) {
+        s->collecting = true;
+        s->next_tick = now() + 1;
+    }
 }
 
 static double random_number(void) /* xorshift64*, from 0 to below 1 */
@@ -440,7 +454,7 @@ static void resume_section(struct generation *g)
         f();
     }
     if (last_inited != NULL) {
-        flb_input_collector_resume(0, last_inited);
+        start_collector(last_inited);
     }
 }
 
@@ -456,8 +470,8 @@ int flb_input_log_append(void *instance, const char *tag, size_t tag_len, const 
         broken("an append from a thread of the plugin's");
         return -1;
     }
-    if (!is_section(instance) || !s->live || !s->inside) {
-        broken("an append outside of the section's callback");
+    if (!is_section(instance) || !s->live || !inside) {
+        broken("an append outside of a callback");
         return -1;
     }
     if (shutting_down) {
@@ -587,7 +601,7 @@ static bool init_sections(struct generation *g)
         }
         s->context.now.coll_fd = 0; /* set after init: the number of the section's only collector */
         s->collecting = true;
-        s->next_tick = now() + opt.tick;
+        s->next_tick = now() + 1;
     }
     for (int i = 0; pre_run != NULL && i < sections_len; i++) {
         pre_run(1);
@@ -601,16 +615,16 @@ static void collect(struct generation *g, struct section *s)
     void *data = NULL;
     size_t len = 0;
 
-    s->next_tick = now() + opt.tick;
-    s->inside = true;
+    s->next_tick = now() + 1; /* PROXY_CALLBACK_TIME */
+    inside = true;
     f(s->context.now.remote_context, &data, &len);
-    s->inside = false;
+    inside = false;
     if (len != 0) {
         broken("the callback returned data: Fluent Bit ignores whether it could be appended");
     }
 }
 
-/* Calls the sections whose time has come. */
+/* Calls the sections and the timers whose time has come. */
 static void turn(struct generation *g)
 {
     for (struct section *s = sections; s < sections + sections_len; s++) {
@@ -620,6 +634,14 @@ static void turn(struct generation *g)
         }
         if (s->collecting && now() >= s->next_tick) {
             collect(g, s);
+        }
+    }
+    for (struct timer *t = timers; t < timers + timers_len; t++) {
+        if (now() >= t->next) {
+            t->next += (double)(1 + (long)((now() - t->next) / t->every)) * t->every; /* what was missed is not made up for */
+            inside = true;
+            t->cb(NULL, t->data);
+            inside = false;
         }
     }
     static double write_at;
@@ -662,6 +684,7 @@ static void shut_down(struct generation *g)
         cmt_forget();
     }
     last_inited = NULL;
+    timers_len = 0; /* flb_sched_destroy */
     shutting_down = false;
 }
 
@@ -752,7 +775,7 @@ static void parse_flags(int argc, char **argv)
 {
     static const char *const levels[] = {"", "error", "warn", "info", "debug"};
     const struct { const char *name; double *value, unit; } numbers[] = {
-        {"-seconds", &opt.seconds, 1}, {"-tick", &opt.tick, 1e-3}, {"-reload-every", &opt.reload_every, 1e-3},
+        {"-seconds", &opt.seconds, 1}, {"-reload-every", &opt.reload_every, 1e-3},
         {"-grace", &opt.grace, 1e-3}, {"-pause-ms", &opt.pause, 1e-3}, {"-pause-outside", &opt.pause_outside, 1e-3},
         {"-slow", &opt.slow, 1e-3}, {"-refuse", &opt.refuse, 1},
     };

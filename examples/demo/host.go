@@ -55,9 +55,8 @@ func startHost(binary, plugin, dir string, set [][2]string, t *tally) (*host, er
 	for _, s := range set {
 		args = append(args, "-set", s[0]+"="+s[1])
 	}
-	h := &host{name: "build/out/host, called ten times a second (no fluent-bit on the PATH or in $FLUENT_BIT)", read: make(chan struct{}), cleanup: func() {}}
-	// Ten times as often as Fluent Bit, whose output would be busy in between.
-	h.cmd = exec.Command(binary, append(append([]string{"-tick", "100"}, args...), plugin)...)
+	h := &host{name: "build/out/host (no fluent-bit on the PATH or in $FLUENT_BIT)", read: make(chan struct{}), cleanup: func() {}}
+	h.cmd = exec.Command(binary, append(args, plugin)...)
 	// A pipe of our own: the command's would be closed at its end, with records still in it.
 	out, in, err := os.Pipe()
 	if err != nil {
