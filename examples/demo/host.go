@@ -141,7 +141,7 @@ func startFluentBit(binary, plugin, dir string, set [][2]string, t *tally) (*hos
 	return h, nil
 }
 
-// configuration is the one of README.md, with an output to ourselves.
+// configuration is that of the examples as far as the demo needs it, with an output to ourselves.
 func configuration(plugin, dir string, port int, set [][2]string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `service:

@@ -164,7 +164,11 @@ func (v *view) records(kept [][]byte, alert string, everything bool) {
 			continue
 		}
 		if first {
-			v.heading("the others")
+			if everything {
+				v.heading("the other records")
+			} else {
+				v.heading("of the other tables, the first records")
+			}
 			first = false
 		}
 		perTable[s.table]++
@@ -244,10 +248,10 @@ func (v *view) full(s shown, above map[string]string) {
 	})
 	var more []string
 	if n := openedHere - openedShown; n > 0 {
-		more = append(more, fmt.Sprintf("%d more from inside AdditionalFields", n))
+		more = append(more, fmt.Sprintf("%d more fields from inside AdditionalFields", n))
 	}
 	if same > 0 {
-		more = append(more, fmt.Sprintf("%d as above", same))
+		more = append(more, fmt.Sprintf("%d fields that say the same as above", same))
 	}
 	if len(more) > 0 {
 		v.printf("  %s\n", v.paint(dim, "… and "+strings.Join(more, ", ")))
