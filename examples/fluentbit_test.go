@@ -102,9 +102,15 @@ func start(t *testing.T, binary, dir, config string, env ...string) *process {
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, dir: dir, log: new(output), done: make(chan error, 1)}
-	p.cmd = exec.Command(binary, "-c", file)
-	p.cmd.Env, p.cmd.Dir = env, dir
+	cmd := exec.Command(binary, "-c", file)
+	cmd.Env, cmd.Dir = env, dir
+	return launch(t, dir, cmd)
+}
+
+// launch runs a command that becomes Fluent Bit.
+func launch(t *testing.T, dir string, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, dir: dir, cmd: cmd, log: new(output), done: make(chan error, 1)}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -7,18 +7,6 @@ import (
 	"testing"
 )
 
-// The configuration for Kubernetes is the example for Splunk, but for who signs in: what is tested of that holds for this one.
-func TestKubernetesConfiguration(t *testing.T) {
-	t.Parallel()
-	_, splunk, _ := strings.Cut(example(t, "splunk/fluent-bit.yaml"), "\nservice:\n")
-	_, kubernetes, _ := strings.Cut(example(t, "kubernetes/fluent-bit.yaml"), "\nservice:\n")
-	want := replace(t, splunk, "      eventhub.connection_string: ${EVENTHUB_CONNECTION_STRING}\n",
-		"      eventhub.auth: workload_identity\n      eventhub.brokers: NAMESPACE.servicebus.windows.net:9093\n      eventhub.hubs: insights-logs-advancedhunting-*\n")
-	if kubernetes != want {
-		t.Error("kubernetes/fluent-bit.yaml differs from splunk/fluent-bit.yaml in more than the sign-in")
-	}
-}
-
 // What depends on one another in the values, the volume, the configuration and the image.
 func TestKubernetesValues(t *testing.T) {
 	t.Parallel()

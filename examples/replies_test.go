@@ -18,9 +18,9 @@ type target struct {
 }
 
 var targets = []target{
-	{"splunk", "port: 8088", "- name: splunk", []string{"SPLUNK_HOST=127.0.0.1", "SPLUNK_TOKEN=" + splunkToken}},
-	{"elastic", "port: 9200", "- name: es", []string{"ELASTIC_HOST=127.0.0.1", "ELASTIC_USER=" + bulkUser, "ELASTIC_PASSWORD=" + bulkPass}},
-	{"opensearch", "port: 9200", "- name: opensearch", []string{"OPENSEARCH_HOST=127.0.0.1", "OPENSEARCH_USER=" + bulkUser, "OPENSEARCH_PASSWORD=" + bulkPass}},
+	{"splunk", "port: ${SPLUNK_PORT:-8088}", "- name: splunk", []string{"SPLUNK_HOST=127.0.0.1", "SPLUNK_TOKEN=" + splunkToken}},
+	{"elastic", "port: ${ELASTIC_PORT:-9200}", "- name: es", []string{"ELASTIC_HOST=127.0.0.1", "ELASTIC_PASSWORD=" + bulkPass}},
+	{"opensearch", "port: ${OPENSEARCH_PORT:-9200}", "- name: opensearch", []string{"OPENSEARCH_HOST=127.0.0.1", "OPENSEARCH_PASSWORD=" + bulkPass}},
 }
 
 func (e target) config(t *testing.T) string { return example(t, e.name+"/fluent-bit.yaml") }

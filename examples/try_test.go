@@ -69,9 +69,11 @@ func TestTry(t *testing.T) {
 			text = replace(t, text,
 				"/fluent-bit/plugins/in_defender.so", library,
 				"/var/lib/fluent-bit/defender.db", filepath.Join(dir, "defender.db"),
-				"eventhub.brokers: localhost:9092", "eventhub.brokers: "+hub.Brokers(),
-				"      "+e.port+"\n", "      port: "+s.port()+"\n")
-			p := start(t, binary, dir, text, append(e.env, "EVENTHUB_CONNECTION_STRING="+hub.ConnectionString())...)
+				"eventhub.brokers: localhost:9092", "eventhub.brokers: "+hub.Brokers())
+			if e.name != "splunk" {
+				text = replace(t, text, "http_user: elastic\n", "http_user: "+bulkUser+"\n")
+			}
+			p := start(t, binary, dir, text, append(e.env, "EVENTHUB_CONNECTION_STRING="+hub.ConnectionString(), strings.ToUpper(e.name)+"_PORT="+s.port())...)
 			p.until("every record of the feed is there", func() bool { _, taken := s.count(); return taken >= want })
 			p.stop()
 		})

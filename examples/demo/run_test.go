@@ -1,22 +1,12 @@
 package main
 
 import (
-	"bytes"
-	"context"
-	"encoding/json"
-	"io"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
 	"github.com/fluent-bit-defender/fluent-bit-defender/examples/demo/story"
 )
 
@@ -141,105 +131,5 @@ func TestMissing(t *testing.T) {
 	ok, text := show(t, o)
 	if ok || !strings.Contains(text, "MISSING   4 records") || !strings.Contains(text, "it broke") {
 		t.Errorf("ok %v:\n%s", ok, text)
-	}
-}
-
-// The configuration in README.md, with other addresses, delivers to Splunk's HTTP event collector.
-func TestReadmeInFluentBit(t *testing.T) {
-	o := built(t)
-	fluentBit := findFluentBit()
-	if fluentBit == "" {
-		t.Skip("there is no fluent-bit: package plugin checks the keys of the section")
-	}
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, config, found := strings.Cut(string(readme), "```yaml\n")
-	config, _, ended := strings.Cut(config, "```")
-	if !found || !ended {
-		t.Fatal("no configuration in README.md")
-	}
-
-	const hubOfTable = "insights-logs-advancedhunting-deviceinfo"
-	hub, err := fakehub.Start(fakehub.Options{Hubs: map[string]int32{hubOfTable: 2}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer hub.Close()
-	s := story.New(story.Options{})
-	for range 10 {
-		if err := hub.Produce(t.Context(), hubOfTable, s.AppendEnvelope(nil, 50)); err != nil {
-			t.Fatal(err)
-		}
-	}
-
-	received := newTally(&feed{records: map[string]int{}, numbers: 500})
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil || r.Header.Get("Authorization") != "Splunk an-invented-token" {
-			http.Error(w, "no", http.StatusForbidden)
-			return
-		}
-		for d := json.NewDecoder(bytes.NewReader(body)); d.More(); {
-			var event json.RawMessage
-			if err := d.Decode(&event); err != nil {
-				t.Errorf("not what Splunk takes: %v", err)
-				return
-			}
-			received.add(event, "defender", "event")
-		}
-	})}
-	go func() { _ = server.Serve(listener) }()
-	defer server.Close()
-
-	dir := t.TempDir()
-	plugin, err := filepath.Abs(o.plugin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for old, new := range map[string]string{
-		"/usr/lib/fluent-bit/in_defender.so": plugin,
-		"/var/lib/fluent-bit":                dir,
-		"host: splunk.example.com":           "host: 127.0.0.1",
-		"port: 8088":                         "port: " + strconv.Itoa(listener.Addr().(*net.TCPAddr).Port),
-		"      tls: on\n":                    "",
-		"      db: ":                         "      eventhub.brokers: " + hub.Brokers() + "\n      eventhub.ca_file: " + hub.CAFile() + "\n      db: ",
-	} {
-		if !strings.Contains(config, old) {
-			t.Fatalf("the configuration in README.md has no %q", old)
-		}
-		config = strings.ReplaceAll(config, old, new)
-	}
-	path := filepath.Join(dir, "defender.yaml")
-	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	var log bytes.Buffer
-	cmd := exec.CommandContext(ctx, fluentBit, "-c", path)
-	cmd.Env = append(os.Environ(), "EVENTHUB_CONNECTION_STRING="+hub.ConnectionString(), "SPLUNK_TOKEN=an-invented-token")
-	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	for ctx.Err() == nil {
-		if total, _ := received.progress(); total >= 500 {
-			break
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	_ = cmd.Process.Signal(syscall.SIGTERM)
-	_ = cmd.Wait()
-	if received.distinct != 500 {
-		t.Errorf("%d of 500 records arrived:\n%s", received.distinct, log.String())
-	}
-	if strings.Contains(log.String(), "SharedAccessKey=ZmFr") {
-		t.Error("the connection string is in the log")
 	}
 }
