@@ -1,4 +1,4 @@
-// Package kafka runs Apache Kafka for integration tests: one broker in KRaft mode, on loopback, which takes the sign-in
+// Package kafka runs Apache Kafka for integration tests and the fault matrix: one broker in KRaft mode, on loopback, which takes the sign-in
 // of Event Hubs (SASL PLAIN as $ConnectionString). Kafka comes from its Maven artifacts (pom.xml) and runs in the
 // machine's Java.
 package kafka
@@ -10,7 +10,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -21,10 +20,15 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/build/child"
 )
 
 // User is the name that clients sign in with; the password is the connection string.
 const User = "$ConnectionString"
+
+// Version is that of pom.xml.
+const Version = "3.9.1"
 
 // startWait is how long the broker may take to answer.
 const startWait = 90 * time.Second
@@ -36,26 +40,23 @@ type Server struct {
 	password  string
 	output    bytes.Buffer // what Kafka said, for errors
 
-	run   *exec.Cmd
-	alive io.Closer // when it is closed, by us or because we died, the broker is killed
+	run   *child.Process
 	admin *kgo.Client
+
+	partitions map[string]int32 // of each hub
+	next       int32
 }
 
 // Start makes a broker with its data in dir, and waits until it answers. The first time it has Maven fetch Kafka.
 func Start(ctx context.Context, dir string) (_ *Server, err error) {
-	s := &Server{dir: dir, password: "Endpoint=sb://localhost/;SharedAccessKeyName=defender-listen;SharedAccessKey=a2Fma2Etbm90LWEtcmVhbC1rZXktMTIzNDU2Nzg5MDEyMzQ="}
+	s := &Server{dir: dir, partitions: make(map[string]int32), password: "Endpoint=sb://localhost/;SharedAccessKeyName=defender-listen;SharedAccessKey=a2Fma2Etbm90LWEtcmVhbC1rZXktMTIzNDU2Nzg5MDEyMzQ="}
 	defer func() {
 		if err != nil {
 			s.Close()
 			err = fmt.Errorf("start Apache Kafka: %w", err)
 		}
 	}()
-	for command, what := range map[string]string{"java": "a Java runtime, 17 or later", "mvn": "Maven"} {
-		if _, err := exec.LookPath(command); err != nil {
-			return nil, fmt.Errorf("%s is missing: install %s", command, what)
-		}
-	}
-	if s.jars, err = jars(ctx); err != nil {
+	if s.jars, err = prepare(ctx); err != nil {
 		return nil, err
 	}
 	if err = s.configure(); err != nil {
@@ -74,8 +75,21 @@ func Start(ctx context.Context, dir string) (_ *Server, err error) {
 	return s, nil
 }
 
-// jars returns a folder with Kafka and what it needs.
-func jars(ctx context.Context) (string, error) {
+// Prepare has Maven fetch Kafka unless it is there, and says what is missing and how to get it.
+func Prepare(ctx context.Context) error {
+	_, err := prepare(ctx)
+	return err
+}
+
+func prepare(ctx context.Context) (jars string, err error) {
+	if _, err := exec.LookPath("java"); err != nil {
+		return "", errors.New("java is missing: install a Java runtime, 17 or later (on Debian and Ubuntu: apt-get install default-jdk-headless)")
+	}
+	return fetch(ctx)
+}
+
+// fetch returns a folder with Kafka and what it needs.
+func fetch(ctx context.Context) (string, error) {
 	root, err := os.Getwd()
 	if err != nil {
 		return "", err
@@ -98,6 +112,9 @@ func jars(ctx context.Context) (string, error) {
 	dir := filepath.Join(root, "build", ".cache", "kafka")
 	if have, err := os.ReadFile(filepath.Join(dir, "pom.xml")); err == nil && bytes.Equal(have, wanted) {
 		return dir, nil
+	}
+	if _, err := exec.LookPath("mvn"); err != nil {
+		return "", errors.New("mvn is missing, which fetches Kafka the first time: install Maven (on Debian and Ubuntu: apt-get install maven)")
 	}
 	// Several tests may do this at once: each makes its own folder, and one gets the name.
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
@@ -178,21 +195,13 @@ func (s *Server) java(ctx context.Context, class string, args ...string) *exec.C
 // Run starts the broker, after Start or Kill, and waits until it answers.
 func (s *Server) Run(ctx context.Context) error {
 	java := s.java(ctx, "kafka.Kafka", s.config())
-	// The shell kills the broker when its standard input ends, which it also does when we are killed.
-	cmd := exec.Command("sh", append([]string{"-c", `"$@" </dev/null & pid=$!; trap 'kill -9 $pid 2>/dev/null' EXIT; read -r _; exit 0`, "sh"}, java.Args...)...)
-	cmd.Dir = s.dir
 	s.output.Reset()
-	cmd.Stdout, cmd.Stderr = &s.output, &s.output
-	in, err := cmd.StdinPipe()
+	run, err := child.Start(s.dir, nil, &s.output, java.Args...)
 	if err != nil {
 		return err
 	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	s.run, s.alive = cmd, in
-	if s.admin, err = kgo.NewClient(append(s.ClientOpts(),
-		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchMaxBytes(1_000_000))...); err != nil {
+	s.run = run
+	if err := s.connect(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, startWait)
@@ -213,15 +222,28 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
+func (s *Server) connect() (err error) {
+	s.admin, err = kgo.NewClient(append(s.ClientOpts(),
+		kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchMaxBytes(1_000_000))...)
+	return err
+}
+
+// Running tells whether the broker was started and not ended.
+func (s *Server) Running() bool { return s.run != nil }
+
+// Stop ends the broker with SIGTERM, in good order, and waits for its end. Its data stay, see Run.
+func (s *Server) Stop() { s.end((*child.Process).Stop) }
+
 // Kill kills the broker at once and waits for its end. Its data stay, see Run.
-func (s *Server) Kill() {
+func (s *Server) Kill() { s.end((*child.Process).Kill) }
+
+func (s *Server) end(how func(*child.Process)) {
 	if s.admin != nil {
 		s.admin.Close()
 		s.admin = nil
 	}
 	if s.run != nil {
-		_ = s.alive.Close()
-		_ = s.run.Wait()
+		how(s.run)
 		s.run = nil
 	}
 }
@@ -252,7 +274,27 @@ func (s *Server) CreateHub(ctx context.Context, name string, partitions int32) e
 	if err = errors.Join(err, r.Err); err != nil {
 		return fmt.Errorf("create hub %s: %w", name, err)
 	}
+	s.partitions[name] = partitions
 	return nil
+}
+
+// DeleteHub deletes a topic, which may be created again.
+func (s *Server) DeleteHub(ctx context.Context, name string) error {
+	if _, err := s.Admin().DeleteTopic(ctx, name); err != nil {
+		return fmt.Errorf("delete hub %s: %w", name, err)
+	}
+	s.admin.Close() // a producer's sequence numbers are the old topic's
+	return s.connect()
+}
+
+// Produce puts messages into hub, going round its partitions, and returns when the broker has them.
+func (s *Server) Produce(ctx context.Context, hub string, messages ...[]byte) error {
+	records := make([]*kgo.Record, len(messages))
+	for i, m := range messages {
+		records[i] = &kgo.Record{Topic: hub, Partition: s.next % s.partitions[hub], Value: m}
+		s.next++
+	}
+	return s.produce(ctx, hub, records)
 }
 
 // ProduceTo puts messages into a partition of hub, and returns when the broker has them.
@@ -261,6 +303,10 @@ func (s *Server) ProduceTo(ctx context.Context, hub string, partition int32, mes
 	for i, m := range messages {
 		records[i] = &kgo.Record{Topic: hub, Partition: partition, Value: m}
 	}
+	return s.produce(ctx, hub, records)
+}
+
+func (s *Server) produce(ctx context.Context, hub string, records []*kgo.Record) error {
 	if err := s.admin.ProduceSync(ctx, records...).FirstErr(); err != nil {
 		return fmt.Errorf("produce to %s: %w", hub, err)
 	}
