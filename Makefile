@@ -1,4 +1,4 @@
-# `make` lists the targets. Only Go and a C compiler are needed, except for `integration`.
+# `make` lists the targets. Only Go and a C compiler are needed, except for `integration` and some rows of `faults`.
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -51,6 +51,7 @@ test: plugin host ## every test with the race detector and leak checks, then eve
 integration: plugin host ## tests against real servers: Apache Kafka (needs java and mvn), Azurite (needs node and npm)
 	$(GO) test -race -tags integration -run Integration -timeout 10m -v $(TESTFLAGS) ./...
 
+# Rows on real servers prepare those themselves, as integration does, and say in the table what they need where it is missing.
 faults: plugin host ## the fault matrix: every fault under load, events counted. ROWS=ci or names, SEED=n, README=README.md
 	$(GO) run ./build/faults $(if $(ROWS),-rows $(ROWS)) $(if $(SEED),-seed $(SEED)) $(if $(README),-readme $(README))
 

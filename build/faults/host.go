@@ -233,7 +233,7 @@ func (h *host) emptyStorage() {
 // crash kills the host, and lets the broker know.
 func (h *host) crash() {
 	h.kill()
-	if h.r.hub != nil {
+	if h.r.broker != nil {
 		h.r.evict()
 	}
 }

@@ -153,6 +153,13 @@ func (l *ledger) missing(most int) (numbers []int) {
 	return numbers
 }
 
+// isOut tells whether an event has come out.
+func (l *ledger) isOut(number int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.events[number].out
+}
+
 // complete tells whether everything that went in has come out.
 func (l *ledger) complete() bool {
 	l.mu.Lock()

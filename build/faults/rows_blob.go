@@ -19,12 +19,7 @@ var blobRows = []*row{
 			h.start()
 			kills := r.either(10, 6)
 			f := r.feedBlob(60_000, time.Duration(kills)*2*time.Second)
-			for range kills {
-				r.sleep(r.between(300*time.Millisecond, 3*time.Second))
-				h.crash()
-				h.again()
-			}
-			r.notef("%d times", kills)
+			h.crashes(kills, 300*time.Millisecond, 3*time.Second)
 			r.outputDown(false)
 			r.finish(f)
 		},
@@ -39,12 +34,7 @@ var blobRows = []*row{
 			kills := r.either(10, 6)
 			f := r.feedBlob(30_000, time.Duration(kills)*2*time.Second)
 			g := r.feedHub(30_000, time.Duration(kills)*2*time.Second)
-			for range kills {
-				r.sleep(r.between(300*time.Millisecond, 3*time.Second))
-				h.crash()
-				h.again()
-			}
-			r.notef("%d times", kills)
+			h.crashes(kills, 300*time.Millisecond, 3*time.Second)
 			r.finish(f, g)
 		},
 	},
@@ -194,7 +184,7 @@ var blobRows = []*row{
 // blobSection is a section that reads the account from its beginning, with a state file.
 func (r *run) blobSection() section {
 	return section{
-		"blob.connection_string": r.blob.ConnectionString(),
+		"blob.connection_string": r.account,
 		"blob.containers":        blobContainer,
 		"blob.start":             "earliest",
 		"blob.poll_interval":     "1s",

@@ -18,12 +18,7 @@ var hostRows = []*row{
 			h.start()
 			kills := r.either(20, 10)
 			f := r.feedHub(60_000, time.Duration(kills)*900*time.Millisecond)
-			for range kills {
-				r.sleep(r.between(300*time.Millisecond, 1500*time.Millisecond))
-				h.crash()
-				h.again()
-			}
-			r.notef("%d times", kills)
+			h.crashes(kills, 300*time.Millisecond, 1500*time.Millisecond)
 			r.outputDown(false)
 			r.finish(f)
 		},
@@ -73,12 +68,7 @@ var hostRows = []*row{
 			h.start()
 			stops := r.either(10, 5)
 			f := r.feedHub(60_000, time.Duration(stops)*2500*time.Millisecond)
-			for range stops {
-				r.sleep(r.between(500*time.Millisecond, 2*time.Second))
-				h.stop()
-				h.again()
-			}
-			r.notef("%d times", stops)
+			h.restarts(stops)
 			r.finish(f)
 		},
 	},
@@ -156,7 +146,7 @@ var hostRows = []*row{
 		},
 	},
 	{
-		name: "disk-full", fault: "disk full under the storage path (40 MB), output down meanwhile", source: "hub", hosts: fluentBit, needs: "unshare",
+		name: "disk-full", fault: "disk full under the storage path (40 MB), output down meanwhile", source: "hub", hosts: fluentBit, needs: unshare,
 		script: func(r *run) {
 			r.startHub(4)
 			h := r.host(r.hubSection())
@@ -282,6 +272,26 @@ func (r *run) either(c, fluentBit int) int {
 		n = max(2, n/4)
 	}
 	return n
+}
+
+// crashes kills the host and starts it again, so many times, each after a while.
+func (h *host) crashes(times int, least, most time.Duration) {
+	for range times {
+		h.r.sleep(h.r.between(least, most))
+		h.crash()
+		h.again()
+	}
+	h.r.notef("%d times", times)
+}
+
+// restarts does the same with SIGTERM.
+func (h *host) restarts(times int) {
+	for range times {
+		h.r.sleep(h.r.between(500*time.Millisecond, 2*time.Second))
+		h.stop()
+		h.again()
+	}
+	h.r.notef("%d times", times)
 }
 
 // outputDown takes the server away that Fluent Bit delivers to, or gives it back. The C host delivers nowhere.

@@ -122,10 +122,7 @@ var hubRows = []*row{
 				for range 100 {
 					messages = append(messages, r.gen.envelope(perMessage))
 				}
-				r.messages[hubName] += int64(len(messages))
-				if err := r.produceTo(p, messages); err != nil {
-					r.fatalf("%v", err)
-				}
+				r.produceTo(p, messages)
 			}
 			r.until(5*time.Minute, "the new partitions to be read", r.ledger.complete)
 			r.finish()
@@ -135,21 +132,7 @@ var hubRows = []*row{
 		name: "hub-rebalance", fault: "rebalance: a second and a third consumer join and leave every second", source: "hub", hosts: cHost, limit: 8 * time.Minute,
 		script: func(r *run) {
 			r.startHub(8)
-			stays := r.host(r.hubSection())
-			stays.start()
-			f := r.feedHub(60_000, 30*time.Second)
-			others := []*host{r.host(r.hubSection().with("db", r.dir+"/2.db")), r.host(r.hubSection().with("db", r.dir+"/3.db"))}
-			for n := range 24 {
-				o := others[n%2]
-				if o.process == nil || !o.running() {
-					o.start()
-				} else {
-					o.stop()
-				}
-				r.sleep(r.between(500*time.Millisecond, 1500*time.Millisecond))
-			}
-			r.ledger.heal()
-			r.finish(f)
+			r.rebalances(24)
 		},
 	},
 	{
@@ -160,15 +143,8 @@ var hubRows = []*row{
 			h.start()
 			h.expectLog("partitions assigned")
 			r.feedHub(20_000, 2*time.Second).wait(r)
-			r.drain()
-			h.stop()
-			r.feedHub(20_000, 0).wait(r)
-			r.admin(func(ctx context.Context, a *kadm.Client) error {
-				_, err := a.DeleteGroup(ctx, group)
-				return err
-			})
-			h.again()
-			h.expectLog("the copy in the state file decides")
+			r.forgetGroup(h, deleteGroup)
+			h.expectLog(copyDecides)
 			r.finish()
 		},
 	},
@@ -180,12 +156,7 @@ var hubRows = []*row{
 			h := r.host(r.hubSection())
 			h.start()
 			r.feedHub(10_000, time.Second).wait(r)
-			r.drain()
-			h.stop()
-			gone := r.retentionTakes(100)
-			h.again()
-			h.expectLog(fmt.Sprintf("messages_lost=%d", gone))
-			r.drain()
+			r.retentionWhileStopped(h)
 
 			// Now it is running, and the broker gives it nothing for a while.
 			held := true
@@ -198,7 +169,7 @@ var hubRows = []*row{
 				return nil, nil, false
 			})
 			r.sleep(time.Second)
-			gone = r.retentionTakes(150)
+			gone := r.retentionTakes(150)
 			held = false
 			h.expectLog(fmt.Sprintf("messages_lost=%d", gone))
 			r.finish()
@@ -268,32 +239,34 @@ func (r *run) withoutFeed(f func()) {
 	f()
 }
 
-// admin does f with a client of the namespace.
-func (r *run) admin(f func(ctx context.Context, a *kadm.Client) error) {
-	client, err := kgo.NewClient(r.hub.ClientOpts()...)
+// client does f with a client of the broker that has just been made.
+func (r *run) client(f func(ctx context.Context, c *kgo.Client) error, options ...kgo.Opt) {
+	c, err := kgo.NewClient(append(r.broker.ClientOpts(), options...)...)
 	if err != nil {
 		r.fatalf("%v", err)
 	}
-	defer client.Close()
+	defer c.Close()
 	ctx, cancel := context.WithTimeout(r.ctx, 20*time.Second)
 	defer cancel()
-	if err := f(ctx, kadm.NewClient(client)); err != nil {
-		r.fatalf("administer the namespace: %v", err)
+	if err := f(ctx, c); err != nil {
+		r.fatalf("administer the broker: %v", err)
 	}
 }
 
+func (r *run) admin(f func(ctx context.Context, a *kadm.Client) error) {
+	r.client(func(ctx context.Context, c *kgo.Client) error { return f(ctx, kadm.NewClient(c)) })
+}
+
 // produceTo puts messages into a partition, by a client that has just been made and so knows of it.
-func (r *run) produceTo(partition int32, messages [][]byte) error {
-	client, err := kgo.NewClient(append(r.hub.ClientOpts(), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()))...)
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	var records []*kgo.Record
-	for _, m := range messages {
-		records = append(records, &kgo.Record{Topic: hubName, Partition: partition, Value: m})
-	}
-	return client.ProduceSync(r.ctx, records...).FirstErr()
+func (r *run) produceTo(partition int32, messages [][]byte) {
+	r.client(func(ctx context.Context, c *kgo.Client) error {
+		var records []*kgo.Record
+		for _, m := range messages {
+			records = append(records, &kgo.Record{Topic: hubName, Partition: partition, Value: m})
+		}
+		r.messages[hubName] += int64(len(messages))
+		return c.ProduceSync(ctx, records...).FirstErr()
+	}, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.ProducerBatchCompression(kgo.NoCompression()))
 }
 
 // emptyFetch is the answer of Event Hubs to a fetch that it throttles.
@@ -303,9 +276,61 @@ func emptyFetch(req kmsg.Request, millis int32) kmsg.Response {
 	return resp
 }
 
-// retentionTakes puts 300 messages into the only partition, everything before them having been read, and deletes the
-// first n of them.
+// rebalances has a second and a third consumer join the group and leave it, so many times in all, about every second.
+func (r *run) rebalances(times int) {
+	r.host(r.hubSection()).start()
+	f := r.feedHub(60_000, time.Duration(times)*1250*time.Millisecond)
+	others := []*host{r.host(r.hubSection().with("db", r.dir+"/2.db")), r.host(r.hubSection().with("db", r.dir+"/3.db"))}
+	for n := range times {
+		if o := others[n%2]; o.process == nil || !o.running() {
+			o.start()
+		} else {
+			o.stop()
+		}
+		r.sleep(r.between(500*time.Millisecond, 1500*time.Millisecond))
+	}
+	r.ledger.heal()
+	r.finish(f)
+}
+
+const copyDecides = "the copy in the state file decides"
+
+// forgetGroup takes from the group what it has committed while the host is stopped and more has come.
+func (r *run) forgetGroup(h *host, forget func(ctx context.Context, a *kadm.Client) error) {
+	r.drain()
+	h.stop()
+	r.feedHub(20_000, 0).wait(r)
+	r.admin(forget)
+	h.again()
+}
+
+func deleteGroup(ctx context.Context, a *kadm.Client) error {
+	_, err := a.DeleteGroup(ctx, group)
+	return err
+}
+
+// retentionWhileStopped has retention delete what the host, which is running and starts again, would read next.
+func (r *run) retentionWhileStopped(h *host) {
+	r.drain()
+	h.stop()
+	gone := r.retentionTakes(100)
+	h.again()
+	h.expectLog(fmt.Sprintf("messages_lost=%d", gone))
+	r.drain()
+}
+
+// retentionTakes is retention of events none of which can have been read.
 func (r *run) retentionTakes(n int) int {
+	numbers := r.retention(n)
+	if got := r.ledger.excuse(numbers); got != len(numbers) {
+		r.fatalf("%d of %d events came out before retention could delete them: the row shows nothing", len(numbers)-got, len(numbers))
+	}
+	return n
+}
+
+// retention puts 300 messages into the only partition, everything before them having been read, and deletes the first n of
+// them. It returns the numbers of their events.
+func (r *run) retention(n int) (numbers []int) {
 	first, events := r.messages[hubName], r.ledger.count().in
 	if err := r.toHub(hubName)(300 * perMessage); err != nil {
 		r.fatalf("%v", err)
@@ -316,14 +341,10 @@ func (r *run) retentionTakes(n int) int {
 		_, err := a.DeleteRecords(ctx, o)
 		return err
 	})
-	var numbers []int
 	for i := range n * perMessage {
 		numbers = append(numbers, events+i)
 	}
-	if got := r.ledger.excuse(numbers); got != len(numbers) {
-		r.fatalf("%d of %d events came out before retention could delete them: the row shows nothing", len(numbers)-got, len(numbers))
-	}
-	return n
+	return numbers
 }
 
 // poison is messages that cannot be read, wholly or in part. What is good in them is in the ledger.

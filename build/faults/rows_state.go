@@ -17,7 +17,7 @@ import (
 // Faults of the machine: the state file's disk, the clock, memory; and of what stands beside the sources.
 var stateRows = []*row{
 	{
-		name: "state-full", fault: "state file on a full disk: while running, and at start", source: "hub and blob", hosts: both, needs: "unshare",
+		name: "state-full", fault: "state file on a full disk: while running, and at start", source: "hub and blob", hosts: both, needs: unshare,
 		script: func(r *run) {
 			r.startHub(4)
 			r.startBlob()
@@ -68,7 +68,7 @@ var stateRows = []*row{
 		},
 	},
 	{
-		name: "state-readonly", fault: "state file read-only at start: refused, then mended", source: "hub and blob", hosts: cHost, needs: "unshare",
+		name: "state-readonly", fault: "state file read-only at start: refused, then mended", source: "hub and blob", hosts: cHost, needs: unshare,
 		script: func(r *run) {
 			r.startHub(4)
 			r.startBlob()

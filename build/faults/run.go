@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -11,12 +12,16 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/fluent-bit-defender/fluent-bit-defender/build/azurite"
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakeblob"
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
+	"github.com/fluent-bit-defender/fluent-bit-defender/build/kafka"
 )
 
 // A row is one fault, as a script that brings it about under load.
@@ -26,9 +31,9 @@ type row struct {
 	source string
 	hosts  hosts
 	ci     bool
-	loses  string // not empty: a loss that is the host's and promised by nobody, and why
-	excuse string // what became of events that nobody can deliver any more
-	needs  string // a command without which the row cannot be run
+	loses  string                      // not empty: a loss that is the host's and promised by nobody, and why
+	excuse string                      // what became of events that nobody can deliver any more
+	needs  func(context.Context) error // not nil: prepares what the row cannot be run without, or says how to get it
 	limit  time.Duration
 	script func(r *run)
 }
@@ -53,9 +58,14 @@ type run struct {
 	gen    *generator
 	valve  sync.Mutex // held while a feed puts events in, and by a fault that the feed must not notice
 
-	hub      *fakehub.Hub
+	broker   broker       // of the hubs
+	hub      *fakehub.Hub // the same, when it is the fake
+	kafka    *kafka.Server
 	messages map[string]int64 // in each hub
-	blob     *fakeblob.Server
+	account  string           // connection string
+	blob     *fakeblob.Server // the same account, when it is the fake
+	azurite  *azurite.Server
+	append   func(container, blob string, data []byte) error
 	sinkOnce sync.Once
 	sinkUp   *sink
 	hosts    []*host
@@ -286,6 +296,14 @@ const hubName = "insights-logs-advancedhunting"
 // perMessage is how many records a message of the load holds.
 const perMessage = 20
 
+// A broker is the fake of Event Hubs or a real Kafka.
+type broker interface {
+	ConnectionString() string
+	Brokers() string
+	ClientOpts() []kgo.Opt
+	Produce(ctx context.Context, hub string, messages ...[]byte) error
+}
+
 // startHub starts a namespace with one hub, or with those named.
 func (r *run) startHub(partitions int32, names ...string) {
 	if len(names) == 0 {
@@ -300,11 +318,21 @@ func (r *run) startHub(partitions int32, names ...string) {
 	if err != nil {
 		r.fatalf("%v", err)
 	}
-	r.hub, r.messages = h, map[string]int64{}
 	r.cleanup(h.Close)
-	for part := range strings.SplitSeq(h.ConnectionString(), ";") {
-		if key, ok := strings.CutPrefix(part, "SharedAccessKey="); ok {
-			r.secrets = append(r.secrets, h.ConnectionString(), key)
+	r.hub = h
+	r.useBroker(h)
+}
+
+func (r *run) useBroker(b broker) {
+	r.broker, r.messages = b, map[string]int64{}
+	r.keepSecret(b.ConnectionString(), "SharedAccessKey=")
+}
+
+// keepSecret has the logs searched for a connection string and the key in it.
+func (r *run) keepSecret(connection, name string) {
+	for part := range strings.SplitSeq(connection, ";") {
+		if key, ok := strings.CutPrefix(part, name); ok {
+			r.secrets = append(r.secrets, connection, key)
 		}
 	}
 }
@@ -313,15 +341,18 @@ const group = "faults"
 
 // hubSection is a section that reads a hub from its beginning, with a state file.
 func (r *run) hubSection() section {
-	return section{
-		"eventhub.connection_string": r.hub.ConnectionString(),
-		"eventhub.brokers":           r.hub.Brokers(),
-		"eventhub.ca_file":           r.hub.CAFile(),
+	s := section{
+		"eventhub.connection_string": r.broker.ConnectionString(),
+		"eventhub.brokers":           r.broker.Brokers(),
 		"eventhub.hubs":              hubName,
 		"eventhub.group":             group,
 		"eventhub.start":             "earliest",
 		"db":                         filepath.Join(r.dir, "state.db"),
 	}
+	if r.hub != nil {
+		return s.with("eventhub.ca_file", r.hub.CAFile())
+	}
+	return s.with("eventhub.tls", "off")
 }
 
 // toHub puts events into a hub.
@@ -337,7 +368,7 @@ func (r *run) toHub(name string) func(events int) error {
 
 func (r *run) produce(hub string, messages ...[]byte) error {
 	r.messages[hub] += int64(len(messages))
-	return r.hub.Produce(r.ctx, hub, messages...)
+	return r.broker.Produce(r.ctx, hub, messages...)
 }
 
 func (r *run) feedHub(n int, d time.Duration) *feed { return r.feed(n, d, r.toHub(hubName)) }
@@ -346,13 +377,11 @@ func (r *run) feedHub(n int, d time.Duration) *feed { return r.feed(n, d, r.toHu
 func (r *run) checkHub() {
 	for name, want := range r.messages {
 		var got int64
-		for p := int32(0); ; p++ {
-			info := r.hub.PartitionInfo(name, p)
-			if info == nil {
-				break
-			}
-			got += info.HighWatermark
-		}
+		r.admin(func(ctx context.Context, a *kadm.Client) error {
+			ends, err := a.ListEndOffsets(ctx, name)
+			ends.Each(func(o kadm.ListedOffset) { got += o.Offset })
+			return errors.Join(err, ends.Error())
+		})
 		if got != want {
 			r.failf("the hub %s holds %d messages, %d were produced: the harness is wrong", name, got, want)
 		}
@@ -362,27 +391,25 @@ func (r *run) checkHub() {
 // evict takes all members out of the consumer group, as the broker does by itself when it has not heard of one for the
 // session timeout of 30 s. A row that kills twenty times cannot wait for that.
 func (r *run) evict() {
-	info := r.hub.GroupInfo(group)
-	if info == nil || len(info.Members) == 0 {
-		return
-	}
-	client, err := kgo.NewClient(r.hub.ClientOpts()...)
+	r.client(evict)
+}
+
+func evict(ctx context.Context, c *kgo.Client) error {
+	groups, err := kadm.NewClient(c).DescribeGroups(ctx, group)
 	if err != nil {
-		r.fatalf("%v", err)
+		return err
 	}
-	defer client.Close()
 	req := kmsg.NewPtrLeaveGroupRequest()
 	req.Group = group
-	for _, m := range info.Members {
+	for _, m := range groups[group].Members {
 		member := kmsg.NewLeaveGroupRequestMember()
 		member.MemberID = m.MemberID
 		req.Members = append(req.Members, member)
 	}
-	ctx, cancel := context.WithTimeout(r.ctx, 10*time.Second)
-	defer cancel()
-	if _, err := req.RequestWith(ctx, client); err != nil {
-		r.fatalf("evict the dead from the group: %v", err)
+	if len(req.Members) > 0 {
+		_, err = req.RequestWith(ctx, c)
 	}
+	return err
 }
 
 // ---- Blob Storage ----
@@ -394,14 +421,11 @@ func (r *run) startBlob() {
 	if err != nil {
 		r.fatalf("%v", err)
 	}
-	r.blob = s
 	r.cleanup(s.Close)
 	s.CreateContainer(blobContainer)
-	for part := range strings.SplitSeq(s.ConnectionString(), ";") {
-		if key, ok := strings.CutPrefix(part, "AccountKey="); ok {
-			r.secrets = append(r.secrets, s.ConnectionString(), key)
-		}
-	}
+	r.blob, r.account = s, s.ConnectionString()
+	r.append = func(container, blob string, data []byte) error { s.Append(container, blob, data); return nil }
+	r.keepSecret(r.account, "AccountKey=")
 }
 
 // blobName is the blob of an hour, as the streaming API names it.
@@ -418,7 +442,9 @@ func (r *run) toBlobNamed(name string, events int) error {
 
 func (r *run) toBlobIn(container, name string, events int) error {
 	for ; events > 0; events -= 100 { // a block of the service holds some 35 kB, ours a little more
-		r.blob.Append(container, name, r.gen.lines(min(events, 100)))
+		if err := r.append(container, name, r.gen.lines(min(events, 100))); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -450,14 +476,17 @@ func (r *run) finishNow() {
 
 // allCommitted tells whether the group has committed all that the hub holds.
 func (r *run) allCommitted() bool {
-	info := r.hub.GroupInfo(group)
-	if info == nil {
-		return false
-	}
 	var committed int64
-	for _, c := range info.Commits[hubName] {
-		committed += c.Offset
-	}
+	r.admin(func(ctx context.Context, a *kadm.Client) error {
+		offsets, err := a.FetchOffsets(ctx, group)
+		if errors.Is(err, kerr.GroupIDNotFound) {
+			return nil
+		}
+		for _, o := range offsets[hubName] {
+			committed += o.At
+		}
+		return err
+	})
 	return committed == r.messages[hubName]
 }
 
