@@ -1,5 +1,7 @@
 package input
 
+import "slices"
+
 // ChunkBytes is where a chunk is cut: an append to the host carries about this much, so that a refusal
 // or a slow filter costs little, yet the price of a call is lost in it. A single larger record makes a larger chunk.
 const ChunkBytes = 1 << 20
@@ -12,14 +14,14 @@ type Chunk struct {
 }
 
 // Batch is what some messages of one source became, and the marks that are safe when the host has taken all of it.
-// It is filled by a Pump, then belongs to the Outbox.
+// A Pump fills one again and again; the Outbox keeps copies, which are as large as what is in them.
 type Batch struct {
 	Source string
 	Chunks []Chunk
 	Marks  []Mark
 
-	open  map[string]int // tag -> index of its last chunk, until that is full
-	taken int            // chunks that the host has taken
+	open  map[string]int // of a batch that is filled: tag -> index of its last chunk, until that is full
+	taken int            // of a queued batch: chunks that the host has taken
 	bytes int64
 }
 
@@ -71,9 +73,28 @@ func (b *Batch) Next() *Chunk {
 // Taken says that the host has taken the chunk that Next returned: its append returned 0.
 func (b *Batch) Taken() { b.taken++ }
 
-// reset empties b for another use and keeps its buffers.
-func (b *Batch) reset(source string) {
-	b.Source, b.taken, b.bytes = source, 0, 0
+// spareBytes is how much of its buffers a batch keeps for the next use.
+const spareBytes = 8 << 20
+
+// Reset empties b for another use, which begins with the buffers of this one unless something unusual has made them large.
+func (b *Batch) Reset() {
+	spare := 0
+	for _, c := range b.Chunks[:cap(b.Chunks)] {
+		spare += cap(c.Data)
+	}
+	if spare > spareBytes {
+		b.Chunks = nil
+	}
+	b.bytes = 0
 	b.Chunks, b.Marks = b.Chunks[:0], b.Marks[:0]
 	clear(b.open)
+}
+
+// clone returns a copy that shares nothing with b.
+func (b *Batch) clone() *Batch {
+	c := &Batch{Source: b.Source, Chunks: slices.Clone(b.Chunks), Marks: slices.Clone(b.Marks), bytes: b.bytes}
+	for i := range c.Chunks {
+		c.Chunks[i].Data = append([]byte(nil), c.Chunks[i].Data...)
+	}
+	return c
 }

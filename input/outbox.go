@@ -21,7 +21,6 @@ type Outbox struct {
 	queue  []*Batch
 	bytes  int64
 	safe   map[string]Marks // by source
-	free   []*Batch
 	closed bool
 }
 
@@ -32,22 +31,8 @@ func NewOutbox(limit int64) *Outbox {
 	return o
 }
 
-// Batch returns an empty batch for source, with the buffers of one that is done where there is one.
-func (o *Outbox) Batch(source string) *Batch {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	b := &Batch{}
-	if n := len(o.free); n > 0 {
-		b = o.free[n-1]
-		o.free[n-1] = nil
-		o.free = o.free[:n-1]
-	}
-	b.reset(source)
-	return b
-}
-
-// Put queues b, which then belongs to the outbox. It blocks while there is no room, until ctx ends (its error is
-// returned) or the outbox is closed (ErrClosed).
+// Put queues a copy of b, which stays the caller's. It blocks while there is no room, until ctx ends (its error is
+// returned) or the outbox is closed (ErrClosed). The batches of one source are put one after the other.
 func (o *Outbox) Put(ctx context.Context, b *Batch) error {
 	stop := context.AfterFunc(ctx, func() {
 		// Taking the lock makes sure that a Put which has just looked at ctx is already waiting.
@@ -59,7 +44,7 @@ func (o *Outbox) Put(ctx context.Context, b *Batch) error {
 
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for len(o.queue) > 0 && o.bytes+b.Bytes() > o.limit && !o.closed && ctx.Err() == nil {
+	for o.bytes > 0 && o.bytes+b.Bytes() > o.limit && !o.closed && ctx.Err() == nil {
 		o.room.Wait()
 	}
 	if o.closed {
@@ -68,8 +53,14 @@ func (o *Outbox) Put(ctx context.Context, b *Batch) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	o.queue = append(o.queue, b)
 	o.bytes += b.Bytes()
+	o.mu.Unlock()
+	c := b.clone() // the host's thread need not wait for that
+	o.mu.Lock()
+	if o.closed {
+		return ErrClosed
+	}
+	o.queue = append(o.queue, c)
 	return nil
 }
 
@@ -107,11 +98,6 @@ func (o *Outbox) Done(b *Batch) {
 	for _, m := range b.Marks {
 		ms.Set(m)
 	}
-	// A few spare batches are enough: one is being filled while others are handed over. They count as held memory only
-	// in so far as they are small.
-	if !o.closed && len(o.free) < 2 && b.bytes <= 4*ChunkBytes {
-		o.free = append(o.free, b)
-	}
 	o.room.Broadcast()
 }
 
@@ -143,6 +129,6 @@ func (o *Outbox) Close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.closed = true
-	o.queue, o.free, o.bytes = nil, nil, 0
+	o.queue, o.bytes = nil, 0
 	o.room.Broadcast()
 }

@@ -82,6 +82,7 @@ func (p *Pump) tenure(ctx context.Context) (err error) {
 // forward fetches, transforms and queues until something ends it.
 func (p *Pump) forward(ctx, fetching context.Context, src Source) (err error) {
 	defer catch(&err)
+	b := &Batch{Source: src.Name()}
 	for {
 		messages, err := src.Fetch(fetching)
 		if err != nil {
@@ -93,7 +94,7 @@ func (p *Pump) forward(ctx, fetching context.Context, src Source) (err error) {
 				size += len(messages[n].Body)
 				n++
 			}
-			b := p.Outbox.Batch(src.Name())
+			b.Reset()
 			p.Transform(ctx, b, messages[:n])
 			if err := ctx.Err(); err != nil {
 				return err // a transform that was cut short may have left something out

@@ -47,7 +47,7 @@ func newTestInstance(f *fakeHost) *instance {
 // put queues a batch with a chunk for each item, of size bytes.
 func put(t *testing.T, in *instance, next int64, size int, tags ...string) {
 	t.Helper()
-	b := in.outbox.Batch("test")
+	b := &input.Batch{Source: "test"}
 	for i, tag := range tags {
 		b.Append(tag, slices.Concat([]byte{byte('a' + i)}, make([]byte, size-1)))
 	}
@@ -214,7 +214,7 @@ func TestExitStopsTheWholeGeneration(t *testing.T) {
 		if len(f.taken) != 0 {
 			t.Errorf("taken %v after the exit", f.taken)
 		}
-		if err := in.outbox.Put(context.Background(), in.outbox.Batch("test")); err == nil {
+		if err := in.outbox.Put(context.Background(), &input.Batch{Source: "test"}); err == nil {
 			t.Error("the outbox is still open")
 		}
 		if next := g.add(newTestInstance(&fakeHost{})); next == id {
