@@ -23,6 +23,6 @@
 //   - A lane that comes back (after a rebalance, or a blob that was replaced) has a new term. Marks of an older term
 //     may still be in the outbox; the source drops them.
 //   - This package knows no JSON, and package transform knows no source: they meet as bytes, in package plugin.
-//   - Memory: memory_limit is divided among the sources' fetches, the outbox and what is being transformed; each share
-//     is a hard bound in bytes, except that a single message may be larger than its share.
+//   - Memory: memory_limit is divided among devices, the sources' fetches, the outbox, what is being transformed and the
+//     rest of the plugin; each share is a hard bound in bytes, except that a single message may be larger than its share.
 package input

@@ -177,7 +177,11 @@ func parseSwitch(v string) (on, ok bool) {
 
 // Bytes returns the value of a Bytes.
 func (s *Settings) Bytes(key string) int64 {
-	n, ok := parseBytes(s.text(key, Bytes))
+	text := s.text(key, Bytes)
+	if text == "" {
+		return 0 // it has no default either
+	}
+	n, ok := parseBytes(text)
 	if !ok {
 		s.Reject(key, "is not a size; write a whole number with K, M or G, such as 256M")
 		n, _ = parseBytes(s.declared(key, Bytes).Default)

@@ -29,8 +29,8 @@ type deviceConfig struct {
 	warmUp time.Duration
 }
 
-// readDeviceConfig returns nil when device information is off.
-func readDeviceConfig(s *input.Settings, identity signin.Config) *deviceConfig {
+// readDeviceConfig returns nil when device information is off. Its cache is part of memory, the section's memory_limit.
+func readDeviceConfig(s *input.Settings, identity signin.Config, memory int64) *deviceConfig {
 	c := &deviceConfig{
 		memory: transform.DeviceConfig{
 			Tables:       s.List("device_info.tables"),
@@ -44,11 +44,16 @@ func readDeviceConfig(s *input.Settings, identity signin.Config) *deviceConfig {
 		api:    device.ReadConfig(s, identity),
 		warmUp: s.Duration("device_info.warm_up"),
 	}
-	if c.memory.CacheBytes < leastForCache {
-		s.Reject("device_info.cache_bytes", "is too little; set at least 1M, or device_info to off")
-	}
 	if !s.Switch("device_info") {
 		return nil
+	}
+	switch {
+	case c.memory.CacheBytes == 0:
+		c.memory.CacheBytes = memory / 4
+	case c.memory.CacheBytes < leastForCache:
+		s.Reject("device_info.cache_bytes", "is too little; set at least 1M, or device_info to off")
+	case c.memory.CacheBytes > memory/2:
+		s.Reject("device_info.cache_bytes", "is more than half of memory_limit; raise that, or set less")
 	}
 	return c
 }

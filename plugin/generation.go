@@ -25,9 +25,6 @@ type generation struct {
 const (
 	// stopWait is how long an exit waits for the instances: longer than the last commit may take.
 	stopWait = 15 * time.Second
-
-	// ownBytes is what the library needs beside what the settings allot.
-	ownBytes = 64 << 20
 )
 
 // add makes in one of the generation and returns its id, which is never 0 and never used again.
@@ -50,12 +47,12 @@ func (g *generation) limitMemory() {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	limit := int64(math.MaxInt64)
-	if len(g.instances) > 0 {
-		limit = ownBytes
-		for _, in := range g.instances {
-			limit += in.memory
-		}
+	limit := int64(0)
+	for _, in := range g.instances {
+		limit += in.memory
+	}
+	if limit == 0 {
+		limit = math.MaxInt64
 	}
 	debug.SetMemoryLimit(limit)
 }

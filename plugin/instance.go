@@ -31,7 +31,7 @@ var Settings = []input.Setting{
 	{Key: "event_id", Kind: input.Switch, Default: "on", Doc: "Add `event_id`, the same for the same event however often it is delivered."},
 	{Key: "arrays", Kind: input.Choice, Default: "list", Choices: []string{"list", "json"}, Doc: "Write arrays as lists, or as JSON text."},
 	{Key: "check_only", Kind: input.Switch, Default: "off", Doc: "Try every connection once, say in the log what works and what to check, and stop: Fluent Bit ends with status 0 if all of it works."},
-	{Key: "memory_limit", Kind: input.Bytes, Default: "256M", Doc: "Bound of the events held: fetched, being transformed, waiting for Fluent Bit; at least 32M. The process takes up to this, device_info.cache_bytes and 96 MB more."},
+	{Key: "memory_limit", Kind: input.Bytes, Default: "256M", Doc: "The most memory that this section takes in all: events that are fetched, transformed and wait for Fluent Bit, what is known of devices, and the plugin itself; at least 64M."},
 }
 
 // declared lists every key of a section: what is read, what the README shows, what a misspelt key is compared with.
@@ -49,7 +49,11 @@ const (
 	tickTime = 25 * time.Millisecond
 	tickMost = 100 * time.Millisecond
 
-	leastMemory = 32 << 20
+	leastMemory = 64 << 20
+
+	// ownMemory is what a section takes beside events and devices: connections, the state file, lists of blobs, what the garbage
+	// collector has not come to yet.
+	ownMemory = 24 << 20
 )
 
 // instance is one [INPUT] section: its sources, each with a pump into the one outbox, and the hand-over from there to the host.
@@ -189,7 +193,7 @@ func readConfig(s *input.Settings) (c config) {
 		TablesExclude: s.List("tables_exclude"),
 	}
 	if c.memory < leastMemory {
-		s.Reject("memory_limit", "is too little; set at least 32M")
+		s.Reject("memory_limit", "is too little; set at least 64M")
 	}
 	if err := checkTagPattern(c.tagPattern); err != "" {
 		s.Reject("tag_pattern", err)
@@ -201,7 +205,7 @@ func readConfig(s *input.Settings) (c config) {
 	if cfg, configured := blob.ReadConfig(s, id); configured {
 		c.blob = &cfg
 	}
-	c.devices = readDeviceConfig(s, id)
+	c.devices = readDeviceConfig(s, id, c.memory)
 	if c.blob != nil && c.devices != nil {
 		c.blob.WarmUp = c.devices.warmUp
 	}
@@ -214,11 +218,12 @@ func readConfig(s *input.Settings) (c config) {
 // start starts a pump for each source.
 func (in *instance) start(c config) {
 	in.memory = c.memory
+	events := c.memory - ownMemory
 	if c.devices != nil {
-		in.memory += c.devices.memory.CacheBytes
+		events -= c.devices.memory.CacheBytes
 	}
 	in.lanesSeen = make(map[[2]string]bool)
-	in.outbox = input.NewOutbox(c.memory / 2)
+	in.outbox = input.NewOutbox(events / 2)
 	ctx, cancel := context.WithCancel(context.Background())
 	in.cancel = cancel
 
@@ -243,7 +248,7 @@ func (in *instance) start(c config) {
 			return src, nil
 		})
 	}
-	fetch := c.memory / 4 / int64(max(1, len(opens)))
+	fetch := events / 4 / int64(max(1, len(opens))) // the last quarter is for what is being transformed, and for garbage
 	if c.eventhub != nil {
 		c.eventhub.FetchBytes = fetch
 	}

@@ -66,7 +66,7 @@ func TestMetricsOfARunningSection(t *testing.T) {
 	has(`handed_over_bytes_total\{` + name + `\} \d{6,}`)
 	has(`waiting_bytes\{` + name + `\} 0`)
 	has(`memory_bytes\{` + name + `\} \d{7,}`)
-	has(`memory_limit_bytes\{` + name + `\} 335544320`) // memory_limit and device_info.cache_bytes
+	has(`memory_limit_bytes\{` + name + `\} 268435456`)
 	has(`eventhub_rebalances_total\{` + name + `\} [1-9]\d*`)
 }
 

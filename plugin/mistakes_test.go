@@ -124,7 +124,7 @@ func TestTypicalMistakes(t *testing.T) {
 	f("misspelt start", []string{"eventhub.start", `"lastest"`, "did you mean latest?"}, good, set{"eventhub.start": "lastest"})
 	f("misspelt choice", []string{"blob.auth", "did you mean managed_identity?"}, good, set{"blob.auth": "manged_identity", "blob.account_url": "https://x.blob.core.windows.net"})
 	f("no size", []string{"memory_limit", `"lots"`, "such as 256M"}, good, set{"memory_limit": "lots"})
-	f("too little memory", []string{"memory_limit", "at least 32M"}, good, set{"memory_limit": "1M"})
+	f("too little memory", []string{"memory_limit", "at least 64M"}, good, set{"memory_limit": "1M"})
 	f("neither on nor off", []string{"keep_nulls", "neither on nor off"}, good, set{"keep_nulls": "maybe"})
 	f("tag without a place for the table", []string{"tag_pattern", "*"}, good, set{"tag_pattern": "defender"})
 	f("no Endpoint", []string{"eventhub.connection_string", "Endpoint"}, set{"eventhub.connection_string": cs("")})

@@ -21,7 +21,7 @@ var Settings = []input.Setting{
 	{Key: "device_info.tables", Kind: input.List, Default: "AlertEvidence", Doc: "The tables whose rows get the device; AlertInfo, BehaviorInfo and BehaviorEntities may be added."},
 	{Key: "device_info.fields", Kind: input.List, Default: DefaultFields, Doc: "The columns of DeviceInfo to add, or * for all of them."},
 	{Key: "device_info.prefix", Kind: input.Text, Default: "DeviceInfo.", Doc: "What the names of the added fields begin with."},
-	{Key: "device_info.cache_bytes", Kind: input.Bytes, Default: "64M", Doc: "The most memory that devices and recent alerts may take; the least recently used give way."},
+	{Key: "device_info.cache_bytes", Kind: input.Bytes, Doc: "The most that devices and recent alerts may take of memory_limit; the least recently used give way. A quarter of it when not set."},
 	{Key: "device_info.ttl", Kind: input.Duration, Default: "48h", Doc: "A device whose newest report is older than the alert by more than this is marked stale, and asked for again where the API is set up."},
 	{Key: "device_info.wait", Kind: input.Duration, Default: "2s", Doc: "The longest that records wait for the machines API, once for all devices that are missing; 0 never waits."},
 	{Key: "device_info.warm_up", Kind: input.Duration, Default: "3h", Doc: "How far back blobs of the DeviceInfo table are read at the first start, although `blob.start` is `latest`; 0 reads none."},
