@@ -42,7 +42,8 @@ type host struct {
 	flags         []string // of the C host
 	forget        bool     // of the C host: what was counted is cut out of its storage
 	memoryStorage bool     // of Fluent Bit: storage.type memory
-	input         string   // further lines of each input of Fluent Bit
+	limits        []string // of Fluent Bit: mem_buf_limit of the first sections, which have memory storage then
+	outputs       []output // of Fluent Bit; without any, all goes to the run's sink
 	service       string   // further lines of its service
 	filters       string   // its filters
 	httpPort      int
@@ -50,6 +51,12 @@ type host struct {
 
 	*process
 	tail *tail
+}
+
+// An output is where Fluent Bit delivers the events of some tags.
+type output struct {
+	match string
+	sink  *sink
 }
 
 // A disk is a small one of the host's own, mounted in a namespace of the host's own: that needs no privilege where user
@@ -157,10 +164,6 @@ func (h *host) startFluentBit() error {
 
 // fluentBitConfig is the recipe of the README, with an output that retries soon, so that a row lasts seconds.
 func (h *host) fluentBitConfig() string {
-	storage := "filesystem"
-	if h.memoryStorage {
-		storage = "memory"
-	}
 	var b strings.Builder
 	fmt.Fprintf(&b, `service:
   flush: 0.5
@@ -177,12 +180,16 @@ func (h *host) fluentBitConfig() string {
 %spipeline:
   inputs:
 `, h.httpPort, h.storage(), h.service)
-	for _, s := range h.sections {
-		fmt.Fprintf(&b, "    - name: defender\n      threaded: off\n      storage.type: %s\n", storage)
-		if !h.memoryStorage {
-			b.WriteString("      storage.pause_on_chunks_overlimit: on\n")
+	for i, s := range h.sections {
+		b.WriteString("    - name: defender\n      threaded: off\n")
+		switch {
+		case i < len(h.limits):
+			fmt.Fprintf(&b, "      storage.type: memory\n      mem_buf_limit: %s\n", h.limits[i])
+		case h.memoryStorage:
+			b.WriteString("      storage.type: memory\n")
+		default:
+			b.WriteString("      storage.type: filesystem\n      storage.pause_on_chunks_overlimit: on\n")
 		}
-		b.WriteString(h.input)
 		for k, v := range s {
 			quoted, _ := json.Marshal(v)
 			fmt.Fprintf(&b, "      %s: %s\n", k, quoted)
@@ -191,16 +198,22 @@ func (h *host) fluentBitConfig() string {
 	if h.filters != "" {
 		fmt.Fprintf(&b, "  filters:\n%s", h.filters)
 	}
-	address, port, _ := net.SplitHostPort(h.r.sink().address)
-	fmt.Fprintf(&b, `  outputs:
-    - name: http
-      match: "*"
+	b.WriteString("  outputs:\n")
+	outputs := h.outputs
+	if outputs == nil {
+		outputs = []output{{"*", h.r.sink()}}
+	}
+	for _, o := range outputs {
+		address, port, _ := net.SplitHostPort(o.sink.address)
+		fmt.Fprintf(&b, `    - name: http
+      match: %q
       host: %s
       port: %s
       format: json_lines
       json_date_key: false
       retry_limit: no_limits
-`, address, port)
+`, o.match, address, port)
+	}
 	return b.String()
 }
 

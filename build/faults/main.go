@@ -28,7 +28,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
@@ -40,8 +39,7 @@ type options struct {
 	short                     bool // repeat less often
 	named                     bool // rows were asked for by name: one that cannot be run fails
 
-	preparing sync.Mutex // servers
-	real      realServers
+	real *realServers
 }
 
 func main() {
@@ -52,7 +50,7 @@ func main() {
 }
 
 func faults() error {
-	var o options
+	o := options{real: &realServers{}}
 	flag.StringVar(&o.library, "library", "build/out/in_defender.so", "the plugin")
 	flag.StringVar(&o.cHost, "host", "build/out/host", "the C host")
 	flag.StringVar(&o.fluentBit, "fluent-bit", findFluentBit(), "Fluent Bit; empty to do without")
@@ -170,10 +168,7 @@ func (o *options) attempt(ctx context.Context, w *row, real bool) outcome {
 		return skip("needs Fluent Bit ($FLUENT_BIT, or fluent-bit on the PATH)")
 	}
 	if w.needs != nil {
-		o.preparing.Lock() // a download is done once
-		err := w.needs(ctx)
-		o.preparing.Unlock()
-		if err != nil {
+		if err := o.real.prepare(ctx, w.needs); err != nil {
 			return skip(err.Error())
 		}
 	}

@@ -41,11 +41,20 @@ func needsAzurite(ctx context.Context) error {
 	return nil
 }
 
-// realServers is the Kafka that rows share, one at a time, because it takes seconds to start and a row may take it down.
+// realServers has the Kafka that rows share, one at a time, because it takes seconds to start and a row may take it down.
 type realServers struct {
+	preparing sync.Mutex
+
 	turn  sync.Mutex // held by the row that uses Kafka
 	dir   string
 	kafka *kafka.Server
+}
+
+// prepare does one preparation at a time: nothing is downloaded twice.
+func (s *realServers) prepare(ctx context.Context, needs func(context.Context) error) error {
+	s.preparing.Lock()
+	defer s.preparing.Unlock()
+	return needs(ctx)
 }
 
 func (s *realServers) close() {
@@ -58,7 +67,7 @@ func (s *realServers) close() {
 
 // startKafka makes the hub in the real Kafka. At the end of the row nothing of it is left there.
 func (r *run) startKafka(partitions int32) {
-	real := &r.opt.real
+	real := r.opt.real
 	if real.kafka == nil {
 		dir, err := os.MkdirTemp("", "faults-kafka-")
 		if err != nil {
@@ -98,7 +107,7 @@ func (s *realServers) clear(ctx context.Context) error {
 	if err := evict(ctx, client); err != nil {
 		return err
 	}
-	if _, err := kadm.NewClient(client).DeleteGroup(ctx, group); err != nil && !errors.Is(err, kerr.GroupIDNotFound) {
+	if _, err := kadm.NewClient(client).DeleteGroup(ctx, group); err != nil && !errors.Is(err, kerr.GroupIDNotFound) && !errors.Is(err, kerr.CoordinatorNotAvailable) {
 		return err
 	}
 	return s.kafka.DeleteHub(ctx, hubName)

@@ -186,18 +186,38 @@ var hostRows = []*row{
 		},
 	},
 	{
-		name: "limit", fault: "two instances, one over its limit again and again", source: "2 hubs", hosts: cHost,
+		name: "limit", fault: "two instances, one over its limit (the other goes on)", source: "2 hubs", hosts: both,
 		script: func(r *run) {
 			const other = hubName + "-other"
 			r.startHub(2, hubName, other)
 			limited, free := r.hubSection(), r.hubSection().with("eventhub.hubs", other).with("db", r.dir+"/other.db").with("eventhub.group", "free")
 			h := r.host(limited, free)
+			// In the C host it is over its limit again and again, in Fluent Bit for as long as its output is down.
 			h.flags = []string{"-only", "0", "-pause-every", "10", "-pause-ms", "4000"}
+			var down *sink
+			if r.real {
+				down = r.newSink()
+				h.limits = []string{"500k"}
+				h.outputs = []output{{h.sections[0]["tag"], down}, {h.sections[1]["tag"], r.sink()}}
+				if err := down.setDown(true); err != nil {
+					r.fatalf("%v", err)
+				}
+			}
 			h.start()
 			f := r.feedHub(8_000, 4*time.Second)
 			g := r.feed(40_000, 10*time.Second, r.toHub(other))
 			g.wait(r)
 			r.until(15*time.Second, "the instance within its limit to go on", func() bool { return r.ledger.count().distinct >= 40_000 })
+			if r.real {
+				h.expectLog("paused (mem buf overlimit")
+				if c := r.ledger.count(); c.distinct > 40_000 {
+					r.failf("%d events came out while the limited instance could deliver none: the row shows nothing", c.distinct)
+				}
+				if err := down.setDown(false); err != nil {
+					r.fatalf("%v", err)
+				}
+				r.ledger.heal()
+			}
 			r.finish(f)
 		},
 	},

@@ -278,15 +278,17 @@ func (r *run) finish(feeds ...*feed) {
 }
 
 func (r *run) sink() *sink {
-	r.sinkOnce.Do(func() {
-		s, err := startSink(r.ledger, r.fatalLater)
-		if err != nil {
-			r.fatalf("%v", err)
-		}
-		r.sinkUp = s
-		r.cleanup(func() { _ = s.setDown(true) })
-	})
+	r.sinkOnce.Do(func() { r.sinkUp = r.newSink() })
 	return r.sinkUp
+}
+
+func (r *run) newSink() *sink {
+	s, err := startSink(r.ledger, r.fatalLater)
+	if err != nil {
+		r.fatalf("%v", err)
+	}
+	r.cleanup(func() { _ = s.setDown(true) })
+	return s
 }
 
 // ---- the Event Hub ----
@@ -396,7 +398,10 @@ func (r *run) evict() {
 
 func evict(ctx context.Context, c *kgo.Client) error {
 	groups, err := kadm.NewClient(c).DescribeGroups(ctx, group)
-	if err != nil {
+	switch {
+	case errors.Is(err, kerr.CoordinatorNotAvailable): // a Kafka that has never had a group
+		return nil
+	case err != nil:
 		return err
 	}
 	req := kmsg.NewPtrLeaveGroupRequest()
