@@ -20,12 +20,11 @@ func TestMutants(t *testing.T) {
 	if out, err := exec.Command("make", "-C", root, "host").CombinedOutput(); err != nil {
 		t.Fatalf("make host: %v\n%s", err, out)
 	}
-	o := options{cHost: filepath.Join(root, "build/out/host"), seed: 7, short: true, quiet: true}
-
 	f := func(name, row, wants string, patches ...patch) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir, o := t.TempDir(), o
+			dir := t.TempDir()
+			o := options{cHost: filepath.Join(root, "build/out/host"), seed: 7, short: true, quiet: true}
 			var err error
 			if o.library, err = buildPatched(dir, "mutant", patches...); err != nil {
 				t.Fatal(err)
@@ -50,7 +49,7 @@ func TestMutants(t *testing.T) {
 	f("the append's result ignored", "refusals", "events lost",
 		patch{"plugin/instance.go", "if !hand(c.Tag, c.Data) {", "if hand(c.Tag, c.Data); false {"})
 	f("a mark moved at hand-over instead of after it", "refusals", "events lost",
-		patch{"input/outbox.go", "	o.queue = append(o.queue, b)\n", "	o.queue = append(o.queue, b)\n" +
+		patch{"input/outbox.go", "	o.queue = append(o.queue, c)\n", "	o.queue = append(o.queue, c)\n" +
 			"	if o.safe[b.Source] == nil {\n		o.safe[b.Source] = make(Marks)\n	}\n" +
 			"	for _, m := range b.Marks {\n		o.safe[b.Source].Set(m)\n	}\n"})
 	f("the term check off in blobs", "blob-replaced", "events lost",
