@@ -88,19 +88,20 @@ func TestDeviceOnAlertAndAfterARestart(t *testing.T) {
 	}
 }
 
-// The whole way to the machines API: token, list, a device that the list lacks, quota and secret out of the log.
-func TestDeviceFromTheAPI(t *testing.T) {
-	t.Parallel()
-	const secret = "s3cret-of-the-application"
+const appSecret = "s3cret-of-the-application"
+
+// startMachines serves the machines API, which lists deviceA, knows deviceB and no other, and its sign-in. It returns the settings of who may ask.
+func startMachines(t *testing.T, tenant string) []string {
+	t.Helper()
 	var srv *httptest.Server
 	mux := http.NewServeMux()
-	mux.HandleFunc("/"+deviceTenant+"/v2.0/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
-		_ = json.NewEncoder(w).Encode(map[string]string{"issuer": srv.URL + "/" + deviceTenant + "/v2.0",
+	mux.HandleFunc("/"+tenant+"/v2.0/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(w).Encode(map[string]string{"issuer": srv.URL + "/" + tenant + "/v2.0",
 			"authorization_endpoint": srv.URL + "/authorize", "token_endpoint": srv.URL + "/token"})
 	})
 	mux.HandleFunc("/token", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		if r.FormValue("client_secret") != secret {
+		if r.FormValue("client_secret") != appSecret {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
@@ -120,21 +121,26 @@ func TestDeviceFromTheAPI(t *testing.T) {
 		_, _ = w.Write([]byte(machine(deviceB, "asked.contoso.example")))
 	})
 	srv = httptest.NewTLSServer(mux)
-	defer srv.Close()
+	t.Cleanup(srv.Close)
 	dir := t.TempDir()
 	ca, secretFile := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "secret")
 	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(secretFile, []byte(secret+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(secretFile, []byte(appSecret+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return []string{"device_info.auth=client_secret", "azure.tenant_id=" + tenant, "azure.client_id=app", "azure.client_secret_file=" + secretFile,
+		"azure.authority_host=" + srv.URL + "/", "azure.ca_file=" + ca, "device_info.api.url=" + srv.URL}
+}
 
+// The whole way to the machines API: token, list, a device that the list lacks, quota and secret out of the log.
+func TestDeviceFromTheAPI(t *testing.T) {
+	t.Parallel()
 	h := startHub(t, 1)
 	send(t, h, fileRow(1, deviceA), fileRow(2, deviceB), fileRow(3, "c3c3"))
-	r := runHost(t, append([]string{"-seconds", "20", "-records", "3"}, settings(h, "device_info.auth=client_secret", "azure.tenant_id="+deviceTenant,
-		"azure.client_id=app", "azure.client_secret_file="+secretFile, "azure.authority_host="+srv.URL+"/", "azure.ca_file="+ca, "device_info.api.url="+srv.URL, "device_info.wait=15s")...)...).ok(t)
-	if strings.Contains(r.log, secret) || strings.Contains(r.log, "granted") {
+	r := runHost(t, append([]string{"-seconds", "20", "-records", "3"}, settings(h, append(startMachines(t, deviceTenant), "device_info.wait=15s")...)...)...).ok(t)
+	if strings.Contains(r.log, appSecret) || strings.Contains(r.log, "granted") {
 		t.Errorf("the log shows a secret:\n%s", r.log)
 	}
 	got := deviceFields(t, r)

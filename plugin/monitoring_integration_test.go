@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -18,10 +19,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakeblob"
+	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
+	"github.com/fluent-bit-defender/fluent-bit-defender/examples/demo/story"
 )
 
 // TestIntegrationPrometheus has a real Prometheus scrape a running plugin, run every query of the dashboard against that,
@@ -37,20 +41,22 @@ func TestIntegrationPrometheus(t *testing.T) {
 	file := filepath.Join(dir, "metrics")
 	const seconds = "200" // the host is stopped at the end of the test
 	feed, stopFeed := context.WithTimeout(t.Context(), 200*time.Second)
-	defer stopFeed()
-	go func() {
-		for i := 0; feed.Err() == nil; i += 40 {
-			for range 1 + i/4000%4 { // a load that goes up and down
-				_ = h.Produce(feed, hub, envelope(i, 40))
-			}
-			if i%400 == 0 {
-				_ = h.Produce(feed, hub, []byte("no JSON"))
-			}
-			time.Sleep(20 * time.Millisecond)
+	var feeding sync.WaitGroup
+	feeding.Go(func() { tellToHub(feed, h) })
+	feeding.Go(func() { tellToAccount(feed, account) })
+	feeding.Go(func() { // the hub is away for some seconds now and then
+		for feed.Err() == nil {
+			sleep(feed, 25*time.Second)
+			h.SetDown(feed.Err() == nil)
+			sleep(feed, 4*time.Second)
+			h.SetDown(false)
 		}
-	}()
+	})
+	defer feeding.Wait()
+	defer stopFeed()
 	so, host := build(t)
-	args := append(settings(h, account...), "-quiet", "-seconds", seconds, "-metrics", file, so)
+	set := append(startMachines(t, story.Tenant), "blob.connection_string="+account.ConnectionString(), "blob.start=earliest", "blob.poll_interval=3s", "memory_limit=32M")
+	args := append(settings(h, set...), "-quiet", "-seconds", seconds, "-metrics", file, "-refuse-between", "60,95", "-slow", "40", so)
 	running := exec.CommandContext(t.Context(), host, args...)
 	running.Stderr = os.Stderr
 	if err := running.Start(); err != nil {
@@ -122,8 +128,7 @@ func TestIntegrationPrometheus(t *testing.T) {
 		time.Sleep(time.Second)
 	}
 
-	// What this run does not have: no failed attempt, no machines API.
-	quiet := []string{"Failed attempts", "Machines API"}
+	quiet := []string{"Failed attempts"} // none yet
 	panels, _ := monitoringQueries(t)
 	for title, exprs := range panels {
 		total := 0
@@ -195,19 +200,59 @@ func TestIntegrationPrometheus(t *testing.T) {
 	}
 }
 
-// startBlobs serves a storage account with a container of AlertInfo, and returns the settings that read it.
-func startBlobs(t *testing.T) []string {
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// tellToHub produces a load that goes up and down: what happens at a company just now, and now and then what is no JSON.
+func tellToHub(ctx context.Context, h *fakehub.Hub) {
+	for i := 0; ctx.Err() == nil; i++ {
+		s := story.New(story.Options{Seed: uint64(i / 60), Start: time.Now().Add(-time.Minute), NoAttack: i%10 > 0, AlertEvery: 60})
+		for range 4 + int(3*math.Sin(float64(i)/12)) {
+			_ = h.Produce(ctx, hub, s.AppendEnvelope(nil, 60))
+		}
+		if i%17 == 0 {
+			_ = h.Produce(ctx, hub, []byte("no JSON"))
+		}
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+// tellToAccount appends to the blobs of two tables, and lets the account fail from time to time.
+func tellToAccount(ctx context.Context, account *fakeblob.Server) {
+	s := story.New(story.Options{Seed: 99, Start: time.Now().Add(-time.Minute), NoAttack: true, AlertEvery: 5})
+	for i := 0; ctx.Err() == nil; i++ {
+		account.SetFault(func(fakeblob.Request) *fakeblob.Fault {
+			if i%50 >= 40 {
+				return &fakeblob.Fault{Status: http.StatusServiceUnavailable, Code: "ServerBusy"}
+			}
+			return nil
+		})
+		name := time.Now().UTC().Format("tenantId=" + story.Tenant + "/y=2006/m=01/d=02/h=15/m=00/PT1H.json")
+		for range 10 * (1 + i%20) {
+			line := s.AppendLine(nil)
+			_, rest, _ := bytes.Cut(line, []byte(`"AdvancedHunting-`))
+			table, _, _ := bytes.Cut(rest, []byte(`"`))
+			if table := strings.ToLower(string(table)); strings.HasPrefix(table, "alert") {
+				account.Append("insights-logs-advancedhunting-"+table, name, line)
+			}
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+}
+
+// startBlobs serves a storage account with the containers of alerts.
+func startBlobs(t *testing.T) *fakeblob.Server {
 	t.Helper()
 	account, err := fakeblob.Start()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(account.Close)
-	name := time.Now().UTC().Format("tenantId=11111111-2222-3333-4444-555555555555/y=2006/m=01/d=02/h=15/m=00/PT1H.json")
 	account.CreateContainer("insights-logs-advancedhunting-alertinfo")
-	for i := range 20 {
-		account.Append("insights-logs-advancedhunting-alertinfo", name, fmt.Appendf(nil,
-			"{\"category\":\"AdvancedHunting-AlertInfo\",\"properties\":{\"Timestamp\":\"2026-03-04T05:06:06.5Z\",\"AlertId\":\"b%d\"}}\r\n", i))
-	}
-	return []string{"blob.connection_string=" + account.ConnectionString(), "blob.start=earliest", "blob.poll_interval=1s"}
+	account.CreateContainer("insights-logs-advancedhunting-alertevidence")
+	return account
 }

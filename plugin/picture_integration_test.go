@@ -74,7 +74,7 @@ func drawDashboard(t *testing.T, path string, ask func(expr, legend string) []li
 		case p.Type == "stat":
 			fmt.Fprintf(&svg, `<text x="%.0f" y="%.0f" font-size="30" fill="#73bf69" text-anchor="middle">%s</text>`+"\n", x+w/2, y+h/2+18, amount(last(lines[0]), p.Field.Defaults.Unit))
 		default:
-			drawLines(&svg, lines, p.Field.Defaults.Unit, x+58, y+28, w-70, h-66, x+8, y+h-20, w-16)
+			drawLines(&svg, lines, p.Field.Defaults.Unit, x+64, y+28, w-76, h-66, x+8, y+h-20, w-16)
 		}
 	}
 	svg.WriteString("</svg>\n")
