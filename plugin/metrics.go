@@ -55,8 +55,8 @@ var (
 	mMemory     = &metric{name: "memory_bytes", kind: gauge, help: "Memory that the library has from the system, all sections together."}
 	mMemoryMost = &metric{name: "memory_limit_bytes", kind: gauge, help: "What the settings of all sections allow together."}
 
-	mLag        = &metric{name: "eventhub_lag_events", kind: gauge, help: "Messages of a partition that are not read yet.", labels: []string{"hub", "partition"}}
-	mLagSeconds = &metric{name: "eventhub_lag_seconds", kind: gauge, help: "Age of the newest message read of a partition that has more to read; else 0.", labels: []string{"hub", "partition"}}
+	mLag        = &metric{name: "eventhub_lag_events", kind: gauge, help: "Messages of a partition that Fluent Bit has not taken yet, read or not.", labels: []string{"hub", "partition"}}
+	mLagSeconds = &metric{name: "eventhub_lag_seconds", kind: gauge, help: "Age of the newest message read of a partition of which Fluent Bit has not taken all; else 0.", labels: []string{"hub", "partition"}}
 	mUnsafe     = &metric{name: "eventhub_not_committed_events", kind: gauge, help: "Messages of a partition that were read and would be repeated after a crash.", labels: []string{"hub", "partition"}}
 	mRetention  = &metric{name: "eventhub_lost_to_retention_total", help: "Messages that the hub deleted before they were read."}
 	mStale      = &metric{name: "eventhub_redelivered_lanes_total", help: "Positions dropped because their partition was given away first: its next owner repeats events."}

@@ -250,9 +250,25 @@ func TestStats(t *testing.T) {
 	if st.Messages != 10 || st.Bytes != 40 {
 		t.Errorf("%d messages of %d bytes are counted, want 10 of 40", st.Messages, st.Bytes)
 	}
+	for range 3 {
+		if err := h.ProduceRecords(ctx, &kgo.Record{Topic: "alerts", Value: []byte("abcd"), Timestamp: old}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fetched := r.fetch(ctx, 3)
+	if l := r.Stats().Lanes[0]; l.Next != 13 || l.Lag != 3 || l.Behind < time.Hour {
+		t.Errorf("3 are read and nobody has taken them: %+v", l)
+	}
 	produce(ctx, t, h, "alerts", numbered(0, 7)...)
 	eventually(t, 5*time.Second, func() error {
-		if l := r.Stats().Lanes[0]; l.Next != 10 || l.Lag != 7 || l.Behind < time.Hour || l.Behind > time.Hour+time.Minute {
+		if l := r.Stats().Lanes[0]; l.Next != 13 || l.Lag != 10 || l.Behind < time.Hour || l.Behind > time.Hour+time.Minute {
+			return fmt.Errorf("3 are held and 7 are left: %+v", l)
+		}
+		return nil
+	})
+	r.commit(ctx, fetched)
+	eventually(t, 5*time.Second, func() error {
+		if l := r.Stats().Lanes[0]; l.Next != 13 || l.Lag != 7 || l.Behind < time.Hour || l.Behind > time.Hour+time.Minute {
 			return fmt.Errorf("7 are left: %+v", l)
 		}
 		return nil

@@ -32,7 +32,7 @@ type LaneStats struct {
 	Next      int64         // the offset to be fetched next
 	Committed int64         // the offset that the group has, or -1
 	End       int64         // the offset after the partition's last message (its high watermark), when we last heard of it
-	Lag       int64         // messages that are not fetched yet
+	Lag       int64         // messages that are not safe yet, fetched or not: what an output that is down leaves behind
 	Behind    time.Duration // age of the newest message that was fetched, while there is a lag; else 0
 }
 
@@ -60,7 +60,10 @@ func (s *Source) Stats() Stats {
 		Retries: retries,
 	}
 	for _, l := range s.lanes {
-		ls := LaneStats{Hub: l.hub, Partition: l.partition, Next: l.next, Committed: l.committed, End: l.end, Lag: max(l.end-l.next, 0)}
+		ls := LaneStats{Hub: l.hub, Partition: l.partition, Next: l.next, Committed: l.committed, End: l.end}
+		if l.safe >= 0 {
+			ls.Lag = max(l.end-l.safe, 0)
+		}
 		if ls.Lag > 0 && !l.newest.IsZero() {
 			ls.Behind = max(now.Sub(l.newest), 0)
 		}
