@@ -132,9 +132,8 @@ var realRows = []*row{
 			r.startAzurite()
 			h := r.host(r.blobSection())
 			h.start()
-			kills := r.either(8, 4)
-			f := r.feed(60_000, time.Duration(kills)*2*time.Second, r.toBlobs(5))
-			h.crashes(kills, 300*time.Millisecond, 3*time.Second)
+			f := r.feed(60_000, 20*time.Second, r.toBlobs(5))
+			h.crashes(4, 3*time.Second, 8*time.Second) // long enough to store positions, every 5 s
 			r.finish(f)
 		},
 	},
