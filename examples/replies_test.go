@@ -37,7 +37,6 @@ func service(t *testing.T, config, dir string) string {
 	t.Helper()
 	return replace(t, config,
 		"storage.path: /var/lib/fluent-bit/storage", "storage.path: "+filepath.Join(dir, "storage"),
-		"http_listen: 0.0.0.0", "http_listen: 127.0.0.1",
 		"http_port: 2020", "http_port: "+freePort(t),
 		"scheduler.cap: 60 ", "scheduler.base: 1\n  scheduler.cap: 1 ",
 	)

@@ -42,7 +42,7 @@ func TestTwoValuesToFillIn(t *testing.T) {
 		if !slices.Equal(needed, all) {
 			t.Errorf("%s cannot do without %v, want %v", name, needed, all)
 		}
-		if want := []string{"CHECK_ONLY", strings.ToUpper(name) + "_PORT"}; !slices.Equal(optional, want) {
+		if want := slices.Sorted(slices.Values([]string{"CHECK_ONLY", "HTTP_LISTEN", strings.ToUpper(name) + "_PORT"})); !slices.Equal(optional, want) {
 			t.Errorf("%s has defaults for %v, want %v", name, optional, want)
 		}
 		for _, v := range slices.Concat(needed, optional) {

@@ -168,6 +168,9 @@ func TestDockerfile(t *testing.T) {
 		if !strings.Contains(text, "COPY examples/"+example+"/fluent-bit.yaml ") {
 			t.Errorf("the image lacks the configuration for %s", example)
 		}
+		if !strings.Contains(text, "\nENV HTTP_LISTEN=0.0.0.0\n") || !strings.Contains(config, "http_listen: ${HTTP_LISTEN:-127.0.0.1}\n") {
+			t.Errorf("%s is open to the network on a plain install, or closed in the image", example)
+		}
 		if !strings.Contains(text, "VOLUME /var/lib/fluent-bit\n") || strings.Contains(config, ": /var/lib/") != strings.Contains(config, ": /var/lib/fluent-bit/") {
 			t.Errorf("%s keeps something outside of the volume", example)
 		}
