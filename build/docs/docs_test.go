@@ -173,11 +173,45 @@ func TestSettingsNames(t *testing.T) {
 	}
 }
 
-// The first two commands of a newcomer stand first, alone, in a block that can be copied.
+// The first two commands of a newcomer stand first, each alone in a block that can be copied: one takes a minute, the other longer.
 func TestTwoCommands(t *testing.T) {
-	text := pages(t)["README.md"]
-	if m := block.FindStringSubmatch(text); m == nil || m[2] != "make demo\nmake test\n" {
-		t.Errorf("the first block of README.md is not the two commands: %q", m)
+	var first []string
+	for _, m := range block.FindAllStringSubmatch(pages(t)["README.md"], -1) {
+		if m[1] == "" && len(first) < 2 {
+			first = append(first, m[2])
+		}
+	}
+	if want := []string{"make demo\n", "make test\n"}; !slices.Equal(first, want) {
+		t.Errorf("the first commands of README.md are %q, want %q", first, want)
+	}
+}
+
+// The parts that a page links to, its own or another's, are headings there.
+func TestAnchors(t *testing.T) {
+	texts := pages(t)
+	heading := regexp.MustCompile(`(?m)^#+ (.+)$`)
+	dropped := regexp.MustCompile("[^a-z0-9 -]")
+	checked := 0
+	for name, text := range texts {
+		for _, m := range link.FindAllStringSubmatch(text, -1) {
+			file, anchor, found := strings.Cut(m[1], "#")
+			if !found || strings.Contains(file, "://") {
+				continue
+			}
+			page := name
+			if file != "" {
+				page = filepath.ToSlash(filepath.Join(filepath.Dir(name), file))
+			}
+			checked++
+			if !slices.ContainsFunc(heading.FindAllStringSubmatch(block.ReplaceAllString(texts[page], ""), -1), func(h []string) bool {
+				return strings.ReplaceAll(dropped.ReplaceAllString(strings.ToLower(h[1]), ""), " ", "-") == anchor
+			}) {
+				t.Errorf("%s links to %s, and %s has no such heading", name, m[1], page)
+			}
+		}
+	}
+	if checked < 8 {
+		t.Errorf("found only %d links to headings", checked)
 	}
 }
 
