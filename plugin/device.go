@@ -48,7 +48,7 @@ func readDeviceConfig(s *input.Settings, identity signin.Config, memory int64) *
 		return nil
 	}
 	switch {
-	case c.memory.CacheBytes == 0:
+	case !s.IsSet("device_info.cache_bytes"):
 		c.memory.CacheBytes = memory / 4
 	case c.memory.CacheBytes < leastForCache:
 		s.Reject("device_info.cache_bytes", "is too little; set at least 1M, or device_info to off")

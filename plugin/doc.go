@@ -12,8 +12,8 @@
 // little, and everything else is done by goroutines that start with an instance and have ended when its exit returns.
 //
 // The host calls a Go input once a second, from a collector that it stops for the wrong section when one of several is over its
-// limit. So the work is done from a timer of our own on the same thread, made as the host's C plugins make theirs: twenty
-// times a second, up to 25 ms, and never more than half of the time. The host's calls to pause and resume still count.
+// limit. So the work is done from a timer of our own on the same thread, made as the host's C plugins make theirs: forty
+// times a second, some 20 ms at most, and not more than half of the time. The host's calls to pause and resume still count.
 //
 // A panic would end the host; each export and each goroutine turns it into an error.
 package main

@@ -26,6 +26,7 @@ func TestHostsThatAreRefused(t *testing.T) {
 		{"threaded", "-threaded", `add "threaded off" to this [INPUT] section`},
 		{"before 4.1", "-old", "needs 4.1 or later"},
 		{"without the function", "-missing flb_input_log_append", "does not export flb_input_log_append"},
+		{"without timers", "-missing flb_sched_timer_cb_create", "does not export flb_sched_timer_cb_create"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := runHost(t, append(strings.Fields(c.flags), append(settings(h), "-seconds", "5")...)...)
@@ -38,6 +39,16 @@ func TestHostsThatAreRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAHostThatMakesNoTimer(t *testing.T) {
+	t.Parallel()
+	r := runHost(t, append(settings(startHub(t, 1)), "-seconds", "5", "-no-timers")...)
+	if r.code != 1 {
+		t.Errorf("exit status %d, want 1", r.code)
+	}
+	r.logs(t, "start a timer: Fluent Bit would not make one")
+	r.logs(t, "] stopped") // what had been started
 }
 
 func TestEveryMistakeIsNamedAtOnce(t *testing.T) {

@@ -61,17 +61,25 @@ func (g *generation) limitMemory() {
 func (g *generation) tick(id uintptr, now time.Time) {
 	g.mu.Lock()
 	in := g.instances[id]
-	held, sections := g.held, len(g.instances)
+	held, busy := g.held, 0
+	for _, other := range g.instances {
+		if other.busy(now) {
+			busy++
+		}
+	}
 	g.mu.Unlock()
 	if in == nil {
 		return
 	}
-	if !held && !now.Before(in.restsUntil) {
+	// The host serves timers before anything else, so it would do nothing else behind a filter that is slower than the timer. All
+	// sections that have something to hand over leave it half of its time together. A tick may come a little early, and the rest
+	// after it is so much longer, or every second one would fall into the rest of that before it.
+	if !held && !now.Before(in.restsUntil.Add(-tickEvery/2)) {
 		in.handOver(now, func(tag string, data []byte) bool { return g.append(in, tag, data) })
-		// The host serves timers before anything else, so it would do nothing else behind a filter that is slower than the timer.
-		// All sections together leave it half of its time.
-		end := time.Now()
-		in.restsUntil = end.Add(end.Sub(now) * time.Duration(2*sections-1))
+		if now.After(in.restsUntil) {
+			in.restsUntil = now
+		}
+		in.restsUntil = in.restsUntil.Add(time.Since(now) * time.Duration(2*max(busy, 1)))
 	}
 	in.report(now)
 	in.logs.drain(in.host.print)
@@ -101,8 +109,8 @@ func (g *generation) setAppending(in *instance) {
 }
 
 // pause inside an append means that this append has brought its own section over a limit, or what a filter makes of its
-// events over theirs: that instance stops. At any other time it is the beginning of a shutdown, and every instance has to stop,
-// because the host stops the timer of only one of them and waits until all is delivered.
+// events over theirs: that instance stops. At any other time it is the beginning of a shutdown, or a filter that has too much to
+// emit, and every instance has to stop, because it does not say which is meant; a shutdown waits until all is delivered.
 func (g *generation) pause() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -119,8 +127,7 @@ func (g *generation) resume() {
 	defer g.mu.Unlock()
 	g.held = false
 	for _, in := range g.instances {
-		in.limited = false
-		in.resumed()
+		in.resumed(time.Now())
 	}
 }
 

@@ -121,27 +121,79 @@ func TestATickIsBounded(t *testing.T) {
 			put(t, in, int64(i+1), 1<<20, "x", "y", "z")
 		}
 		takes(2 * time.Millisecond)
-		tick(15, "no batch begins after 25 ms, but one that is under way is finished")
-		if next := safe(in); next != 5 {
-			t.Errorf("safe up to %d, want 5", next)
+		tick(12, "no batch begins after 20 ms, but one that is under way is finished")
+		if next := safe(in); next != 4 {
+			t.Errorf("safe up to %d, want 4", next)
 		}
 		tick(0, "the host is left to itself for as long as it was held up")
-		time.Sleep(tickEvery)
+		time.Sleep(time.Second)
 		takes(60 * time.Millisecond) // behind a slow filter
 		tick(2, "a batch is broken off after 100 ms")
-		time.Sleep(120*time.Millisecond - 1)
+		time.Sleep(120*time.Millisecond - tickEvery/2 - 1)
 		tick(0, "half of the time is the host's")
 		time.Sleep(1)
 		tick(1, "the rest of the batch")
 
-		g.add(newTestInstance(&fakeHost{}))
+		idle, other := newTestInstance(&fakeHost{}), newTestInstance(&fakeHost{})
+		g.add(idle) // has nothing to hand over, so it takes no share
+		g.add(other)
+		put(t, other, 1, 10, "x")
 		time.Sleep(time.Second)
-		tick(2, "with two sections")
-		time.Sleep(3*120*time.Millisecond - 1)
+		tick(2, "with another section that is busy")
+		time.Sleep(3*120*time.Millisecond - tickEvery/2 - 1)
 		tick(0, "half of the time is the host's also with two sections")
 		time.Sleep(1)
-		tick(1, "with two sections")
+		tick(1, "with another section that is busy")
 	})
+}
+
+// Called as often as the host does, and with enough to do, the sections take up to half of the time together, and not much less.
+func TestHalfOfTheTimeIsTheHosts(t *testing.T) {
+	for _, c := range []struct {
+		sections, chunks int
+		takes            time.Duration
+	}{{1, 1, 2 * time.Millisecond}, {1, 3, 2 * time.Millisecond}, {1, 3, 5 * time.Millisecond}, {1, 1, 300 * time.Millisecond}, {3, 2, 3 * time.Millisecond}} {
+		t.Run(fmt.Sprintf("%d sections, %d chunks of %v", c.sections, c.chunks, c.takes), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var g generation
+				defer g.exit()
+				var ids []uintptr
+				var spent time.Duration
+				tags := slices.Repeat([]string{"x"}, c.chunks)
+				for range c.sections {
+					f := &fakeHost{}
+					in := newTestInstance(f)
+					ids = append(ids, g.add(in))
+					f.during = func() bool {
+						time.Sleep(c.takes)
+						spent += c.takes
+						for in.outbox.Batches() < 30 {
+							put(t, in, 1, 10, tags...)
+						}
+						return true
+					}
+					put(t, in, 1, 10, tags...)
+				}
+				begin := time.Now()
+				for next := begin; next.Sub(begin) < 20*time.Second; {
+					next = next.Add(tickEvery)
+					if d := time.Until(next); d > 0 {
+						time.Sleep(d)
+					} else {
+						next = time.Now() // what was missed is not made up for
+					}
+					for _, id := range ids {
+						g.tick(id, time.Now())
+					}
+				}
+				if share := 100 * spent / time.Since(begin); share < 38 || share > 52 {
+					t.Errorf("%d %% of the time is spent in appends", share)
+				} else {
+					t.Logf("%d %% of the time is spent in appends", share)
+				}
+			})
+		})
+	}
 }
 
 func TestPauseInsideAnAppendStopsThatInstance(t *testing.T) {
@@ -161,6 +213,11 @@ func TestPauseInsideAnAppendStopsThatInstance(t *testing.T) {
 			t.Fatalf("taken %v and %v, want one of the paused instance and all of the other", f1.taken, f2.taken)
 		}
 		g.resume()
+		g.tick(id1, time.Now())
+		if len(f1.taken) != 1 {
+			t.Fatalf("right after the resume: taken %v", f1.taken)
+		}
+		time.Sleep(resumeWait)
 		g.tick(id1, time.Now())
 		if len(f1.taken) != 2 {
 			t.Fatalf("after the resume: taken %v", f1.taken)

@@ -42,12 +42,16 @@ func declared() []input.Setting {
 const (
 	// How often the host's thread comes by. No event waits for longer than that without a reason, and what is read meanwhile
 	// stays small.
-	tickEvery = 50 * time.Millisecond
+	tickEvery = 25 * time.Millisecond
 
 	// The host does nothing else during a tick: no flush, no other input. After tickTime no batch is begun; one that is under way
 	// is finished, since the exit of a host in the middle of a batch repeats it, unless it takes longer than tickMost.
-	tickTime = 25 * time.Millisecond
+	tickTime = 20 * time.Millisecond
 	tickMost = 100 * time.Millisecond
+
+	// resumeWait is how long a section that was over a limit waits after it was resumed: at a limit every append pauses it, the host
+	// logs each time, and what it has stored keeps its outputs busy for longer.
+	resumeWait = 250 * time.Millisecond
 
 	leastMemory = 64 << 20
 
@@ -74,7 +78,7 @@ type instance struct {
 	stopped    chan struct{} // closed when everything that was started has ended
 
 	// Of the host's thread only.
-	restsUntil time.Time // when it may hand over again; set by generation
+	restsUntil time.Time // when its share of the host's thread allows it to hand over again; set by generation
 	limited    bool      // paused by the host inside an append of this instance; set by generation
 	refusedAt  time.Time // when the host began to refuse; zero while it does not
 	retryAt    time.Time
@@ -342,11 +346,19 @@ func (in *instance) accepted(now time.Time) {
 	}
 }
 
-// resumed makes the next tick try at once.
-func (in *instance) resumed() {
-	in.limited = false
+// resumed ends what a pause or refusals have begun.
+func (in *instance) resumed(now time.Time) {
 	in.retryAt = time.Time{}
+	if in.limited {
+		in.retryAt = now.Add(resumeWait)
+	}
+	in.limited = false
 	in.wait.Reset()
+}
+
+// busy tells whether there is something that may be handed over.
+func (in *instance) busy(now time.Time) bool {
+	return !in.limited && !now.Before(in.retryAt) && in.outbox.Batches() > 0
 }
 
 // stop ends everything that was started. It does not wait: stopped is closed when it is done.

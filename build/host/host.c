@@ -63,6 +63,7 @@ static const char usage[] =
     "  -threaded          the section is threaded, as by default in Fluent Bit\n"
     "  -old               be a Fluent Bit before 4.1\n"
     "  -missing SYMBOL    be a Fluent Bit without this function\n"
+    "  -no-timers         be a Fluent Bit that can make no timer\n"
     "\n"
     "  -storage DIR       append to DIR/SECTION/chunk.flb before an append returns, and recover what is there at the start\n"
     "  -metrics FILE      offer metrics, and write them to FILE once a second as Prometheus reads them\n"
@@ -136,6 +137,7 @@ struct generation {
 struct timer { /* struct flb_sched_timer */
     void (*cb)(void *, void *);
     void *data;
+    struct section *section; /* whose init has made it */
     double every, next;
 };
 
@@ -145,14 +147,14 @@ static struct {
     long records, refuse_every, pause_every;
     int only, log_level;
     uint64_t seed;
-    bool threaded, old, quiet;
+    bool threaded, old, quiet, no_timers;
 } opt = {.grace = 1, .pause = 0.5, .only = -1, .log_level = 3, .seed = 1};
 
 static struct section sections[MAX_SECTIONS];
 static int sections_len = 1;
 static struct timer timers[MAX_SECTIONS]; /* of the engine that runs */
 static int timers_len;
-static bool inside; /* a callback of the plugin's is being called */
+static const struct section *inside; /* whose callback is being called */
 static struct section *last_inited; /* proxy->instance: what pause and resume mean, whichever section they are for */
 
 static struct {
@@ -394,10 +396,10 @@ int flb_sched_timer_cb_create(void *sched, int type, int ms, void (*cb)(void *, 
         broken("flb_sched_timer_cb_create with arguments that this host does not know");
         return -1;
     }
-    if (timers_len == MAX_SECTIONS) {
+    if (opt.no_timers || timers_len == MAX_SECTIONS) {
         return -1;
     }
-    timers[timers_len++] = (struct timer){.cb = cb, .data = data, .every = ms / 1e3, .next = now() + ms / 1e3};
+    timers[timers_len++] = (struct timer){.cb = cb, .data = data, .section = last_inited, .every = ms / 1e3, .next = now() + ms / 1e3};
     return 0;
 }
 
@@ -470,8 +472,8 @@ int flb_input_log_append(void *instance, const char *tag, size_t tag_len, const 
         broken("an append from a thread of the plugin's");
         return -1;
     }
-    if (!is_section(instance) || !s->live || !inside) {
-        broken("an append outside of a callback");
+    if (!is_section(instance) || !s->live || inside != s) {
+        broken("an append outside of the section's callback");
         return -1;
     }
     if (shutting_down) {
@@ -616,9 +618,9 @@ static void collect(struct generation *g, struct section *s)
     size_t len = 0;
 
     s->next_tick = now() + 1; /* PROXY_CALLBACK_TIME */
-    inside = true;
+    inside = s;
     f(s->context.now.remote_context, &data, &len);
-    inside = false;
+    inside = NULL;
     if (len != 0) {
         broken("the callback returned data: Fluent Bit ignores whether it could be appended");
     }
@@ -639,9 +641,9 @@ static void turn(struct generation *g)
     for (struct timer *t = timers; t < timers + timers_len; t++) {
         if (now() >= t->next) {
             t->next += (double)(1 + (long)((now() - t->next) / t->every)) * t->every; /* what was missed is not made up for */
-            inside = true;
+            inside = t->section;
             t->cb(NULL, t->data);
-            inside = false;
+            inside = NULL;
         }
     }
     static double write_at;
@@ -783,7 +785,7 @@ static void parse_flags(int argc, char **argv)
         {"-records", &opt.records}, {"-refuse-every", &opt.refuse_every}, {"-pause-every", &opt.pause_every},
     };
     const struct { const char *name; bool *value; } switches[] = {
-        {"-threaded", &opt.threaded}, {"-old", &opt.old}, {"-quiet", &opt.quiet},
+        {"-threaded", &opt.threaded}, {"-old", &opt.old}, {"-no-timers", &opt.no_timers}, {"-quiet", &opt.quiet},
     };
 
     for (int i = 1; i < argc; i++) {

@@ -69,7 +69,7 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 		case l.next > b.end:
 			s.log.Warn("hub begins anew: it ends before the position that is known, so it was deleted and created again; it is read from its beginning",
 				"hub", l.hub, "partition", l.partition, "was_at", l.next, "ends_at", b.end)
-			l.next, l.committed = b.start, -1
+			l.next, l.committed, l.copied = b.start, -1, -1
 		}
 		l.end = max(b.end, l.next)
 		l.began, l.safe = l.next, l.next

@@ -315,7 +315,7 @@ func (s *Source) follow(l *lane, p *kgo.FetchPartition) {
 	first := p.Records[0].Offset
 	switch {
 	case l.next < 0: // begin could not find out
-		l.began = first
+		l.began, l.safe = first, first
 	case first < l.next:
 		// The hub was deleted and created anew while it was read. Marks of this term may be further on than what is
 		// read now, so they must not count any more.

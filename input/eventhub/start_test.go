@@ -252,6 +252,34 @@ func TestHubMadeAnew(t *testing.T) {
 	}
 }
 
+// The copy of a hub that is gone must not decide where its successor is read.
+func TestCopyOfAHubMadeAnew(t *testing.T) {
+	t.Parallel()
+	ctx := context30(t)
+	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
+	cfg := readConfig(t, settingsFor(h))
+	state := openState(t)
+	r := open(t, cfg, state)
+	produce(ctx, t, h, "alerts", numbered(0, 50)...)
+	r.commit(ctx, r.fetch(ctx, 50))
+	r.close()
+	if err := h.DeleteTopic("alerts"); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.CreateTopic("alerts", 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	forgetGroup(ctx, t, h)
+	eventually(t, 10*time.Second, func() error { return h.Produce(ctx, "alerts", numbered(100, 110)...) })
+	r = open(t, cfg, state)
+	r.commit(ctx, r.fetch(ctx, 10))
+	r.close()
+	forgetGroup(ctx, t, h)
+	produce(ctx, t, h, "alerts", numbered(110, 170)...)
+	r = open(t, cfg, state)
+	same(t, "messages", bodies(r.fetch(ctx, 60)), texts(numbered(110, 170)...))
+}
+
 // A hub that matches a pattern is found when it comes, and one that does not match is left alone.
 func TestPattern(t *testing.T) {
 	t.Parallel()
