@@ -200,6 +200,52 @@ func TestIntegrationPrometheus(t *testing.T) {
 	}
 }
 
+// The rules for what shows nowhere else fire, and not before their time: an output that sends again, one that gave events up, and a
+// hub that cannot be reached.
+func TestIntegrationAlertsFire(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Fatal("this test needs promtool (Debian's package prometheus)")
+	}
+	rules, err := filepath.Abs("../examples/monitoring/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, `rule_files: [%s]
+evaluation_interval: 30s
+tests:
+  - interval: 30s
+    input_series: # the output fails after 5 minutes, and gives up after 15; the hub's name never resolves
+      - {series: 'fluentbit_output_retries_total{name="splunk.0"}', values: '0x10 1+1x200'}
+      - {series: 'fluentbit_output_dropped_records_total{name="splunk.0"}', values: '0x30 100x30'}
+      - {series: 'fluentbit_output_retries_failed_total{name="splunk.0"}', values: '0x60'}
+      - {series: 'fluentbit_defender_payloads_total{name="defender.0"}', values: '0x200'}
+      - {series: 'fluentbit_defender_eventhub_retries_total{name="defender.0",kind="dns"}', values: '0+1x200'}
+    promql_expr_test:
+`, rules)
+	for _, c := range []struct {
+		alert, name  string
+		before, then string
+	}{
+		{"OutputRetrying", "splunk.0", "19m", "22m"},
+		{"OutputDropped", "splunk.0", "15m", "17m"},
+		{"DefenderUnreachable", "defender.0", "5m", "8m"},
+	} {
+		expr := fmt.Sprintf(`ALERTS{alertname=%q,alertstate="firing"}`, c.alert)
+		fmt.Fprintf(&b, "      - {expr: '%s', eval_time: %s, exp_samples: []}\n", expr, c.before)
+		fmt.Fprintf(&b, "      - {expr: '%s', eval_time: %s, exp_samples: [{labels: 'ALERTS{alertname=%q,alertstate=\"firing\",name=%q,severity=\"critical\"}', value: 1}]}\n",
+			expr, c.then, c.alert, c.name)
+	}
+	file := filepath.Join(t.TempDir(), "fire.yml")
+	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.CommandContext(t.Context(), promtool, "test", "rules", file).CombinedOutput(); err != nil {
+		t.Errorf("promtool: %v\n%s", err, out)
+	}
+}
+
 func sleep(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
