@@ -129,9 +129,9 @@ func TestATickIsBounded(t *testing.T) {
 		time.Sleep(time.Second)
 		takes(60 * time.Millisecond) // behind a slow filter
 		tick(2, "a batch is broken off after 100 ms")
-		time.Sleep(120*time.Millisecond - tickEvery/2 - 1)
+		time.Sleep(120*time.Millisecond - tickEvery/2 - time.Nanosecond)
 		tick(0, "half of the time is the host's")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		tick(1, "the rest of the batch")
 
 		idle, other := newTestInstance(&fakeHost{}), newTestInstance(&fakeHost{})
@@ -140,9 +140,9 @@ func TestATickIsBounded(t *testing.T) {
 		put(t, other, 1, 10, "x")
 		time.Sleep(time.Second)
 		tick(2, "with another section that is busy")
-		time.Sleep(3*120*time.Millisecond - tickEvery/2 - 1)
+		time.Sleep(3*120*time.Millisecond - tickEvery/2 - time.Nanosecond)
 		tick(0, "half of the time is the host's also with two sections")
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		tick(1, "with another section that is busy")
 	})
 }
