@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/binary"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -110,10 +111,17 @@ var stateRows = []*row{
 					}
 					return errors.Join(err, os.WriteFile(path, b, 0o600))
 				},
-				func(size int64) error { // a page in the middle: what a disk loses
+				func(size int64) error { // a page that is in use: what a disk loses
 					b, err := os.ReadFile(path)
-					clear(b[2*4096 : 4*4096])
-					return errors.Join(err, os.WriteFile(path, b, 0o600))
+					if err == nil && len(b) < 4*bboltPage {
+						err = errors.New("it is too short")
+					}
+					if err != nil {
+						return err
+					}
+					root := bboltRoot(b)
+					clear(b[root : root+bboltPage])
+					return os.WriteFile(path, b, 0o600)
 				},
 				func(int64) error { return os.Truncate(path, 0) },
 			} {
@@ -287,6 +295,19 @@ func (r *run) memoryRow(limit int64, blobs bool) {
 	if strings.Contains(h.log(), "consumer group was lost") || strings.Count(h.log(), "partitions assigned") > 1 {
 		r.failf("the membership in the group was lost while partitions were paused, epoch %d", epoch)
 	}
+}
+
+const bboltPage = 4096
+
+// bboltRoot is where the root page of a bbolt file lies: the newer of its two meta pages says so (bbolt's internal/common/meta.go:
+// after the page's header of 16 bytes the root is at 16, the transaction at 48).
+func bboltRoot(file []byte) uint64 {
+	number := func(page, at int) uint64 { return binary.NativeEndian.Uint64(file[page*bboltPage+16+at:]) }
+	newer := 0
+	if number(1, 48) > number(0, 48) {
+		newer = 1
+	}
+	return number(newer, 16) * bboltPage
 }
 
 // fillDisk writes zeros until there is no more room.

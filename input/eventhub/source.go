@@ -87,6 +87,7 @@ type lane struct {
 
 	end    int64     // where the partition ended when we last heard of it
 	newest time.Time // the time of the last message that Fetch returned
+	gone   bool      // the hub was missing since then: what comes back may be another one of the same name
 	tries  int       // how often what comes next could not be decoded
 }
 
@@ -184,6 +185,9 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 
+		// A hub that is missing for a moment is one of them, see lane.gone.
+		kgo.KeepRetryableFetchErrors(),
+
 		// See budget.
 		kgo.MaxConcurrentFetches(1),
 		kgo.FetchMaxBytes(s.budget.asked),
@@ -240,7 +244,10 @@ func (s *Source) Fetch(ctx context.Context) ([]input.Message, error) {
 			s.client.AllowRebalance()
 			return nil, err
 		}
-		skip, err := s.take(fetches)
+		skip, back, err := s.take(fetches)
+		for _, l := range back {
+			skip = goOn(skip, l.hub, l.partition, s.comeBack(ctx, l))
+		}
 		if len(skip) > 0 {
 			s.client.SetOffsets(skip)
 		}
@@ -255,7 +262,7 @@ func (s *Source) Fetch(ctx context.Context) ([]input.Message, error) {
 			s.idle.Reset()
 			return s.messages, nil
 		}
-		if len(fetches.Errors()) > 0 {
+		if len(fetches.Errors()) > 0 || len(back) > 0 {
 			// franz-go does not wait by itself after errors that it passes on.
 			if err := input.Sleep(ctx, s.idle.Next()); err != nil {
 				return nil, err
@@ -267,9 +274,21 @@ func (s *Source) Fetch(ctx context.Context) ([]input.Message, error) {
 // positions are offsets by hub and partition, as franz-go wants them.
 type positions = map[string]map[int32]kgo.EpochOffset
 
+// goOn adds to p, which may be nil, where to go on in a partition.
+func goOn(p positions, hub string, partition int32, offset int64) positions {
+	if p == nil {
+		p = make(positions)
+	}
+	if p[hub] == nil {
+		p[hub] = make(map[int32]kgo.EpochOffset)
+	}
+	p[hub][partition] = kgo.EpochOffset{Epoch: -1, Offset: offset}
+	return p
+}
+
 // take appends to s.messages what fetches hold for lanes that are ours. skip is where to go on in lanes that stand before
-// something that cannot be read.
-func (s *Source) take(fetches kgo.Fetches) (skip positions, err error) {
+// something that cannot be read; of those whose hub is back, nothing is taken yet.
+func (s *Source) take(fetches kgo.Fetches) (skip positions, back []*lane, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
@@ -278,16 +297,14 @@ func (s *Source) take(fetches kgo.Fetches) (skip positions, err error) {
 			to, e := s.failed(l, p.Topic, p.Partition, p.Err)
 			err = errors.Join(err, e)
 			if to > 0 {
-				if skip == nil {
-					skip = make(positions)
-				}
-				if skip[p.Topic] == nil {
-					skip[p.Topic] = make(map[int32]kgo.EpochOffset)
-				}
-				skip[p.Topic][p.Partition] = kgo.EpochOffset{Epoch: -1, Offset: to}
+				skip = goOn(skip, p.Topic, p.Partition, to)
 			}
 		}
 		if l == nil || len(p.Records) == 0 {
+			return
+		}
+		if l.gone {
+			back = append(back, l)
 			return
 		}
 		s.follow(l, &p.FetchPartition)
@@ -307,7 +324,35 @@ func (s *Source) take(fetches kgo.Fetches) (skip positions, err error) {
 			s.troubles.end("reading hub " + p.Topic)
 		}
 	})
-	return skip, err
+	return skip, back, err
+}
+
+// comeBack returns where to go on in a lane whose hub was missing for a while: where we were, or at the beginning when it
+// is another hub of the same name. That may have grown past our position meanwhile, so that only its times tell: in the hub that
+// we know, what is younger than the last message that was read comes after it.
+func (s *Source) comeBack(ctx context.Context, l *lane) int64 {
+	at, ok := s.list(ctx, []*lane{l}, l.newest.UnixMilli()+1)[l.name]
+	if !ok {
+		return l.next // asked again when it is fetched again
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l.gone = false
+	if at < 0 || at >= l.next {
+		return l.next
+	}
+	s.beginAnew(l, at)
+	l.next = at
+	return at
+}
+
+// beginAnew is for a hub that was deleted and created again while it was read. mu is held.
+func (s *Source) beginAnew(l *lane, at int64) {
+	// Marks of this term may be further on than what is read now, so they must not count any more.
+	s.log.Warn("hub begins anew: it was deleted and created again, or the broker lost events; it is read from its beginning",
+		"hub", l.hub, "partition", l.partition, "was_at", l.next, "begins_at", at)
+	l.term = input.NewTerm()
+	l.began, l.safe, l.committed, l.copied = at, at, -1, -1
 }
 
 // follow makes sure that the records of p follow on what was read of l, or says what is missing.
@@ -317,12 +362,7 @@ func (s *Source) follow(l *lane, p *kgo.FetchPartition) {
 	case l.next < 0: // begin could not find out
 		l.began, l.safe = first, first
 	case first < l.next:
-		// The hub was deleted and created anew while it was read. Marks of this term may be further on than what is
-		// read now, so they must not count any more.
-		s.log.Warn("hub begins anew: it was deleted and created again, or the broker lost events; it is read from its beginning",
-			"hub", l.hub, "partition", l.partition, "was_at", l.next, "begins_at", first)
-		l.term = input.NewTerm()
-		l.began, l.safe, l.committed, l.copied = first, first, -1, -1
+		s.beginAnew(l, first)
 	case first > l.next && p.LogStartOffset > l.next:
 		s.retentionTook(l, min(p.LogStartOffset, first))
 	}
@@ -355,6 +395,11 @@ func (s *Source) failed(l *lane, hub string, partition int32, cause error) (skip
 		s.troubles.begin("consumer group", slog.LevelError, kind, advice, "group", s.cfg.Group, "error", group.Err)
 	case errors.As(cause, &tooLarge) && l != nil:
 		return s.passOver(l, tooLarge.NextOffset, cause), nil
+	case errors.Is(cause, kerr.UnknownTopicOrPartition): // watch says so
+		if l != nil && !l.newest.IsZero() {
+			l.gone = true
+		}
+	case errors.As(cause, &broker) && broker.Retriable: // franz-go tries again
 	case errors.As(cause, &broker):
 		kind, advice := s.cfg.explainHub(cause)
 		s.troubles.begin("reading hub "+hub, slog.LevelError, kind, advice, "hub", hub, "error", cause)

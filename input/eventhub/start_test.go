@@ -2,15 +2,20 @@ package eventhub_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
 )
 
@@ -247,6 +252,61 @@ func TestHubMadeAnew(t *testing.T) {
 			r.commit(ctx, ms)
 			if at := h.GroupInfo(group).Commits["alerts"][0].Offset; at != 10 {
 				t.Errorf("the group has offset %d, want 10", at)
+			}
+		})
+	}
+}
+
+// A hub that comes back under its name and has grown past our position before it is fetched from is read from its beginning;
+// one that was only out of reach is not.
+func TestHubThatComesBack(t *testing.T) {
+	t.Parallel()
+	for _, anew := range []bool{true, false} {
+		t.Run(fmt.Sprintf("anew %v", anew), func(t *testing.T) {
+			t.Parallel()
+			ctx := context30(t)
+			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
+			r := open(t, readConfig(t, settingsFor(h)), openState(t))
+			produce(ctx, t, h, "alerts", numbered(0, 50)...)
+			r.commit(ctx, r.fetch(ctx, 50))
+			want := numbered(50, 200)
+			// Until all is there every fetch finds the hub missing.
+			fault := h.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "alerts", Err: kerr.UnknownTopicOrPartition, Count: -1})
+			fetched := make(chan []input.Message, 1)
+			go func() { fetched <- r.fetch(ctx, len(want)) }()
+			eventually(t, 10*time.Second, func() error {
+				if fault.Hits() == 0 {
+					return errors.New("nothing was fetched")
+				}
+				return nil
+			})
+			if anew {
+				if err := h.DeleteTopic("alerts"); err != nil {
+					t.Fatal(err)
+				}
+				if err := h.CreateTopic("alerts", 1, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			eventually(t, 10*time.Second, func() error { return h.Produce(ctx, "alerts", want...) })
+			fault.Remove()
+			var ms []input.Message
+			select {
+			case ms = <-fetched:
+			case <-ctx.Done():
+				t.Fatal("not all messages have come")
+			}
+			same(t, "messages", bodies(ms), texts(want...))
+			if got := strings.Contains(r.log.String(), "hub begins anew"); got != anew {
+				t.Errorf("said that the hub begins anew: %v", got)
+			}
+			r.commit(ctx, ms)
+			wantOffset := int64(200)
+			if anew {
+				wantOffset = 150
+			}
+			if at := h.GroupInfo(group).Commits["alerts"][0].Offset; at != wantOffset {
+				t.Errorf("the group has offset %d, want %d", at, wantOffset)
 			}
 		})
 	}
