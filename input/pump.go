@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// batchBytes is how much payload goes into one batch. A crash between two appends of a batch repeats what was appended
-// of it, so it is not larger than it needs to be to fill chunks when every table has a tag of its own.
-const batchBytes = 2 << 20
+// batchBytes is how much payload goes into one batch. A crash or an exit between two appends of a batch repeats what was appended
+// of it, so it is about what a slow host takes in one visit.
+const batchBytes = 512 << 10
 
 var terms atomic.Uint64
 

@@ -127,9 +127,9 @@ func TestATickIsBounded(t *testing.T) {
 		}
 		tick(0, "the host is left to itself for as long as it was held up")
 		time.Sleep(time.Second)
-		takes(60 * time.Millisecond) // behind a slow filter
-		tick(2, "a batch is broken off after 100 ms")
-		time.Sleep(120*time.Millisecond - tickEvery/2 - time.Nanosecond)
+		takes(150 * time.Millisecond) // behind a slow filter
+		tick(2, "a batch is broken off after 250 ms")
+		time.Sleep(300*time.Millisecond - tickEvery/2 - time.Nanosecond)
 		tick(0, "half of the time is the host's")
 		time.Sleep(time.Nanosecond)
 		tick(1, "the rest of the batch")
@@ -140,7 +140,7 @@ func TestATickIsBounded(t *testing.T) {
 		put(t, other, 1, 10, "x")
 		time.Sleep(time.Second)
 		tick(2, "with another section that is busy")
-		time.Sleep(3*120*time.Millisecond - tickEvery/2 - time.Nanosecond)
+		time.Sleep(3*300*time.Millisecond - tickEvery/2 - time.Nanosecond)
 		tick(0, "half of the time is the host's also with two sections")
 		time.Sleep(time.Nanosecond)
 		tick(1, "with another section that is busy")

@@ -47,7 +47,7 @@ const (
 	// The host does nothing else during a tick: no flush, no other input. After tickTime no batch is begun; one that is under way
 	// is finished, since the exit of a host in the middle of a batch repeats it, unless it takes longer than tickMost.
 	tickTime = 20 * time.Millisecond
-	tickMost = 100 * time.Millisecond
+	tickMost = 250 * time.Millisecond
 
 	// resumeWait is how long a section that was over a limit waits after it was resumed: at a limit every append pauses it, the host
 	// logs each time, and what it has stored keeps its outputs busy for longer.

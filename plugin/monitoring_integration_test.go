@@ -55,7 +55,7 @@ func TestIntegrationPrometheus(t *testing.T) {
 	defer feeding.Wait()
 	defer stopFeed()
 	so, host := build(t)
-	set := append(startMachines(t, story.Tenant), "blob.connection_string="+account.ConnectionString(), "blob.start=earliest", "blob.poll_interval=3s", "memory_limit=32M")
+	set := append(startMachines(t, story.Tenant), "blob.connection_string="+account.ConnectionString(), "blob.start=earliest", "blob.poll_interval=3s", "memory_limit=64M")
 	args := append(settings(h, set...), "-quiet", "-seconds", seconds, "-metrics", file, "-refuse-between", "60,95", "-slow", "40", so)
 	running := exec.CommandContext(t.Context(), host, args...)
 	running.Stderr = os.Stderr
