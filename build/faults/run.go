@@ -250,7 +250,9 @@ func (r *run) until(d time.Duration, what string, ok func() bool) {
 // drain waits until everything that went in has come out. When nothing new has come for longer than the longest
 // back-off, it gives up, and what is missing is lost.
 func (r *run) drain() {
-	patience := 45 * time.Second // a host that refused is asked again after 15 s at most, a broker after 30
+	// A host that refused is asked again after 15 s at most. A member of the group that is gone and could not say so, such as one that
+	// ends while its credentials are revoked, holds the others up for a session timeout of 30 s, and twice when it was their leader.
+	patience := 120 * time.Second
 	if r.opt.quiet {
 		patience = 20 * time.Second
 	}

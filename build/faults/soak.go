@@ -117,7 +117,7 @@ func (s *soak) script(d time.Duration) {
 			// What was counted is a hole in the file, at which a start would cut it off, and the count would go on behind the cut.
 			s.second.emptyStorage()
 		}
-		s.until(60*time.Second, "the group to commit everything", s.allCommitted)
+		s.until(120*time.Second, "the group to commit everything", s.allCommitted)
 		s.sleep(2 * time.Second)
 		m := s.measure(goroutines)
 		s.samples = append(s.samples, m)
