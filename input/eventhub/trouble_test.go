@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -226,7 +227,7 @@ func TestProxy(t *testing.T) {
 	}
 	r.close()
 
-	p.refuse = true
+	p.refuse.Store(true)
 	r = open(t, cfg, nil)
 	r.log.wait(t, soon, "the proxy of HTTPS_PROXY does not connect to the broker")
 	r.log.wait(t, soon, "403 Forbidden")
@@ -257,7 +258,7 @@ func TestProxyTunnel(t *testing.T) {
 // proxy connects everybody to one address.
 type proxy struct {
 	addr   string
-	refuse bool
+	refuse atomic.Bool
 	mu     sync.Mutex
 	last   string
 }
@@ -299,7 +300,7 @@ func (p *proxy) serve(c net.Conn, to string) {
 	p.mu.Lock()
 	p.last = req.Host + " " + req.Header.Get("Proxy-Authorization")
 	p.mu.Unlock()
-	if p.refuse || req.Method != http.MethodConnect {
+	if p.refuse.Load() || req.Method != http.MethodConnect {
 		fmt.Fprint(c, "HTTP/1.1 403 Forbidden\r\n\r\n")
 		return
 	}
