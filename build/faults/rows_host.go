@@ -166,7 +166,7 @@ var hostRows = []*row{
 		script: func(r *run) {
 			r.startHub(4)
 			h := r.host(r.hubSection())
-			h.flags = []string{"-slow", "400"}
+			h.flags = []string{"-slow", "150"}
 			h.filters = `    - name: lua
       match: "*"
       call: slow

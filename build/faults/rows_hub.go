@@ -204,7 +204,7 @@ var hubRows = []*row{
 		script: func(r *run) {
 			r.startHub(1)
 			h := r.host(r.hubSection())
-			h.flags = []string{"-refuse-between", "0,8", "-slow", "500"}
+			h.flags = []string{"-refuse-between", "0,8", "-slow", "150"}
 			h.start()
 			r.feedHub(10_000, 0).wait(r)
 			r.sleep(4 * time.Second) // they are in the plugin
