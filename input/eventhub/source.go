@@ -331,19 +331,21 @@ func (s *Source) take(fetches kgo.Fetches) (skip positions, back []*lane, err er
 // is another hub of the same name. That may have grown past our position meanwhile, so that only its times tell: in the hub that
 // we know, what is younger than the last message that was read comes after it.
 func (s *Source) comeBack(ctx context.Context, l *lane) int64 {
-	at, ok := s.list(ctx, []*lane{l}, l.newest.UnixMilli()+1)[l.name]
-	if !ok {
+	lanes := []*lane{l}
+	younger, ok := s.list(ctx, lanes, l.newest.UnixMilli()+1)[l.name]
+	start, known := s.list(ctx, lanes, atStart)[l.name]
+	if !ok || !known {
 		return l.next // asked again when it is fetched again
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.gone = false
-	if at < 0 || at >= l.next {
+	if younger < 0 || younger >= l.next {
 		return l.next
 	}
-	s.beginAnew(l, at)
-	l.next = at
-	return at
+	s.beginAnew(l, start) // not where it is younger: clocks differ
+	l.next = start
+	return start
 }
 
 // beginAnew is for a hub that was deleted and created again while it was read. mu is held.
