@@ -210,16 +210,7 @@ var hubRows = []*row{
 			r.sleep(4 * time.Second) // they are in the plugin
 			// What the plugin holds is handed over later; what it has not read is gone with the hub.
 			old := r.ledger.count().in
-			r.withoutFeed(func() {
-				r.admin(func(ctx context.Context, a *kadm.Client) error {
-					if _, err := a.DeleteTopic(ctx, hubName); err != nil {
-						return err
-					}
-					_, err := a.CreateTopic(ctx, 1, 1, nil, hubName)
-					return err
-				})
-				r.messages[hubName] = 0
-			})
+			r.recreateHub()
 			r.feedHub(20_000, 0).wait(r)
 			// The old events are handed over, and their marks may not count for the new hub: a kill right after.
 			r.until(60*time.Second, "the old events to come out", func() bool { return r.ledger.count().distinct >= old })
@@ -230,6 +221,42 @@ var hubRows = []*row{
 			r.finish()
 		},
 	},
+	{
+		name: "hub-replaced", fault: "hub deleted and created again while the host is stopped, and grown past the position that the group still has", source: "hub", hosts: both,
+		script: func(r *run) {
+			r.startHub(1)
+			h := r.host(r.hubSection())
+			h.start()
+			r.feedHub(10_000, 0).wait(r)
+			r.until(60*time.Second, "the group to commit everything", r.allCommitted)
+			h.stop()
+			position := r.messages[hubName]
+			r.recreateHub()
+			r.admin(func(ctx context.Context, a *kadm.Client) error { // Kafka forgets it with the topic
+				offsets := make(kadm.Offsets)
+				offsets.AddOffset(hubName, 0, position, -1)
+				return a.CommitAllOffsets(ctx, group, offsets)
+			})
+			r.feedHub(30_000, 0).wait(r)
+			h.again()
+			h.expectLog("hub begins anew")
+			r.finish()
+		},
+	},
+}
+
+// recreateHub deletes the hub, of one partition, and creates it again.
+func (r *run) recreateHub() {
+	r.withoutFeed(func() {
+		r.admin(func(ctx context.Context, a *kadm.Client) error {
+			if _, err := a.DeleteTopic(ctx, hubName); err != nil {
+				return err
+			}
+			_, err := a.CreateTopic(ctx, 1, 1, nil, hubName)
+			return err
+		})
+		r.messages[hubName] = 0
+	})
 }
 
 // withoutFeed does f while nothing is put in.

@@ -14,6 +14,8 @@
 //     "latest" to be worked out anew after a crash, all that came between would be skipped. An offset that the
 //     hub does not have any more is never silently replaced: what retention has deleted is counted and said, and a hub that
 //     was made anew is read from its beginning.
+//   - Whether it is the same hub (proof). Offsets of a hub that was made anew begin again, and may be past ours by the time that we
+//     look. So the state file knows one message that was read; each term, and a hub that was missing for a moment, begins with that.
 //   - Whose the partition is (give, Commit). A commit holds a lock that giving away takes, so a late mark of a
 //     partition that is gone cannot set back its new owner. Before a partition goes it waits a little for what was read of it
 //     to be safe, so that the new owner repeats nothing if all goes well.

@@ -21,6 +21,9 @@ func (s *Source) copyKey(hub string, partition int32) string {
 	return s.cfg.Namespace + "/" + s.cfg.Group + "/" + hub + "/" + strconv.Itoa(int(partition))
 }
 
+// proofSuffix makes of a copyKey that of the proof.
+const proofSuffix = "/proof"
+
 // begin decides where to start in partitions that the group has just given us. franz-go calls it with the offsets that the
 // group has, before anything is fetched from them, and ends ctx when it gives them away again.
 func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
@@ -70,11 +73,16 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 			s.log.Warn("hub begins anew: it ends before the position that is known, so it was deleted and created again; it is read from its beginning",
 				"hub", l.hub, "partition", l.partition, "was_at", l.next, "ends_at", b.end)
 			l.next, l.committed, l.copied = b.start, -1, -1
+			l.proofs = nil
 		}
 		l.end = max(b.end, l.next)
 		l.began, l.safe = l.next, l.next
-		if l.next >= 0 {
-			offsets[l.hub][l.partition] = kgo.NewOffset().At(l.next).WithEpoch(-1)
+		if at := l.next; at >= 0 {
+			// Another instance may have read on meanwhile, and even in a hub made anew: then this one is read twice, rather than not.
+			if len(l.proofs) > 0 && l.proofs[0].offset < at && l.proofs[0].offset >= b.start {
+				at = l.askAgain()
+			}
+			offsets[l.hub][l.partition] = kgo.NewOffset().At(at).WithEpoch(-1)
 		}
 		s.lanes[l.name] = l
 	}
@@ -93,22 +101,33 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 	return offsets, nil
 }
 
-// readCopies sets the positions of lanes for which the group has none from the state file, and counts those that have
-// a copy and those that have not.
+// readCopies sets the proofs of lanes, and the positions of those for which the group has none, from the state file. It counts
+// those that have a copy and those that have not.
 func (s *Source) readCopies(lanes []*lane) (copies, fresh int) {
 	for _, l := range lanes {
-		if l.next >= 0 {
-			continue
-		}
-		b, err := s.state.Get(bucket, s.copyKey(l.hub, l.partition))
-		if err != nil {
-			s.log.Error("read the copy of offsets: eventhub.start decides instead", "hub", l.hub, "partition", l.partition, "error", err)
-		}
-		if at, err := strconv.ParseInt(string(b), 10, 64); err == nil && at >= 0 {
+		key := s.copyKey(l.hub, l.partition)
+		if l.next < 0 {
+			b, err := s.state.Get(bucket, key)
+			if err != nil {
+				s.log.Error("read the copy of offsets: eventhub.start decides instead", "hub", l.hub, "partition", l.partition, "error", err)
+			}
+			at, err := strconv.ParseInt(string(b), 10, 64)
+			if err != nil || at < 0 {
+				fresh++
+				continue
+			}
 			l.next, l.copied = at, at
 			copies++
-		} else {
-			fresh++
+		}
+		b, err := s.state.Get(bucket, key+proofSuffix)
+		if err == nil && b != nil {
+			var p proof
+			if p, err = parseProof(string(b)); err == nil {
+				l.proofs = []proof{p}
+			}
+		}
+		if err != nil {
+			s.log.Warn("read which message was the last: whether the hub is still the same one is not looked at", "hub", l.hub, "partition", l.partition, "error", err)
 		}
 	}
 	return copies, fresh

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -212,6 +213,38 @@ func TestDamagedBatch(t *testing.T) {
 			r.log.times(t, 1, "a batch of messages cannot be decoded")
 			r.log.wait(t, time.Second, "works again")
 		})
+	}
+}
+
+// Whether a hub is still the same one is not worth a message: when the one that would tell cannot be decoded any more, reading goes on.
+func TestDamagedProof(t *testing.T) {
+	t.Parallel()
+	ctx := context30(t)
+	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
+	cfg, state := readConfig(t, settingsFor(h)), openState(t)
+	produce(ctx, t, h, "alerts", numbered(0, 5)...)
+	r := open(t, cfg, state)
+	r.commit(ctx, r.fetch(ctx, 5))
+	r.close()
+	var asked atomic.Bool
+	h.ControlKey(kmsg.Fetch.Int16(), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		h.KeepControl()
+		req := kreq.(*kmsg.FetchRequest)
+		if len(req.Topics) != 1 || req.Topics[0].Partitions[0].FetchOffset != 4 {
+			return nil, nil, false
+		}
+		asked.Store(true)
+		return damaged(req, 4), nil, true
+	})
+	produce(ctx, t, h, "alerts", numbered(5, 8)...)
+	r = open(t, cfg, state)
+	same(t, "messages", bodies(r.fetch(ctx, 3)), texts(numbered(5, 8)...))
+	if n := r.Stats().Unreadable; n != 0 {
+		t.Errorf("%d messages are counted as unreadable", n)
+	}
+	r.close()
+	if !asked.Load() {
+		t.Error("the message that tells was not asked for")
 	}
 }
 

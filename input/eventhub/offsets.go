@@ -21,18 +21,22 @@ const commitWait = 10 * time.Second
 // flush commits and copies what is safe and not yet known to the group, or the state file. giving is held.
 func (s *Source) flush(ctx context.Context) error {
 	type step struct {
-		l    *lane
-		term uint64
-		safe int64
+		l     *lane
+		term  uint64
+		safe  int64
+		proof []byte // nil when there is none
 	}
 	var commits, copies []step
 	s.mu.Lock()
 	for _, l := range s.lanes {
-		st := step{l, l.term, l.safe}
+		st := step{l: l, term: l.term, safe: l.safe}
 		if l.committed < l.safe {
 			commits = append(commits, st)
 		}
 		if l.copied < l.safe {
+			if p, ok := l.proven(); ok {
+				st.proof = []byte(p.String())
+			}
 			copies = append(copies, st)
 		}
 	}
@@ -60,9 +64,10 @@ func (s *Source) flush(ctx context.Context) error {
 
 	// The copy moves whether or not the group took the offsets: the marks are safe either way. And a copy that cannot be
 	// written does not keep the group from moving: it is said, and tried again with the next commit.
-	changes := make([]input.Change, len(copies))
-	for i, c := range copies {
-		changes[i] = input.Change{Key: s.copyKey(c.l.hub, c.l.partition), Value: strconv.AppendInt(nil, c.safe, 10)}
+	changes := make([]input.Change, 0, 2*len(copies))
+	for _, c := range copies {
+		key := s.copyKey(c.l.hub, c.l.partition)
+		changes = append(changes, input.Change{Key: key, Value: strconv.AppendInt(nil, c.safe, 10)}, input.Change{Key: key + proofSuffix, Value: c.proof})
 	}
 	if e := s.state.Write(bucket, changes); e != nil {
 		s.troubles.begin("copy of offsets", slog.LevelWarn, "copy", "the copy of offsets in the state file cannot be written; should Event Hubs lose the group's offsets, events will be repeated", "error", e)

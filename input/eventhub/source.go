@@ -85,9 +85,12 @@ type lane struct {
 	committed int64 // what the group knows of that
 	copied    int64 // what the state file knows of that
 
+	proofs []proof // of what was read: of the last message that is safe, if there is any, and of those that are not yet
+	gone   bool    // the hub was missing since then: what comes back may be another one of the same name
+	check  *proof  // fetched again, to see whether it is still the same hub; what follows goes on at next
+
 	end    int64     // where the partition ended when we last heard of it
 	newest time.Time // the time of the last message that Fetch returned
-	gone   bool      // the hub was missing since then: what comes back may be another one of the same name
 	tries  int       // how often what comes next could not be decoded
 }
 
@@ -244,9 +247,9 @@ func (s *Source) Fetch(ctx context.Context) ([]input.Message, error) {
 			s.client.AllowRebalance()
 			return nil, err
 		}
-		skip, back, err := s.take(fetches)
-		for _, l := range back {
-			skip = goOn(skip, l.hub, l.partition, s.comeBack(ctx, l))
+		skip, other, err := s.take(fetches)
+		for _, l := range other {
+			skip = goOn(skip, l.hub, l.partition, s.startOver(ctx, l))
 		}
 		if len(skip) > 0 {
 			s.client.SetOffsets(skip)
@@ -262,7 +265,7 @@ func (s *Source) Fetch(ctx context.Context) ([]input.Message, error) {
 			s.idle.Reset()
 			return s.messages, nil
 		}
-		if len(fetches.Errors()) > 0 || len(back) > 0 {
+		if len(fetches.Errors()) > 0 || len(other) > 0 {
 			// franz-go does not wait by itself after errors that it passes on.
 			if err := input.Sleep(ctx, s.idle.Next()); err != nil {
 				return nil, err
@@ -287,8 +290,9 @@ func goOn(p positions, hub string, partition int32, offset int64) positions {
 }
 
 // take appends to s.messages what fetches hold for lanes that are ours. skip is where to go on in lanes that stand before
-// something that cannot be read; of those whose hub is back, nothing is taken yet.
-func (s *Source) take(fetches kgo.Fetches) (skip positions, back []*lane, err error) {
+// something that cannot be read, or whose proof is to be looked at; of the other lanes, which turn out to be of another hub, nothing
+// is taken.
+func (s *Source) take(fetches kgo.Fetches) (skip positions, other []*lane, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
@@ -304,8 +308,22 @@ func (s *Source) take(fetches kgo.Fetches) (skip positions, back []*lane, err er
 			return
 		}
 		if l.gone {
-			back = append(back, l)
+			l.gone = false
+			skip = goOn(skip, l.hub, l.partition, l.askAgain())
 			return
+		}
+		if l.check != nil {
+			last, same := p.Records[len(p.Records)-1].Offset, false
+			if p.Records, same = l.prove(p.Records); !same {
+				other = append(other, l)
+				return
+			}
+			if len(p.Records) == 0 {
+				if last+1 < l.next {
+					skip = goOn(skip, l.hub, l.partition, l.next)
+				}
+				return
+			}
 		}
 		s.follow(l, &p.FetchPartition)
 		for _, r := range p.Records {
@@ -319,42 +337,37 @@ func (s *Source) take(fetches kgo.Fetches) (skip positions, back []*lane, err er
 		last := p.Records[len(p.Records)-1]
 		s.counts.messages += int64(len(p.Records))
 		l.next, l.newest, l.tries = last.Offset+1, last.Timestamp, 0
+		l.remember(last)
 		l.end = max(p.HighWatermark, l.next)
 		if s.troubles.any() {
 			s.troubles.end("reading hub " + p.Topic)
 		}
 	})
-	return skip, back, err
+	return skip, other, err
 }
 
-// comeBack returns where to go on in a lane whose hub was missing for a while: where we were, or at the beginning when it
-// is another hub of the same name. That may have grown past our position meanwhile, so that only its times tell: in the hub that
-// we know, what is younger than the last message that was read comes after it.
-func (s *Source) comeBack(ctx context.Context, l *lane) int64 {
-	lanes := []*lane{l}
-	younger, ok := s.list(ctx, lanes, l.newest.UnixMilli()+1)[l.name]
-	start, known := s.list(ctx, lanes, atStart)[l.name]
-	if !ok || !known {
-		return l.next // asked again when it is fetched again
-	}
+// startOver returns where to go on in a lane that is of another hub now: at its beginning. When the broker does not say where that
+// is, the proof is looked at again.
+func (s *Source) startOver(ctx context.Context, l *lane) int64 {
+	start, ok := s.list(ctx, []*lane{l}, atStart)[l.name]
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l.gone = false
-	if younger < 0 || younger >= l.next {
-		return l.next
+	if !ok {
+		return l.check.offset
 	}
-	s.beginAnew(l, start) // not where it is younger: clocks differ
+	s.beginAnew(l, start)
 	l.next = start
 	return start
 }
 
-// beginAnew is for a hub that was deleted and created again while it was read. mu is held.
+// beginAnew is for a hub that was deleted and created again. mu is held.
 func (s *Source) beginAnew(l *lane, at int64) {
 	// Marks of this term may be further on than what is read now, so they must not count any more.
 	s.log.Warn("hub begins anew: it was deleted and created again, or the broker lost events; it is read from its beginning",
 		"hub", l.hub, "partition", l.partition, "was_at", l.next, "begins_at", at)
 	l.term = input.NewTerm()
 	l.began, l.safe, l.committed, l.copied = at, at, -1, -1
+	l.proofs, l.check, l.gone = nil, nil, false
 }
 
 // follow makes sure that the records of p follow on what was read of l, or says what is missing.
@@ -395,10 +408,13 @@ func (s *Source) failed(l *lane, hub string, partition int32, cause error) (skip
 	case errors.As(cause, &group):
 		kind, advice := s.cfg.explainGroup(group.Err)
 		s.troubles.begin("consumer group", slog.LevelError, kind, advice, "group", s.cfg.Group, "error", group.Err)
+	case l != nil && l.check != nil && (errors.As(cause, &tooLarge) || isDamage(cause)): // a proof that cannot be read proves nothing
+		l.check = nil
+		return l.next, nil
 	case errors.As(cause, &tooLarge) && l != nil:
 		return s.passOver(l, tooLarge.NextOffset, cause), nil
 	case errors.Is(cause, kerr.UnknownTopicOrPartition): // watch says so
-		if l != nil && !l.newest.IsZero() {
+		if l != nil && l.check == nil && len(l.proofs) > 0 {
 			l.gone = true
 		}
 	case errors.As(cause, &broker) && broker.Retriable: // franz-go tries again

@@ -41,6 +41,19 @@ func forgetGroup(ctx context.Context, t *testing.T, h *fakehub.Hub) {
 	}
 }
 
+// commitFor sets the group's offset of partition 0 of alerts, while the group has no members.
+func commitFor(ctx context.Context, t *testing.T, h *fakehub.Hub, offset int64) {
+	t.Helper()
+	c, err := kgo.NewClient(h.ClientOpts()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	offsets := make(kadm.Offsets)
+	offsets.AddOffset("alerts", 0, offset, -1)
+	eventually(t, 10*time.Second, func() error { return kadm.NewClient(c).CommitAllOffsets(ctx, group, offsets) })
+}
+
 // Without any position eventhub.start decides, and what it decided is kept even when nothing was read.
 func TestStart(t *testing.T) {
 	t.Parallel()
@@ -309,6 +322,81 @@ func TestHubThatComesBack(t *testing.T) {
 				t.Errorf("the group has offset %d, want %d", at, wantOffset)
 			}
 		})
+	}
+}
+
+// A hub that was made anew while nobody read, and has outgrown our position, is told by the message that stands where the last one
+// that was read stood. One that is still the same is not read twice, wherever the position comes from.
+func TestHubThatWasReplaced(t *testing.T) {
+	t.Parallel()
+	for _, from := range []string{"group", "copy", "group, by another instance", "group, retention took the last message"} {
+		for _, anew := range []bool{true, false} {
+			if anew && strings.Contains(from, "retention") {
+				continue // nothing is left to tell
+			}
+			t.Run(fmt.Sprintf("position of %s, anew %v", from, anew), func(t *testing.T) {
+				t.Parallel()
+				ctx := context30(t)
+				h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
+				cfg := readConfig(t, settingsFor(h))
+				state := openState(t)
+				r := open(t, cfg, state)
+				produce(ctx, t, h, "alerts", numbered(0, 50)...)
+				r.commit(ctx, r.fetch(ctx, 50))
+				r.close()
+				offset := int64(50)
+				switch from {
+				case "group, by another instance":
+					produce(ctx, t, h, "alerts", numbered(50, 60)...)
+					r = open(t, cfg, openState(t))
+					r.commit(ctx, r.fetch(ctx, 10))
+					r.close()
+					offset = 60
+				case "copy":
+					forgetGroup(ctx, t, h)
+				case "group, retention took the last message":
+					if err := h.DeleteRecords("alerts", 0, 50); err != nil {
+						t.Fatal(err)
+					}
+				}
+				position := offset
+				if anew {
+					if err := h.DeleteTopic("alerts"); err != nil {
+						t.Fatal(err)
+					}
+					if err := h.CreateTopic("alerts", 1, nil); err != nil {
+						t.Fatal(err)
+					}
+					offset = 0
+					if from != "copy" {
+						commitFor(ctx, t, h, position) // Kafka forgets it with the topic; we cannot know whether Event Hubs does
+					}
+				}
+
+				// Twice: what is read after the change is known again, too.
+				for n := range 2 {
+					want := numbered(100+100*n, 200+100*n)
+					eventually(t, 10*time.Second, func() error { return h.Produce(ctx, "alerts", want...) })
+					r = open(t, cfg, state)
+					ms := r.fetch(ctx, 100)
+					same(t, "messages", bodies(ms), texts(want...))
+					r.commit(ctx, ms)
+					r.close()
+					offset += 100
+					if at := h.GroupInfo(group).Commits["alerts"][0].Offset; at != offset {
+						t.Errorf("the group has offset %d, want %d", at, offset)
+					}
+					if got, want := strings.Contains(r.log.String(), "hub begins anew"), anew && n == 0; got != want {
+						t.Errorf("said that the hub begins anew: %v", got)
+					}
+					if strings.Contains(r.log.String(), "EVENTS LOST") {
+						t.Error("events are said to be lost")
+					}
+				}
+				r = open(t, cfg, state)
+				r.nothing(ctx)
+			})
+		}
 	}
 }
 
