@@ -194,9 +194,26 @@ func (s *Source) settle(b *blobState) {
 		s.backlog--
 	}
 	waits := b.pos < b.size && !b.done && b.form != gzipped // for the rest of a line
-	if b.gone || !waits && !s.inWindow(b) {
+	if b.gone || !waits && (!s.inWindow(b) || s.active > s.maxIdle) {
 		if b.c.blobs[b.name] == b {
 			delete(b.c.blobs, b.name)
+			s.active--
+			if b.heard.After(s.heard) {
+				s.heard = b.heard
+			}
 		}
 	}
+}
+
+// full tells whether so many blobs are followed that no more may be listed, and says so when that begins.
+func (s *Source) full() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	full := s.active >= s.maxActive
+	if full && !s.crowded {
+		s.log.Warn("more blobs have something to read than are held in memory: others are listed once these are read; if that takes long, look for what holds reading up, or raise blob.workers",
+			"blobs", s.active)
+	}
+	s.crowded = full || s.crowded && s.active > s.maxIdle
+	return full
 }

@@ -246,11 +246,14 @@ func (c *containerState) discover() error {
 	return nil
 }
 
-// listDay lists the blobs of a day to the last page and drops those that are gone.
+// listDay lists the blobs of a day to the last page and drops those that are gone, or leaves off while there is no room for more.
 func (c *containerState) listDay(root string, d time.Time) error {
 	s := c.s
 	prefix, marker, begun := dayPrefix(root, d), "", time.Now()
 	for {
+		if s.full() {
+			return nil
+		}
 		c.calls++
 		asked := time.Now()
 		items, _, next, err := s.account.list(s.ctx, c.name, prefix, "", marker)
@@ -319,9 +322,14 @@ func (c *containerState) take(items []item, page *sweepPage, asked time.Time) er
 			}
 		}
 		s.mu.Lock()
+		if c.blobs[it.name] == nil && b.given > 0 && s.inWindow(b) && asked.Before(s.heard) {
+			s.mu.Unlock() // for the same reason as below: it may be the one
+			continue
+		}
 		b.seen = now
 		if c.blobs[it.name] == nil {
 			c.blobs[it.name] = b
+			s.active++
 			s.counts.found++
 		}
 		// A blob that has grown since it was listed, and was asked about and read meanwhile, would seem to have shrunk, and to be
@@ -371,6 +379,10 @@ func (c *containerState) meet(it item) (b *blobState, change *input.Change, err 
 	b = &blobState{c: c, name: it.name, lane: lane, hour: hourOf(it.name), term: input.NewTerm(), modified: it.modified, ask: s.buffers.piece}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	idle := func() bool { return !s.inWindow(b) || s.active >= s.maxIdle }
+	if it.size == 0 && idle() {
+		return nil, nil, nil
+	}
 	if text != "" {
 		e, err := parseEntry(text)
 		if err != nil {
@@ -378,7 +390,7 @@ func (c *containerState) meet(it item) (b *blobState, change *input.Change, err 
 			return b, nil, nil
 		}
 		b.restore(e)
-		if same := e.created == it.created && e.etag == it.etag; same && (e.kind == gzipDone || e.kind != inGzip && e.offset >= it.size) && !s.inWindow(b) {
+		if same := e.created == it.created && e.etag == it.etag; same && (e.kind == gzipDone || e.kind != inGzip && e.offset >= it.size) && idle() {
 			return nil, nil, nil
 		}
 		return b, nil, nil
@@ -412,7 +424,7 @@ func (c *containerState) meet(it item) (b *blobState, change *input.Change, err 
 		if young && it.size > 0 {
 			change = &input.Change{Key: lane, Value: []byte(b.entry(it.size).String())}
 		}
-		if !s.inWindow(b) {
+		if idle() {
 			return nil, change, nil
 		}
 	}
@@ -470,7 +482,7 @@ func (c *containerState) sweepUntil(deadline time.Time) error {
 		s.mu.Lock()
 		full := s.backlog >= maxBacklog
 		s.mu.Unlock()
-		if full {
+		if full || s.full() {
 			if !time.Now().Add(50 * time.Millisecond).Before(deadline) {
 				return nil
 			}

@@ -26,6 +26,8 @@
 //     as it is: whole JSON is a record, anything else is unreadable, and both are passed on.
 //   - A blob that begins with {"records":[ and a line break, or with a bracket alone, is one object and one message.
 //   - gzip blobs are told by their first bytes. Their positions count unpacked bytes; they are not tailed.
+//   - Blobs of the look-back window are followed in memory, up to a number: those beyond it that have nothing to read are met anew at
+//     every list, and told from changed ones by what is stored; while too many have something to read no more are listed.
 //   - Positions live in the state file, 30 days after a blob's last change. What is older and unknown was read, which is sure
 //     because a sweep ends only when all that it found is safe ("floor").
 //

@@ -105,6 +105,66 @@ func listCalls(t *testing.T, blobs int, latest bool) {
 	r.until("a fresh event", func() bool { return r.count() > n })
 }
 
+// An account of many tenants has more blobs of these days than are held in memory. All are read, what grows is read on, what is
+// replaced is read anew, and nothing twice.
+func TestMoreBlobsThanAreHeld(t *testing.T) {
+	t.Parallel()
+	a := newFake(t)
+	const tenants, hours, idle, active, page = 20, 24, 30, 90, 25
+	a.fake.SetPageSize(page)
+	first := time.Now().UTC().Truncate(time.Hour).Add(-hours * time.Hour)
+	var names []string
+	for i := range tenants {
+		for h := range hours {
+			names = append(names, fmt.Sprintf("tenantId=00000000-0000-0000-0000-%012d/", i)+pt1h(first.Add(time.Duration(h) * time.Hour))[len(tenant):])
+		}
+	}
+	path := statePath(t)
+	state := openState(t, path)
+	defer func() { _ = state.Close() }()
+	cfg := a.config()
+	r := start(t, cfg, state)
+	r.src.SetMost(idle, active)
+	peak := 0
+	want := func(n int) {
+		t.Helper()
+		r.until(fmt.Sprintf("%d messages", n), func() bool {
+			peak = max(peak, r.src.Stats().Containers[table].Open)
+			return r.count() >= n
+		})
+		r.quiet(n)
+	}
+	for _, name := range names {
+		a.fake.Append(table, name, []byte("{\"a\":1}\r\n"))
+	}
+	want(len(names))
+	for _, name := range names {
+		a.fake.Append(table, name, []byte("{\"b\":2}\r\n"))
+	}
+	want(2 * len(names))
+	r.until("blobs with nothing to read to be let go of", func() bool { return r.src.Stats().Containers[table].Open <= idle })
+	a.delete(t, table, names[7])
+	a.fake.Append(table, names[7], []byte("{\"c\":3}\r\n"))
+	want(2*len(names) + 1)
+	if most := active + page; peak > most { // a page of names is taken as a whole
+		t.Errorf("%d blobs were followed at a time, want %d at most", peak, most)
+	}
+	st := r.src.Stats()
+	if st.Replaced != 1 {
+		t.Errorf("%d blobs are said to be replaced, want 1", st.Replaced)
+	}
+	if n := int(st.Blobs); n > 2*len(names)+1 { // not at every poll
+		t.Errorf("blobs were taken up %d times, want once for each time that there was something to read", n)
+	}
+	r.says("more blobs have something to read than are held in memory")
+	r.stop()
+	r = start(t, cfg, state)
+	r.src.SetMost(idle, active)
+	r.quiet(0)
+	a.fake.Append(table, names[100], []byte("{\"d\":4}\r\n"))
+	r.want(1)
+}
+
 // A backlog is read whole, in bounded memory, and fresh blobs do not wait for it.
 func TestBacklog(t *testing.T) {
 	a := newFake(t)

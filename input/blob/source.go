@@ -21,6 +21,11 @@ const (
 	// keep is how long after its last change a blob's position is kept. It must be longer than any late growth.
 	keep = 30 * 24 * time.Hour
 
+	// A blob that is followed takes some 600 bytes. So no more than maxIdle are followed that have nothing to read: others are met
+	// again whenever they are listed, and told from changed ones by what is stored. Nor is more listed while maxActive are followed in all.
+	maxIdle   = 10_000
+	maxActive = 20_000
+
 	// fetchEnough is how much one Fetch gathers of what is ready: a batch's worth.
 	fetchEnough = 2 << 20
 )
@@ -44,6 +49,11 @@ type Source struct {
 
 	mu         sync.Mutex // covers what follows, the blobs and containers, but for what a worker owns while a blob is busy
 	containers map[string]*containerState
+	active     int       // blobs in all containers
+	heard      time.Time // of those that were let go of: when one was last read or asked about by itself
+	maxIdle    int
+	maxActive  int
+	crowded    bool // maxActive was reached, and that was said
 	queue      queue
 	backlog    int // blobs found by a sweep that are not read and safe yet
 	counts     counts
@@ -80,6 +90,8 @@ func Open(_ context.Context, cfg Config, state *input.State, log *slog.Logger) (
 		fatal:      make(chan error, 1),
 		ready:      make(chan *piece),
 		containers: make(map[string]*containerState),
+		maxIdle:    maxIdle,
+		maxActive:  maxActive,
 		queue:      queue{changed: make(chan struct{})},
 		counts:     counts{retries: make(map[trouble]int64)},
 	}

@@ -4,24 +4,48 @@ import (
 	"log/slog"
 	"testing"
 	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
+
+// staleSource follows one blob, which was read to byte 150 at now. older is what a list says of it that was asked for before.
+func staleSource(now time.Time) (c *containerState, b *blobState, older []item) {
+	s := &Source{log: slog.New(slog.DiscardHandler), account: &account{}, book: newBook(nil), buffers: newBuffers(1<<20, 1), cfg: Config{Lookback: 48 * time.Hour},
+		counts: counts{retries: make(map[trouble]int64)}, queue: queue{changed: make(chan struct{}, 1)}, active: 1, maxIdle: 1}
+	c = &containerState{s: s, name: "c", blobs: make(map[string]*blobState), said: make(map[trouble]bool)}
+	s.containers = map[string]*containerState{"c": c}
+	b = &blobState{c: c, name: "x.json", lane: "c/x.json", term: 7, created: now.Unix() - 100, modified: now.Unix(), size: 150, append: true,
+		pos: 150, end: 150, given: 150, etag: "2", heard: now}
+	c.blobs["x.json"] = b
+	return c, b, []item{{name: "x.json", size: 100, etag: "1", created: b.created, modified: b.modified, append: true}}
+}
 
 // A list that was asked for before the blob was read shows it smaller than it is known to be. That is no sign of another
 // blob, which would be read again from its beginning; the same in a later list is.
 func TestStaleListIsNoReplacement(t *testing.T) {
-	s := &Source{log: slog.New(slog.DiscardHandler), account: &account{}, book: newBook(nil), cfg: Config{Lookback: 48 * time.Hour},
-		counts: counts{retries: make(map[trouble]int64)}, queue: queue{changed: make(chan struct{}, 1)}}
-	c := &containerState{s: s, name: "c", blobs: make(map[string]*blobState), said: make(map[trouble]bool)}
-	s.containers = map[string]*containerState{"c": c}
 	now := time.Now()
-	b := &blobState{c: c, name: "x.json", lane: "c/x.json", term: 7, created: now.Unix() - 100, modified: now.Unix(), size: 150, append: true,
-		pos: 150, end: 150, given: 150, safe: 150, etag: "2", heard: now}
-	c.blobs["x.json"] = b
-	older := []item{{name: "x.json", size: 100, etag: "1", created: b.created, modified: b.modified, append: true}}
+	c, b, older := staleSource(now)
+	b.safe = b.given
 	if err := c.take(older, nil, now.Add(-time.Second)); err != nil || b.term != 7 || b.pos != 150 || b.size != 150 {
 		t.Errorf("a stale list: term %d, position %d, %v", b.term, b.pos, err)
 	}
 	if err := c.take(older, nil, now.Add(time.Second)); err != nil || b.term == 7 || b.pos != 0 {
 		t.Errorf("a blob that is smaller now: term %d, position %d, %v", b.term, b.pos, err)
+	}
+}
+
+// So it is when the blob was let go of meanwhile, because too many are followed.
+func TestStaleListOfABlobThatWasLetGo(t *testing.T) {
+	now := time.Now()
+	c, b, older := staleSource(now)
+	c.s.maxIdle = 0
+	if err := c.s.Commit(t.Context(), []input.Mark{{Lane: b.lane, Term: b.term, Next: b.given}}); err != nil || c.blobs["x.json"] != nil {
+		t.Fatalf("the blob was not let go of: %v", err)
+	}
+	if err := c.take(older, nil, now.Add(-time.Second)); err != nil || c.blobs["x.json"] != nil || c.s.counts.replaced != 0 {
+		t.Errorf("a stale list: followed %v, %d replaced, %v", c.blobs["x.json"] != nil, c.s.counts.replaced, err)
+	}
+	if err := c.take(older, nil, now.Add(time.Second)); err != nil || c.s.counts.replaced != 1 || c.blobs["x.json"].pos != 0 {
+		t.Errorf("a blob that is smaller now: %d replaced, %v", c.s.counts.replaced, err)
 	}
 }

@@ -1,0 +1,8 @@
+package blob
+
+// SetMost sets how many blobs are followed.
+func (s *Source) SetMost(idle, active int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.maxIdle, s.maxActive = idle, active
+}
