@@ -65,8 +65,8 @@ func (s *realServers) close() {
 	s.kafka, s.dir = nil, ""
 }
 
-// startKafka makes the hub in the real Kafka. At the end of the row nothing of it is left there.
-func (r *run) startKafka(partitions int32) {
+// startKafka makes the hub in the real Kafka, and returns hubSection. At the end of the row nothing of it is left there.
+func (r *run) startKafka(partitions int32) section {
 	real := r.opt.real
 	if real.kafka == nil {
 		dir, err := os.MkdirTemp("", "faults-kafka-")
@@ -92,6 +92,7 @@ func (r *run) startKafka(partitions int32) {
 	if err := r.kafka.CreateHub(r.ctx, hubName, partitions); err != nil {
 		r.fatalf("%v", err)
 	}
+	return r.hubSection()
 }
 
 // clear takes out of Kafka what a row had there.
@@ -128,8 +129,8 @@ func (r *run) kafkaDown(down func(*kafka.Server), d time.Duration) {
 	})
 }
 
-// startAzurite starts an Azurite of the row's own, with the container.
-func (r *run) startAzurite() {
+// startAzurite starts an Azurite of the row's own, with the container, and returns blobSection.
+func (r *run) startAzurite() section {
 	const account = "defender"
 	dir := filepath.Join(r.dir, "azurite")
 	err := os.Mkdir(dir, 0o700)
@@ -166,6 +167,7 @@ func (r *run) startAzurite() {
 		}
 		return nil
 	}
+	return r.blobSection()
 }
 
 // azuriteDown stops Azurite for d, and starts it again over its data.

@@ -13,8 +13,7 @@ var blobRows = []*row{
 	{
 		name: "blob-sigkill", fault: "SIGKILL at random", source: "blob", hosts: both, ci: true,
 		script: func(r *run) {
-			r.startBlob()
-			h := r.host(r.blobSection())
+			h := r.host(r.startBlob())
 			r.outputDown(true)
 			h.start()
 			kills := r.either(10, 6)
@@ -27,9 +26,7 @@ var blobRows = []*row{
 	{
 		name: "both-sigkill", fault: "SIGKILL at random, one instance with both sources and a tag a table", source: "hub and blob", hosts: both,
 		script: func(r *run) {
-			r.startHub(4)
-			r.startBlob()
-			h := r.host(merge(r.hubSection(), r.blobSection()).with("tag_pattern", "defender.*"))
+			h := r.host(merge(r.startHub(4), r.startBlob()).with("tag_pattern", "defender.*"))
 			h.start()
 			kills := r.either(10, 6)
 			f := r.feedBlob(30_000, time.Duration(kills)*2*time.Second)
@@ -63,8 +60,7 @@ var blobRows = []*row{
 		name: "blob-replaced", fault: "blob deleted and written anew while its events wait for the host, then SIGKILL", source: "blob", hosts: cHost,
 		excuse: "of the old blob, which were not handed over when the SIGKILL came",
 		script: func(r *run) {
-			r.startBlob()
-			h := r.host(r.blobSection())
+			h := r.host(r.startBlob())
 			h.flags = []string{"-refuse-between", "0,8", "-slow", "500"}
 			name := blobName(time.Now())
 			if err := r.toBlobNamed(name, 10_000); err != nil {
@@ -99,8 +95,7 @@ var blobRows = []*row{
 		name: "blob-deleted", fault: "blobs deleted after they were read, others while they are", source: "blob", hosts: cHost,
 		excuse: "deleted before they were read",
 		script: func(r *run) {
-			r.startBlob()
-			h := r.host(r.blobSection())
+			h := r.host(r.startBlob())
 			h.start()
 			now := time.Now()
 			for n := range 10 {
@@ -133,8 +128,7 @@ var blobRows = []*row{
 	{
 		name: "blob-503", fault: "storage answers 503 for a minute", source: "blob", hosts: both,
 		script: func(r *run) {
-			r.startBlob()
-			h := r.host(r.blobSection())
+			h := r.host(r.startBlob())
 			h.start()
 			f := r.feedBlob(40_000, 20*time.Second)
 			r.sleep(3 * time.Second)
@@ -153,8 +147,7 @@ var blobRows = []*row{
 	{
 		name: "blob-cut", fault: "connections cut in mid-read, a third of all answers", source: "blob", hosts: cHost, ci: true,
 		script: func(r *run) {
-			r.startBlob()
-			h := r.host(r.blobSection())
+			h := r.host(r.startBlob())
 			draw := r.draw()
 			r.blob.SetFault(func(q fakeblob.Request) *fakeblob.Fault {
 				switch draw(9) {

@@ -12,8 +12,7 @@ var hostRows = []*row{
 	{
 		name: "sigkill", fault: "SIGKILL at random", source: "hub", hosts: both, ci: true,
 		script: func(r *run) {
-			r.startHub(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(4))
 			r.outputDown(true)
 			h.start()
 			kills := r.either(20, 10)
@@ -26,8 +25,7 @@ var hostRows = []*row{
 	{
 		name: "sigkill-handover", fault: "SIGKILL within 0-300 ms of a hand-over", source: "hub", hosts: both,
 		script: func(r *run) {
-			r.startHub(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(4))
 			r.outputDown(true)
 			h.start()
 			kills := r.either(20, 10)
@@ -50,8 +48,7 @@ var hostRows = []*row{
 	{
 		name: "sigkill-unaided", fault: "SIGKILL once, nobody tells the broker (session timeout 30 s)", source: "hub", hosts: cHost,
 		script: func(r *run) {
-			r.startHub(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(4))
 			h.start()
 			f := r.feedHub(20_000, 4*time.Second)
 			r.sleep(2 * time.Second)
@@ -63,8 +60,7 @@ var hostRows = []*row{
 	{
 		name: "sigterm", fault: "SIGTERM under load", source: "hub", hosts: both,
 		script: func(r *run) {
-			r.startHub(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(4))
 			h.start()
 			stops := r.either(10, 5)
 			f := r.feedHub(60_000, time.Duration(stops)*2500*time.Millisecond)
@@ -75,8 +71,7 @@ var hostRows = []*row{
 	{
 		name: "output-down", fault: "output down for 2 minutes, then back", source: "hub", hosts: fluentBit,
 		script: func(r *run) {
-			r.startHub(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(4))
 			h.start()
 			f := r.feedHub(60_000, 2*time.Minute)
 			r.sleep(2 * time.Second)
@@ -90,8 +85,7 @@ var hostRows = []*row{
 	{
 		name: "output-down-paused", fault: "output down until the input is over its limit, paused and resumed", source: "hub", hosts: fluentBit,
 		script: func(r *run) {
-			r.startHub(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(4))
 			h.service = "  storage.max_chunks_up: 8\n"
 			h.start()
 			f := r.feedHub(60_000, 20*time.Second)
@@ -111,8 +105,7 @@ var hostRows = []*row{
 	{
 		name: "pauses", fault: "input paused and resumed, again and again, inside appends and between", source: "hub", hosts: cHost, ci: true,
 		script: func(r *run) {
-			r.startHub(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(4))
 			h.flags = []string{"-pause-every", "7", "-pause-ms", "300", "-pause-outside", "900"}
 			h.start()
 			r.finish(r.feedHub(20_000, 8*time.Second))
@@ -121,8 +114,7 @@ var hostRows = []*row{
 	{
 		name: "refusals", fault: "30 % of the appends refused at random, then SIGKILL", source: "hub", hosts: cHost, ci: true,
 		script: func(r *run) {
-			r.startHub(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(4))
 			h.flags = []string{"-refuse", "0.3", "-seed", fmt.Sprint(r.rnd.IntN(1 << 20))}
 			h.start()
 			f := r.feedHub(10_000, 3*time.Second)
@@ -135,8 +127,7 @@ var hostRows = []*row{
 	{
 		name: "refused-long", fault: "every append refused for 20 s", source: "hub", hosts: cHost,
 		script: func(r *run) {
-			r.startHub(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(4))
 			h.flags = []string{"-refuse-between", "3,23"}
 			h.start()
 			f := r.feedHub(60_000, 15*time.Second)
@@ -148,8 +139,7 @@ var hostRows = []*row{
 	{
 		name: "disk-full", fault: "disk full under the storage path (40 MB), output down meanwhile", source: "hub", hosts: fluentBit, needs: unshare,
 		script: func(r *run) {
-			r.startHub(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(4))
 			h.disk = &disk{dir: h.storage(), options: "size=40m"}
 			r.outputDown(true)
 			h.start()
@@ -164,8 +154,7 @@ var hostRows = []*row{
 	{
 		name: "slow-filter", fault: "a slow filter", source: "hub", hosts: both,
 		script: func(r *run) {
-			r.startHub(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(4))
 			h.flags = []string{"-slow", "150"}
 			h.filters = `    - name: lua
       match: "*"
@@ -261,8 +250,7 @@ var hostRows = []*row{
 		name: "memory-storage", fault: "SIGTERM with memory storage, output down", source: "hub", hosts: fluentBit,
 		loses: "what Fluent Bit holds in memory ends with it; the plugin warns of it at start",
 		script: func(r *run) {
-			r.startHub(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(4))
 			h.memoryStorage = true
 			h.start()
 			f := r.feedHub(20_000, 4*time.Second)

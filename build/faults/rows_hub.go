@@ -19,8 +19,7 @@ var hubRows = []*row{
 	{
 		name: "hub-down", fault: "broker down and back, 4 times", source: "hub", hosts: both,
 		script: func(r *run) {
-			r.startHub(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(4))
 			h.start()
 			f := r.feedHub(60_000, 10*time.Second)
 			for range 4 {
@@ -38,8 +37,7 @@ var hubRows = []*row{
 	{
 		name: "hub-cut", fault: "connections cut in mid-fetch, 40 times", source: "hub", hosts: both, ci: true,
 		script: func(r *run) {
-			r.startHub(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(4))
 			h.start()
 			f := r.feedHub(60_000, 12*time.Second)
 			for range 40 {
@@ -53,8 +51,7 @@ var hubRows = []*row{
 	{
 		name: "hub-throttled", fault: "throttled: four of five fetches come back empty", source: "hub", hosts: cHost,
 		script: func(r *run) {
-			r.startHub(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(4))
 			n := 0
 			r.hub.ControlKey(int16(kmsg.Fetch), func(req kmsg.Request) (kmsg.Response, error, bool) {
 				r.hub.KeepControl()
@@ -86,8 +83,7 @@ var hubRows = []*row{
 	{
 		name: "hub-credentials", fault: "credentials revoked for 10 s, and renewed", source: "hub", hosts: both,
 		script: func(r *run) {
-			r.startHub(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(4))
 			h.start()
 			f := r.feedHub(60_000, 8*time.Second)
 			r.sleep(3 * time.Second)
@@ -108,8 +104,7 @@ var hubRows = []*row{
 	{
 		name: "hub-partitions", fault: "partitions added, 2 to 6", source: "hub", hosts: cHost, limit: 8 * time.Minute,
 		script: func(r *run) {
-			r.startHub(2)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(2))
 			h.start()
 			r.feedHub(10_000, 2*time.Second).wait(r)
 			r.admin(func(ctx context.Context, a *kadm.Client) error {
@@ -138,8 +133,7 @@ var hubRows = []*row{
 	{
 		name: "hub-group-vanished", fault: "the group's offsets have vanished, start is latest: the copy decides", source: "hub", hosts: both, ci: true,
 		script: func(r *run) {
-			r.startHub(4)
-			h := r.host(r.hubSection().with("eventhub.start", "latest"))
+			h := r.host(r.startHub(4).with("eventhub.start", "latest"))
 			h.start()
 			h.expectLog("partitions assigned")
 			r.feedHub(20_000, 2*time.Second).wait(r)
@@ -152,8 +146,7 @@ var hubRows = []*row{
 		name: "hub-retention", fault: "retention deletes the next offset: while stopped, and while running", source: "hub", hosts: cHost,
 		excuse: "deleted before they were read",
 		script: func(r *run) {
-			r.startHub(1) // so that an offset tells which events a message has
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(1)) // one partition, so that an offset tells which events a message has
 			h.start()
 			r.feedHub(10_000, time.Second).wait(r)
 			r.retentionWhileStopped(h)
@@ -180,8 +173,7 @@ var hubRows = []*row{
 		excuse: "cut off inside, passed on as they are",
 		script: func(r *run) {
 			r.unnumbered = true
-			r.startHub(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(4))
 			h.start()
 			for range 20 {
 				if err := r.toHub(hubName)(400); err != nil {

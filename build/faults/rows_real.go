@@ -17,8 +17,7 @@ var realRows = []*row{
 	{
 		name: "kafka-sigkill", fault: "SIGKILL at random; the broker learns of all but the last (session timeout 30 s)", source: kafkaSource, hosts: both, needs: needsKafka,
 		script: func(r *run) {
-			r.startKafka(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startKafka(4))
 			h.start()
 			kills := r.either(8, 4)
 			f := r.feedHub(40_000, time.Duration(kills)*1200*time.Millisecond)
@@ -35,8 +34,7 @@ var realRows = []*row{
 	{
 		name: "kafka-sigterm", fault: "hot reload under load, as often as SIGTERM after it", source: kafkaSource, hosts: both, needs: needsKafka,
 		script: func(r *run) {
-			r.startKafka(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startKafka(4))
 			h.flags = []string{"-grace", "200"}
 			h.start()
 			const times = 4
@@ -60,8 +58,7 @@ var realRows = []*row{
 	{
 		name: "kafka-down", fault: "broker ended with SIGTERM, then with SIGKILL, and started again", source: kafkaSource, hosts: both, needs: needsKafka,
 		script: func(r *run) {
-			r.startKafka(4)
-			h := r.host(r.hubSection())
+			h := r.host(r.startKafka(4))
 			h.start()
 			f := r.feedHub(60_000, 10*time.Second)
 			for _, down := range []func(*kafka.Server){(*kafka.Server).Stop, (*kafka.Server).Kill} {
@@ -74,8 +71,7 @@ var realRows = []*row{
 	{
 		name: "kafka-offsets-deleted", fault: "the group's offsets deleted, then the group, start is latest: the copy decides", source: kafkaSource, hosts: cHost, needs: needsKafka,
 		script: func(r *run) {
-			r.startKafka(4)
-			h := r.host(r.hubSection().with("eventhub.start", "latest"))
+			h := r.host(r.startKafka(4).with("eventhub.start", "latest"))
 			h.start()
 			h.expectLog("partitions assigned")
 			for n, forget := range []func(ctx context.Context, a *kadm.Client) error{
@@ -102,8 +98,7 @@ var realRows = []*row{
 		name: "kafka-retention", fault: "retention deletes the next offset: while stopped, and while running", source: kafkaSource, hosts: cHost, needs: needsKafka,
 		excuse: "deleted before they were read",
 		script: func(r *run) {
-			r.startKafka(1) // so that an offset tells which events a message has
-			h := r.host(r.hubSection())
+			h := r.host(r.startKafka(1)) // one partition, so that an offset tells which events a message has
 			h.start()
 			r.feedHub(10_000, time.Second).wait(r)
 			r.retentionWhileStopped(h)
@@ -129,8 +124,7 @@ var realRows = []*row{
 	{
 		name: "azurite-sigkill", fault: "SIGKILL at random, blobs growing", source: azuriteSource, hosts: both, needs: needsAzurite,
 		script: func(r *run) {
-			r.startAzurite()
-			h := r.host(r.blobSection())
+			h := r.host(r.startAzurite())
 			h.start()
 			f := r.feed(60_000, 20*time.Second, r.toBlobs(5))
 			h.crashes(4, 3*time.Second, 8*time.Second) // long enough to store positions, every 5 s
@@ -140,8 +134,7 @@ var realRows = []*row{
 	{
 		name: "azurite-sigterm", fault: "SIGTERM under load, blobs growing", source: azuriteSource, hosts: both, needs: needsAzurite,
 		script: func(r *run) {
-			r.startAzurite()
-			h := r.host(r.blobSection())
+			h := r.host(r.startAzurite())
 			h.start()
 			stops := r.either(6, 4)
 			f := r.feed(60_000, time.Duration(stops)*2500*time.Millisecond, r.toBlobs(5))
@@ -152,8 +145,7 @@ var realRows = []*row{
 	{
 		name: "azurite-down", fault: "storage stopped and started again over its data, 3 times", source: azuriteSource, hosts: both, needs: needsAzurite,
 		script: func(r *run) {
-			r.startAzurite()
-			h := r.host(r.blobSection())
+			h := r.host(r.startAzurite())
 			h.start()
 			f := r.feed(60_000, 12*time.Second, r.toBlobs(5))
 			for range 3 {

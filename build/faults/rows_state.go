@@ -71,9 +71,7 @@ var stateRows = []*row{
 	{
 		name: "state-readonly", fault: "state file read-only at start: refused, then mended", source: "hub and blob", hosts: cHost, needs: unshare,
 		script: func(r *run) {
-			r.startHub(4)
-			r.startBlob()
-			h := r.host(merge(r.hubSection(), r.blobSection()))
+			h := r.host(merge(r.startHub(4), r.startBlob()))
 			h.start()
 			f := r.feedHub(10_000, 4*time.Second)
 			g := r.feedBlob(10_000, 4*time.Second)
@@ -95,9 +93,7 @@ var stateRows = []*row{
 	{
 		name: "state-damaged", fault: "state file damaged: cut, overwritten, emptied; blobs are read again", source: "hub and blob", hosts: cHost,
 		script: func(r *run) {
-			r.startHub(4)
-			r.startBlob()
-			h := r.host(merge(r.hubSection(), r.blobSection()))
+			h := r.host(merge(r.startHub(4), r.startBlob()))
 			h.start()
 			f := r.feedHub(20_000, 20*time.Second)
 			g := r.feedBlob(20_000, 20*time.Second)
@@ -149,8 +145,7 @@ var stateRows = []*row{
 		name: "state-lost-latest", fault: "state file deleted, blob.start latest: what was not read by then is not read", source: "blob", hosts: cHost,
 		excuse: "older than the new start",
 		script: func(r *run) {
-			r.startBlob()
-			h := r.host(r.blobSection().with("blob.start", "latest"))
+			h := r.host(r.startBlob().with("blob.start", "latest"))
 			h.start()
 			h.expectLog("starting version")
 			r.sleep(3 * time.Second)

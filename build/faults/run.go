@@ -308,8 +308,8 @@ type broker interface {
 	Produce(ctx context.Context, hub string, messages ...[]byte) error
 }
 
-// startHub starts a namespace with one hub, or with those named.
-func (r *run) startHub(partitions int32, names ...string) {
+// startHub starts a namespace with one hub, or with those named, and returns hubSection.
+func (r *run) startHub(partitions int32, names ...string) section {
 	if len(names) == 0 {
 		names = []string{hubName}
 	}
@@ -325,6 +325,7 @@ func (r *run) startHub(partitions int32, names ...string) {
 	r.cleanup(h.Close)
 	r.hub = h
 	r.useBroker(h)
+	return r.hubSection()
 }
 
 func (r *run) useBroker(b broker) {
@@ -423,7 +424,8 @@ func evict(ctx context.Context, c *kgo.Client) error {
 
 const blobContainer = "insights-logs-advancedhunting-all"
 
-func (r *run) startBlob() {
+// startBlob starts a storage account with a container, and returns blobSection.
+func (r *run) startBlob() section {
 	s, err := fakeblob.Start()
 	if err != nil {
 		r.fatalf("%v", err)
@@ -433,6 +435,7 @@ func (r *run) startBlob() {
 	r.blob, r.account = s, s.ConnectionString()
 	r.append = func(container, blob string, data []byte) error { s.Append(container, blob, data); return nil }
 	r.keepSecret(r.account, "AccountKey=")
+	return r.blobSection()
 }
 
 // blobName is the blob of an hour, as the streaming API names it.
