@@ -60,12 +60,7 @@ var hostRows = []*row{
 	{
 		name: "sigterm", fault: "SIGTERM under load", source: "hub", hosts: both,
 		script: func(r *run) {
-			h := r.host(r.startHub(4))
-			h.start()
-			stops := r.either(10, 5)
-			f := r.feedHub(60_000, time.Duration(stops)*2500*time.Millisecond)
-			h.restarts(stops)
-			r.finish(f)
+			r.sigterms(r.host(r.startHub(4)), r.either(10, 5), r.toHub(hubName))
 		},
 	},
 	{
@@ -300,6 +295,14 @@ func (h *host) restarts(times int) {
 		h.again()
 	}
 	h.r.notef("%d times", times)
+}
+
+// sigterms ends the host with SIGTERM and starts it again, so many times, while put has events put in.
+func (r *run) sigterms(h *host, times int, put func(events int) error) {
+	h.start()
+	f := r.feed(60_000, time.Duration(times)*2500*time.Millisecond, put)
+	h.restarts(times)
+	r.finish(f)
 }
 
 // outputDown takes the server away that Fluent Bit delivers to, or gives it back. The C host delivers nowhere.

@@ -134,12 +134,7 @@ var realRows = []*row{
 	{
 		name: "azurite-sigterm", fault: "SIGTERM under load, blobs growing", source: azuriteSource, hosts: both, needs: needsAzurite,
 		script: func(r *run) {
-			h := r.host(r.startAzurite())
-			h.start()
-			stops := r.either(6, 4)
-			f := r.feed(60_000, time.Duration(stops)*2500*time.Millisecond, r.toBlobs(5))
-			h.restarts(stops)
-			r.finish(f)
+			r.sigterms(r.host(r.startAzurite()), r.either(6, 4), r.toBlobs(5))
 		},
 	},
 	{
