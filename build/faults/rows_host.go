@@ -214,11 +214,7 @@ var hostRows = []*row{
 			h.start()
 			reloads := r.either(50, 50)
 			f := r.feedHub(100_000, time.Duration(reloads)*2*time.Second)
-			for n := range reloads {
-				r.sleep(r.between(200*time.Millisecond, time.Second))
-				h.reload()
-				h.awaitReload(n + 1)
-			}
+			h.reloads(reloads, 200*time.Millisecond, time.Second)
 			r.notef("%d times", reloads)
 			r.finish(f)
 		},
@@ -303,6 +299,15 @@ func (r *run) sigterms(h *host, times int, put func(events int) error) {
 	f := r.feed(60_000, time.Duration(times)*2500*time.Millisecond, put)
 	h.restarts(times)
 	r.finish(f)
+}
+
+// reloads has the host reload, so many times, each after a while.
+func (h *host) reloads(times int, least, most time.Duration) {
+	for n := range times {
+		h.r.sleep(h.r.between(least, most))
+		h.reload()
+		h.awaitReload(n + 1)
+	}
 }
 
 // outputDown takes the server away that Fluent Bit delivers to, or gives it back. The C host delivers nowhere.

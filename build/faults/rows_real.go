@@ -39,11 +39,7 @@ var realRows = []*row{
 			h.start()
 			const times = 4
 			f := r.feedHub(60_000, 2*times*2*time.Second)
-			for n := range times {
-				r.sleep(r.between(500*time.Millisecond, 2*time.Second))
-				h.reload()
-				h.awaitReload(n + 1)
-			}
+			h.reloads(times, 500*time.Millisecond, 2*time.Second)
 			h.restarts(times)
 			r.finish(f)
 		},
