@@ -136,7 +136,6 @@ var hubRows = []*row{
 			h := r.host(r.startHub(4).with("eventhub.start", "latest"))
 			h.start()
 			h.expectLog("partitions assigned")
-			r.feedHub(20_000, 2*time.Second).wait(r)
 			r.forgetGroup(h, deleteGroup)
 			h.expectLog(copyDecides)
 			r.finish()
@@ -147,8 +146,6 @@ var hubRows = []*row{
 		excuse: "deleted before they were read",
 		script: func(r *run) {
 			h := r.host(r.startHub(1)) // one partition, so that an offset tells which events a message has
-			h.start()
-			r.feedHub(10_000, time.Second).wait(r)
 			r.retentionWhileStopped(h)
 
 			// Now it is running, and the broker gives it nothing for a while.
@@ -314,8 +311,9 @@ func (r *run) rebalances(times int) {
 
 const copyDecides = "the copy in the state file decides"
 
-// forgetGroup takes from the group what it has committed while the host is stopped and more has come.
+// forgetGroup has the host read some events, and takes from the group what it has committed while the host is stopped and more come.
 func (r *run) forgetGroup(h *host, forget func(ctx context.Context, a *kadm.Client) error) {
+	r.feedHub(20_000, 2*time.Second).wait(r)
 	r.drain()
 	h.stop()
 	r.feedHub(20_000, 0).wait(r)
@@ -328,8 +326,10 @@ func deleteGroup(ctx context.Context, a *kadm.Client) error {
 	return err
 }
 
-// retentionWhileStopped has retention delete what the host, which is running and starts again, would read next.
+// retentionWhileStopped has the host read some events, and retention delete what it would read next while it is stopped.
 func (r *run) retentionWhileStopped(h *host) {
+	h.start()
+	r.feedHub(10_000, time.Second).wait(r)
 	r.drain()
 	h.stop()
 	gone := r.retentionTakes(100)

@@ -82,7 +82,6 @@ var realRows = []*row{
 				},
 				deleteGroup,
 			} {
-				r.feedHub(20_000, 2*time.Second).wait(r)
 				r.forgetGroup(h, forget)
 				r.until(10*time.Second, "the copy to decide", func() bool { return strings.Count(h.log(), copyDecides) > n })
 				r.drain()
@@ -95,8 +94,6 @@ var realRows = []*row{
 		excuse: "deleted before they were read",
 		script: func(r *run) {
 			h := r.host(r.startKafka(1)) // one partition, so that an offset tells which events a message has
-			h.start()
-			r.feedHub(10_000, time.Second).wait(r)
 			r.retentionWhileStopped(h)
 
 			// Now it is running, and stands still for a while: the answer to its fetch has the first few messages already.
