@@ -33,8 +33,7 @@ func sasOf(a *account, end time.Time) blob.Config {
 
 func TestConnectionCutInMidBody(t *testing.T) {
 	t.Parallel()
-	a := newFake(t)
-	a.create(t, table)
+	a := newFake(t, table)
 	text := numbered("a", 0, 2000)
 	a.append(t, table, pt1h(time.Now()), text)
 	var offsets sync.Map
@@ -61,8 +60,7 @@ func TestConnectionCutInMidBody(t *testing.T) {
 // A blob that grows between its listing and its reading answers 412: it is looked at again, not given up.
 func TestGrowsWhileRead(t *testing.T) {
 	t.Parallel()
-	a := newFake(t)
-	a.create(t, table)
+	a := newFake(t, table)
 	name := pt1h(time.Now())
 	a.append(t, table, name, numbered("a", 0, 10))
 	var n atomic.Int64
@@ -83,8 +81,7 @@ func TestGrowsWhileRead(t *testing.T) {
 
 func TestNothingThere(t *testing.T) {
 	t.Parallel()
-	a := newFake(t)
-	a.create(t, table)
+	a := newFake(t, table)
 	a.append(t, table, pt1h(time.Now()), numbered("a", 0, 10))
 	var n atomic.Int64
 	a.fake.SetFault(func(r fakeblob.Request) *fakeblob.Fault {
@@ -99,8 +96,7 @@ func TestNothingThere(t *testing.T) {
 
 func TestDeletedInMidRead(t *testing.T) {
 	t.Parallel()
-	a := newFake(t)
-	a.create(t, table)
+	a := newFake(t, table)
 	name, other := pt1h(time.Now()), pt1h(time.Now().Add(-time.Hour))
 	a.append(t, table, name, numbered("a", 0, 60_000)) // more than one piece
 	a.append(t, table, other, numbered("b", 0, 10))
@@ -129,8 +125,7 @@ func TestThrottled(t *testing.T) {
 	}{{503, "ServerBusy", fakeblob.GetBlob}, {429, "TooManyRequests", fakeblob.GetBlob}, {503, "ServerBusy", fakeblob.ListBlobs}} {
 		t.Run(fmt.Sprint(c.status, " ", c.op), func(t *testing.T) {
 			t.Parallel()
-			a := newFake(t)
-			a.create(t, table)
+			a := newFake(t, table)
 			for h := range 6 {
 				a.append(t, table, pt1h(time.Now().Add(-time.Duration(h)*time.Hour)), numbered("a", h, 2))
 			}
@@ -167,9 +162,7 @@ func TestThrottled(t *testing.T) {
 // One blob that always fails neither stops the others nor is forgotten, and the log is not filled with it.
 func TestOneBlobFails(t *testing.T) {
 	t.Parallel()
-	a := newFake(t)
-	a.create(t, table)
-	a.create(t, "folder")
+	a := newFake(t, table, "folder")
 	bad := pt1h(time.Now())
 	for h := range 20 {
 		a.append(t, table, pt1h(time.Now().Add(-time.Duration(h)*time.Hour)), numbered("a", h, 2))
@@ -249,8 +242,7 @@ func entra(t *testing.T, fake *fakeblob.Server) (cfg blob.Config) {
 
 func TestEntra(t *testing.T) {
 	t.Parallel()
-	a := newFake(t)
-	a.create(t, table)
+	a := newFake(t, table)
 	a.append(t, table, pt1h(time.Now()), numbered("a", 0, 5))
 	r := start(t, entra(t, a.fake), nil)
 	r.want(5)
@@ -258,8 +250,7 @@ func TestEntra(t *testing.T) {
 
 func TestEntraWrongSecret(t *testing.T) {
 	t.Parallel()
-	a := newFake(t)
-	a.create(t, table)
+	a := newFake(t, table)
 	cfg := entra(t, a.fake)
 	cfg.SignIn.Secret = input.NewSecret("wrong-one")
 	r := start(t, cfg, nil)
@@ -272,8 +263,7 @@ func TestEntraWrongSecret(t *testing.T) {
 // Listing works with roles that do not let read: the log names the one that is missing.
 func TestRoleIsMissing(t *testing.T) {
 	t.Parallel()
-	a := newFake(t)
-	a.create(t, table)
+	a := newFake(t, table)
 	for h := range 9 {
 		a.append(t, table, pt1h(time.Now().Add(-time.Duration(h)*time.Hour)), numbered("a", 0, 5))
 	}
@@ -297,8 +287,7 @@ func TestRoleIsMissing(t *testing.T) {
 
 func TestExpiredSAS(t *testing.T) {
 	t.Parallel()
-	a := newFake(t)
-	a.create(t, table)
+	a := newFake(t, table)
 	a.append(t, table, pt1h(time.Now()), numbered("a", 0, 5))
 	cfg := sasOf(a, time.Now().Add(-time.Hour))
 	r := start(t, cfg, nil)
@@ -347,8 +336,7 @@ func TestClockIsOff(t *testing.T) {
 	}
 	t.Run("shared key", func(t *testing.T) { // which the service refuses
 		t.Parallel()
-		a := newFake(t)
-		a.create(t, table)
+		a := newFake(t, table)
 		a.fake.SetClock(func() time.Time { return time.Now().Add(time.Hour) })
 		r := start(t, a.config(), nil)
 		r.says("this machine's clock differs from the service's by -1h0m0s")

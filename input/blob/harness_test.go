@@ -40,14 +40,19 @@ type account struct {
 	fake   *fakeblob.Server // nil for an emulator
 }
 
-func newFake(t testing.TB) *account {
+// newFake starts an account with these containers.
+func newFake(t testing.TB, containers ...string) *account {
 	t.Helper()
 	s, err := fakeblob.Start()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	return connect(t, s.ConnectionString(), s)
+	a := connect(t, s.ConnectionString(), s)
+	for _, c := range containers {
+		a.create(t, c)
+	}
+	return a
 }
 
 func connect(t testing.TB, conn string, fake *fakeblob.Server) *account {
