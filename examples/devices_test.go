@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -30,18 +29,11 @@ func alert(entity string) []byte {
 		`"AdditionalFields":"{\"Host\":{\"HostName\":\"ws\",\"MachineId\":\"`+deviceID+`\"}}"`) + `]}`)
 }
 
-// runSection runs the section of a configuration in build/out/host, with the settings in instead of some, until it has
+// runSection runs the section of a configuration in the C host, with the settings in instead of some, until it has
 // handed over n records.
 func runSection(t *testing.T, file, n string, instead map[string]string, more ...string) (records []map[string]any, log string) {
 	t.Helper()
-	library := plugin(t)
-	host, err := filepath.Abs("../build/out/host")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(host); err != nil {
-		t.Skip("no build/out/host: run make host, or make test, which does")
-	}
+	library, host := plugin(t), cHost(t)
 	args := []string{"-records", n, "-seconds", "30", "-storage", filepath.Join(t.TempDir(), "storage")}
 	for _, s := range settingsOf(t, example(t, file)) {
 		if v, ok := instead[s[0]]; ok {
@@ -58,16 +50,8 @@ func runSection(t *testing.T, file, n string, instead map[string]string, more ..
 	for _, s := range more {
 		args = append(args, "-set", s)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, host, append(args, library)...)
-	logs := new(output)
-	cmd.Stderr = logs
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("host: %v\n%s", err, logs)
-	}
-	for line := range strings.Lines(string(out)) {
+	events, logs := runHost(t, host, append(args, library)...)
+	for line := range strings.Lines(events) {
 		var e struct{ Record map[string]any }
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			t.Fatalf("%v in %.200s", err, line)

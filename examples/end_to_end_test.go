@@ -32,6 +32,34 @@ func plugin(t *testing.T) string {
 	return path
 }
 
+// cHost is the program that `make host` builds. It loads the plugin as Fluent Bit does and needs no Fluent Bit.
+func cHost(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs("../build/out/host")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Skip("no build/out/host: run make host, or make test, which does")
+	}
+	return path
+}
+
+// runHost runs the C host until it ends by itself, and returns the events that it shows and its log.
+func runHost(t *testing.T, host string, args ...string) (events string, log *output) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, host, args...)
+	log = new(output)
+	cmd.Stderr = log
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("host: %v\n%s", err, log)
+	}
+	return string(out), log
+}
+
 // startHub is an Event Hubs namespace that has told the story: n records, some of them a second time, as the service does.
 func startHub(t *testing.T, n int) *fakehub.Hub {
 	t.Helper()
@@ -144,17 +172,10 @@ func settingsOf(t *testing.T, config string) (set [][2]string) {
 	return set
 }
 
-// The same sections in build/out/host, which loads the plugin as Fluent Bit does and needs no Fluent Bit.
+// The same sections in the C host.
 func TestSettingsAreAccepted(t *testing.T) {
 	t.Parallel()
-	library := plugin(t)
-	host, err := filepath.Abs("../build/out/host")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(host); err != nil {
-		t.Skip("no build/out/host: run make host, or make test, which does")
-	}
+	library, host := plugin(t), cHost(t)
 	for _, e := range targets {
 		t.Run(e.name, func(t *testing.T) {
 			t.Parallel()
@@ -166,17 +187,9 @@ func TestSettingsAreAccepted(t *testing.T) {
 			for _, s := range settingsOf(t, config) {
 				args = append(args, "-set", s[0]+"="+strings.Replace(s[1], "${EVENTHUB_CONNECTION_STRING}", hub.ConnectionString(), 1))
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
-			defer cancel()
-			cmd := exec.CommandContext(ctx, host, append(args, library)...)
-			logs := new(output)
-			cmd.Stderr = logs
-			out, err := cmd.Output()
-			if err != nil {
-				t.Fatalf("host: %v\n%s", err, logs)
-			}
+			events, logs := runHost(t, host, append(args, library)...)
 			ids := make(map[string]bool)
-			for s := bufio.NewScanner(strings.NewReader(string(out))); s.Scan(); {
+			for s := bufio.NewScanner(strings.NewReader(events)); s.Scan(); {
 				_, rest, _ := strings.Cut(s.Text(), `"event_id":"`)
 				id, _, _ := strings.Cut(rest, `"`)
 				ids[id] = eventID.MatchString(id)
