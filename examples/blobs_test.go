@@ -4,25 +4,17 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
-
-	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakeblob"
 )
 
 // The section of examples/blobs delivers what a storage account has under Defender's own paths.
 func TestBlobs(t *testing.T) {
 	t.Parallel()
-	account, err := fakeblob.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(account.Close)
-	const container = "insights-logs-advancedhunting-deviceinfo"
-	name := "tenantId=" + deviceTenant + "/" + time.Now().UTC().Format("y=2006/m=01/d=02/h=15") + "/m=00/PT1H.json"
+	account, report := deviceAccount(t)
 	record := deviceRecord("DeviceInfo", `"DeviceId":"`+deviceID+`","DeviceName":"ws.contoso.example"`) + "\r\n"
-	account.Append(container, name, []byte(record+record[:100]))
+	report(record + record[:100])
 	go func() { // the rest of the second line, and a third
 		time.Sleep(2 * time.Second)
-		account.Append(container, name, []byte(record[100:]+record))
+		report(record[100:] + record)
 	}()
 	records, log := runSection(t, "blobs/fluent-bit.yaml", "3", map[string]string{
 		"db": filepath.Join(t.TempDir(), "defender.db"), "blob.connection_string": account.ConnectionString(), "blob.start": "earliest",

@@ -74,9 +74,9 @@ func deviceHub(t *testing.T, messages ...[]byte) *fakehub.Hub {
 	return hub
 }
 
-// The alert comes from the hub, and its device from a blob, in one section.
-func TestDevicesFromBlobs(t *testing.T) {
-	t.Parallel()
+// deviceAccount is a storage account with an empty container of DeviceInfo. What is told to report goes to its blob of this hour.
+func deviceAccount(t *testing.T) (account *fakeblob.Server, report func(text string)) {
+	t.Helper()
 	account, err := fakeblob.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -84,12 +84,18 @@ func TestDevicesFromBlobs(t *testing.T) {
 	t.Cleanup(account.Close)
 	const container = "insights-logs-advancedhunting-deviceinfo"
 	account.CreateContainer(container)
+	name := "tenantId=" + deviceTenant + "/" + time.Now().UTC().Format("y=2006/m=01/d=02/h=15") + "/m=00/PT1H.json"
+	return account, func(text string) { account.Append(container, name, []byte(text)) }
+}
+
+// The alert comes from the hub, and its device from a blob, in one section.
+func TestDevicesFromBlobs(t *testing.T) {
+	t.Parallel()
+	account, report := deviceAccount(t)
 	hub := deviceHub(t)
 	go func() { // the report, and when it has surely been read, the alert
 		time.Sleep(3 * time.Second)
-		hour := time.Now().UTC().Format("y=2006/m=01/d=02/h=15") + "/m=00/PT1H.json"
-		account.Append(container, "tenantId="+deviceTenant+"/"+hour, []byte(deviceRecord("DeviceInfo",
-			`"DeviceId":"`+deviceID+`","DeviceName":"ws.contoso.example","OSPlatform":"Windows11"`)+"\r\n"))
+		report(deviceRecord("DeviceInfo", `"DeviceId":"`+deviceID+`","DeviceName":"ws.contoso.example","OSPlatform":"Windows11"`) + "\r\n")
 		time.Sleep(6 * time.Second)
 		_ = hub.Produce(context.Background(), hubName, alert("File"))
 	}()
