@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakeblob"
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
 )
 
@@ -72,18 +71,11 @@ func produceBad(t *testing.T, h *fakehub.Hub) (good int) {
 // largeLine is a container with a blob of a good line, one of 20 MB, and a good line; the Seqs are first, 1000000, first+1.
 func largeLine(t *testing.T, first int) (connectionString string) {
 	t.Helper()
-	account, err := fakeblob.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(account.Close)
 	line := func(seq, size int) []byte {
 		return fmt.Appendf(nil, "{\"category\":\"AdvancedHunting-DeviceEvents\",\"properties\":{\"Timestamp\":\"2026-03-04T05:06:06Z\",\"Seq\":%d,\"Note\":\"%s\"}}\r\n", seq, strings.Repeat("x", size))
 	}
-	const container = "insights-logs-advancedhunting-deviceevents"
-	account.CreateContainer(container)
-	account.Append(container, "tenantId=1/y=2026/m=03/d=04/h=05/m=00/PT1H.json", bytes.Join([][]byte{line(first, 1), line(1_000_000, 20<<20), line(first+1, 1)}, nil))
-	return account.ConnectionString()
+	blob := bytes.Join([][]byte{line(first, 1), line(1_000_000, 20<<20), line(first+1, 1)}, nil)
+	return startAccount(t, "insights-logs-advancedhunting-deviceevents", blob).ConnectionString()
 }
 
 // checkGood fails the test when a good record is missing: all but the one that was damaged in the message of 400.

@@ -1,28 +1,19 @@
 package main
 
 import (
-	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakeblob"
 )
 
 func TestCheckOnlySaysWhatWorksAndStops(t *testing.T) {
 	t.Parallel()
 	h := startHub(t, 3)
 	produce(t, h, 0, 60)
-	account, err := fakeblob.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(account.Close)
 	const container = "insights-logs-advancedhunting-alertinfo"
-	account.CreateContainer(container)
-	account.Append(container, "tenantId=1/y=2026/m=03/d=04/h=05/m=00/PT1H.json", []byte("{}\r\n"))
+	account := startAccount(t, container, []byte("{}\r\n"))
 	var joined atomic.Bool
 	h.ControlKey(int16(kmsg.JoinGroup), func(kmsg.Request) (kmsg.Response, error, bool) {
 		h.KeepControl()
@@ -44,12 +35,7 @@ func TestCheckOnlySaysWhatWorksAndStops(t *testing.T) {
 	}
 
 	// Listing works and reading does not, and the hub has another name.
-	account.SetFault(func(req fakeblob.Request) *fakeblob.Fault {
-		if req.Op == fakeblob.GetBlob {
-			return &fakeblob.Fault{Status: http.StatusForbidden, Code: "AuthorizationPermissionMismatch"}
-		}
-		return nil
-	})
+	account.SetFault(mayOnlyList)
 	r = runHost(t, append(both, "-set", "eventhub.hubs=defnder")...)
 	if r.code != 1 {
 		t.Errorf("the host ends with %d", r.code)

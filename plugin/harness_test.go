@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +21,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakeblob"
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
@@ -193,6 +195,27 @@ func startHub(t testing.TB, partitions int32) *fakehub.Hub {
 	}
 	t.Cleanup(h.Close)
 	return h
+}
+
+// startAccount starts a storage account with a container that has one blob.
+func startAccount(t testing.TB, container string, blob []byte) *fakeblob.Server {
+	t.Helper()
+	account, err := fakeblob.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(account.Close)
+	account.CreateContainer(container)
+	account.Append(container, "tenantId=1/y=2026/m=03/d=04/h=05/m=00/PT1H.json", blob)
+	return account
+}
+
+// mayOnlyList is the fault of an account whose blobs may be listed and not read.
+func mayOnlyList(req fakeblob.Request) *fakeblob.Fault {
+	if req.Op == fakeblob.GetBlob {
+		return &fakeblob.Fault{Status: http.StatusForbidden, Code: "AuthorizationPermissionMismatch"}
+	}
+	return nil
 }
 
 // settings are flags of the host for a section that reads h.

@@ -46,14 +46,8 @@ func startWith(t *testing.T, values map[string]string) (errors []string) {
 // Each of these is a mistake that users make. Each is told in one line of the log, which names the setting and what to do.
 func TestTypicalMistakes(t *testing.T) {
 	h := startHub(t, 1)
-	account, err := fakeblob.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(account.Close)
 	const container = "insights-logs-advancedhunting-alertinfo"
-	account.CreateContainer(container)
-	account.Append(container, "tenantId=1/y=2026/m=03/d=04/h=05/m=00/PT1H.json", []byte("{}\r\n"))
+	account := startAccount(t, container, []byte("{}\r\n"))
 	dir := t.TempDir()
 	file := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -148,12 +142,7 @@ func TestTypicalMistakes(t *testing.T) {
 	f("wrong container", []string{"container insights-logs", "does not exist", "blob.containers"}, blobs, set{"blob.containers": "insights-logs-advancedhunting-alertinf"})
 	f("expired secret", []string{"the client secret has expired"}, entra, set{"blob.auth": "client_secret", "blob.account_url": account.URL()})
 
-	account.SetFault(func(req fakeblob.Request) *fakeblob.Fault {
-		if req.Op == fakeblob.GetBlob {
-			return &fakeblob.Fault{Status: http.StatusForbidden, Code: "AuthorizationPermissionMismatch"}
-		}
-		return nil
-	})
+	account.SetFault(mayOnlyList)
 	f("may list and not read", []string{"container " + container, "read "}, blobs)
 	account.SetFault(func(fakeblob.Request) *fakeblob.Fault {
 		return &fakeblob.Fault{Status: http.StatusForbidden, Code: "AuthenticationFailed"}
