@@ -213,8 +213,7 @@ var hubRows = []*row{
 	{
 		name: "hub-replaced", fault: "hub deleted and created again while the host is stopped, and grown past the position that the group still has", source: "hub", hosts: both,
 		script: func(r *run) {
-			r.startHub(1)
-			h := r.host(r.hubSection())
+			h := r.host(r.startHub(1))
 			h.start()
 			r.feedHub(10_000, 0).wait(r)
 			r.until(60*time.Second, "the group to commit everything", r.allCommitted)
