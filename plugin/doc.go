@@ -7,6 +7,7 @@
 //	host.go        what an instance may ask of the host
 //	tags.go        a tag for each table
 //	log.go         log lines wait for the host's thread
+//	signals.c      the host's signal handlers must not run on a goroutine's stack
 //
 // All of the host's calls come on one thread, and nothing else runs there meanwhile: no flush, no other input. So they do
 // little, and everything else is done by goroutines that start with an instance and have ended when its exit returns.
@@ -15,5 +16,6 @@
 // limit. So the work is done from a timer of our own on the same thread, made as the host's C plugins make theirs: forty
 // times a second, some 20 ms at most, and not more than half of the time. The host's calls to pause and resume still count.
 //
-// A panic would end the host; each export and each goroutine turns it into an error.
+// A panic would end the host; each export and each goroutine turns it into an error. So would a signal handler of the host's on the
+// stack of a goroutine: signals are blocked where Go runs.
 package main

@@ -7,6 +7,7 @@
 #define IN_DEFENDER_FLB_H
 
 #include <dlfcn.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/prctl.h>
@@ -64,12 +65,22 @@ static inline const char *defender_missing(struct defender_functions f)
     return f.append == NULL ? "flb_input_log_append" : f.scheduler == NULL ? "flb_sched_ctx_get" : f.timer == NULL ? "flb_sched_timer_cb_create" : NULL;
 }
 
+/* signals.c */
+void defender_block_signals(sigset_t *before);
+void defender_restore_signals(const sigset_t *before);
+void defender_keep_handlers(void); /* called first when Go runs and the host has not reloaded yet */
+
 void defenderTick(uintptr_t id); /* main.go */
 
 static inline void defender_on_timer(void *config, void *id)
 {
+    sigset_t before;
+
     (void)config;
+    defender_keep_handlers();
+    defender_block_signals(&before);
     defenderTick((uintptr_t)id);
+    defender_restore_signals(&before);
 }
 
 /*

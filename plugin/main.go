@@ -35,7 +35,9 @@ func main() {}
 //
 //export FLBPluginRegister
 func FLBPluginRegister(def unsafe.Pointer) (result C.int) {
+	defer blockSignals()()
 	defer guard("register", &result, -1)
+	C.defender_keep_handlers()
 	return C.int(flb.FLBPluginRegister(def, "defender", "Microsoft Defender XDR events from Azure Event Hubs and Blob Storage"))
 }
 
@@ -43,6 +45,7 @@ func FLBPluginRegister(def unsafe.Pointer) (result C.int) {
 //
 //export FLBPluginUnregister
 func FLBPluginUnregister(def unsafe.Pointer) {
+	defer blockSignals()()
 	defer guard("unregister", nil, 0)
 	flb.FLBPluginUnregister(def)
 }
@@ -52,7 +55,9 @@ func FLBPluginUnregister(def unsafe.Pointer) {
 //
 //export FLBPluginInit
 func FLBPluginInit(plugin unsafe.Pointer) (result C.int) {
+	defer blockSignals()()
 	defer guard("init", &result, flb.FLB_ERROR)
+	C.defender_keep_handlers()
 	p := (*C.struct_defender_plugin)(plugin)
 	if err := start(p); err != nil {
 		current.exit()
@@ -219,6 +224,7 @@ func FLBPluginInputCallbackCtx(id C.uintptr_t, data *unsafe.Pointer, size *C.siz
 //
 //export FLBPluginInputPause
 func FLBPluginInputPause() {
+	defer blockSignals()()
 	defer guard("pause", nil, 0)
 	current.pause()
 }
@@ -227,6 +233,7 @@ func FLBPluginInputPause() {
 //
 //export FLBPluginInputResume
 func FLBPluginInputResume() {
+	defer blockSignals()()
 	defer guard("resume", nil, 0)
 	current.resume()
 }
@@ -235,9 +242,17 @@ func FLBPluginInputResume() {
 //
 //export FLBPluginExit
 func FLBPluginExit() (result C.int) {
+	defer blockSignals()()
 	defer guard("exit", &result, flb.FLB_ERROR)
 	current.exit()
 	return flb.FLB_OK
+}
+
+// blockSignals keeps the host's signal handlers off this thread until restore is called: see signals.c. Ticks do it in C.
+func blockSignals() (restore func()) {
+	before := new(C.sigset_t)
+	C.defender_block_signals(before)
+	return func() { C.defender_restore_signals(before) }
 }
 
 // guard ends every export: a panic would end the host. What it has to say goes to standard error, because whatever keeps

@@ -3,7 +3,10 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -238,6 +241,23 @@ var hostRows = []*row{
 		},
 	},
 	{
+		// The kernel gives a signal to a process to whichever thread it likes, mostly the first. This row gives it to each of them.
+		name: "signals", fault: "hot reload, then SIGCONT to every thread, again and again", source: "hub", hosts: both, ci: true,
+		script: func(r *run) {
+			h := r.host(r.startHub(4))
+			h.start()
+			f := r.feedHub(60_000, 15*time.Second)
+			r.sleep(time.Second)
+			h.reload()
+			h.awaitReload(1)
+			for end := time.Now().Add(12 * time.Second); time.Now().Before(end); {
+				h.signalThreads(syscall.SIGCONT)
+				r.sleep(r.between(0, 20*time.Millisecond))
+			}
+			r.finish(f)
+		},
+	},
+	{
 		name: "memory-storage", fault: "SIGTERM with memory storage, output down", source: "hub", hosts: fluentBit,
 		loses: "what Fluent Bit holds in memory ends with it; the plugin warns of it at start",
 		script: func(r *run) {
@@ -307,6 +327,19 @@ func (h *host) reloads(times int, least, most time.Duration) {
 		h.r.sleep(h.r.between(least, most))
 		h.reload()
 		h.awaitReload(n + 1)
+	}
+}
+
+// signalThreads sends a signal to every thread of the host.
+func (h *host) signalThreads(signal syscall.Signal) {
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", h.pid()))
+	for _, t := range threads {
+		if id, e := strconv.Atoi(t.Name()); e == nil {
+			_, _, _ = syscall.RawSyscall(syscall.SYS_TGKILL, uintptr(h.pid()), uintptr(id), uintptr(signal)) // it may have ended
+		}
+	}
+	if err != nil || !h.running() {
+		h.r.fatalf("%s ended: %v; the end of its log:\n%s", h.name, err, h.lastLog(20))
 	}
 }
 

@@ -626,6 +626,60 @@ static void collect(struct generation *g, struct section *s)
     }
 }
 
+/* ---- signals ---- */
+
+static const int signals[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGCONT, SIGSEGV, SIGFPE};
+
+static void install_handlers(void);
+
+/*
+ * As Fluent Bit's flb_signal_handler: without SA_ONSTACK, so on the stack of whatever thread gets the signal, of which it needs
+ * some, and with all handlers installed again at SIGHUP and SIGCONT.
+ */
+static void on_signal(int number)
+{
+    char line[2048];
+    int length;
+
+    if (number == SIGTERM || number == SIGINT || number == SIGQUIT) {
+        stop = 1;
+        return;
+    }
+    memset(line, ' ', sizeof line);
+    length = snprintf(line, sizeof line, "host: caught signal %d\n", number);
+    if (write(STDERR_FILENO, line, (size_t)length) < 0) {
+        abort();
+    }
+    install_handlers();
+    if (number == SIGHUP) {
+        reload_asked = 1;
+    } else if (number != SIGCONT) {
+        abort();
+    }
+}
+
+static void install_handlers(void)
+{
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        sigaction(signals[i], &action, NULL);
+    }
+}
+
+/* Looks, after a call of the plugin, whether a fault in Go would end the host instead of becoming a panic. */
+static void check_handlers(void)
+{
+    static int wrong; /* in a row: a signal may just have installed the handlers */
+    struct sigaction action;
+
+    sigaction(SIGSEGV, NULL, &action);
+    wrong = action.sa_handler == on_signal ? wrong + 1 : 0;
+    if (wrong == 10) {
+        broken("SIGSEGV is left to the host, and a nil pointer in Go would end it");
+    }
+}
+
 /* Calls the sections and the timers whose time has come. */
 static void turn(struct generation *g)
 {
@@ -644,6 +698,7 @@ static void turn(struct generation *g)
             inside = t->section;
             t->cb(NULL, t->data);
             inside = NULL;
+            check_handlers();
         }
     }
     static double write_at;
@@ -871,15 +926,6 @@ static void parse_flags(int argc, char **argv)
     }
 }
 
-static void on_signal(int number)
-{
-    if (number == SIGHUP) {
-        reload_asked = 1;
-    } else {
-        stop = 1;
-    }
-}
-
 /* The most resident memory so far, in kB. getrusage would show that of the process which has started this one, if it was larger. */
 static long peak_memory(void)
 {
@@ -913,8 +959,6 @@ static void summary(int generations)
 
 int main(int argc, char **argv)
 {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_ONSTACK};
-    const int signals[] = {SIGTERM, SIGINT, SIGHUP};
     struct generation *g;
     void *failed = NULL;
 
@@ -923,9 +967,7 @@ int main(int argc, char **argv)
         dump(opt.dump);
         return 0;
     }
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
-        sigaction(signals[i], &action, NULL);
-    }
+    install_handlers();
     for (int i = 0; i < sections_len; i++) {
         snprintf(sections[i].name, sizeof sections[i].name, "defender.%d", i);
         sections[i].storage = -1;

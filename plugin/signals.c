@@ -1,0 +1,62 @@
+/*
+ * Keeps the host's signal handlers off the stacks of Go.
+ *
+ * Fluent Bit installs its handlers with signal(), and again inside the handlers of SIGHUP and SIGCONT (flb_signal_handler in
+ * src/fluent-bit.c, 4.1 to 5.1), so that they run on the stack of whichever thread the kernel picks. That stack may be a
+ * goroutine's, which is small and lies in Go's heap: the handler then writes over what is next to it, and a hot reload ends the
+ * host, rarely. The Go runtime sets SA_ONSTACK only for handlers that are there when it is loaded.
+ *
+ * So these signals are blocked where Go runs: in the threads that the Go runtime starts, which inherit what is blocked while the
+ * library is loaded, and in the host's threads while they are inside a call of ours. The host's main thread, which does nothing
+ * but wait, is there to take them.
+ */
+#include "flb.h"
+
+static const int host_signals[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGCONT};
+static sigset_t before_load;
+
+void defender_block_signals(sigset_t *before)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (size_t i = 0; i < sizeof host_signals / sizeof *host_signals; i++) {
+        sigaddset(&set, host_signals[i]);
+    }
+    pthread_sigmask(SIG_BLOCK, &set, before);
+}
+
+void defender_restore_signals(const sigset_t *before)
+{
+    pthread_sigmask(SIG_SETMASK, before, NULL);
+}
+
+/*
+ * The Go runtime is started by an initialiser of this library, too, which has no priority. Those with one come first, and the
+ * linker puts Go's before others, so this is the order: block, start Go, restore. Were it another, nothing would be protected,
+ * but nothing would stay blocked either.
+ */
+__attribute__((constructor(101))) static void before_go(void) { defender_block_signals(&before_load); }
+__attribute__((constructor)) static void after_go(void) { defender_restore_signals(&before_load); }
+
+/*
+ * What Fluent Bit installs also takes the place of Go's own handlers, by which a nil pointer becomes a panic that can be recovered,
+ * and which pass on what is not Go's. They are put back.
+ */
+void defender_keep_handlers(void)
+{
+    static const int faults[] = {SIGSEGV, SIGFPE};
+    static struct sigaction of_go[sizeof faults / sizeof *faults];
+    static int known;
+
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        struct sigaction now;
+
+        if (!known) {
+            sigaction(faults[i], NULL, &of_go[i]);
+        } else if (sigaction(faults[i], NULL, &now) == 0 && now.sa_sigaction != of_go[i].sa_sigaction) {
+            sigaction(faults[i], &of_go[i], NULL);
+        }
+    }
+    known = 1;
+}
