@@ -23,8 +23,8 @@ struct defender_api {
 };
 
 /*
- * struct flb_plugin_input_proxy_context. Before 4.1 it was {remote_context, proxy}: its second pointer, which the host never
- * leaves empty, lay where remote_context lies now, which is empty until somebody sets it. That tells the versions apart.
+ * struct flb_plugin_input_proxy_context. Before 4.1 it was {coll_fd, proxy}: proxy, which the host never leaves empty, lay where
+ * remote_context lies now, which is empty until somebody sets it. That tells the versions apart.
  */
 struct defender_context {
     int coll_fd; /* set by the host when init has returned */
@@ -39,6 +39,17 @@ struct defender_plugin {
     void *instance;
     struct defender_context *context;
 };
+
+/* The beginning of struct flb_plugin_proxy_def, which up to 4.2 is as malloc left it. Why that matters, say cStrings in main.go. */
+struct defender_def {
+    int type, proxy, flags;
+    char *name, *description;
+};
+
+static inline void defender_clear(void *def)
+{
+    *(struct defender_def *)def = (struct defender_def){0};
+}
 
 /* What the fluent-bit executable exports. Only name can be done without. */
 struct defender_functions {

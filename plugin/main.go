@@ -38,6 +38,7 @@ func FLBPluginRegister(def unsafe.Pointer) (result C.int) {
 	defer blockSignals()()
 	defer guard("register", &result, -1)
 	C.defender_keep_handlers()
+	C.defender_clear(def)
 	return C.int(flb.FLBPluginRegister(def, "defender", "Microsoft Defender XDR events from Azure Event Hubs and Blob Storage"))
 }
 
@@ -175,8 +176,12 @@ func newMetrics(cmt C.struct_defender_cmt, name string) func(m *metric, f figure
 }
 
 // cStrings makes a C array of first and the others, which free frees.
+//
+// Where Go writes a pointer while it collects garbage, it looks at what was there before. Memory of C that is not cleared may hold
+// what the host once kept there, such as a pointer into a buffer of ours that is gone, and the runtime ends the process: "found bad
+// pointer in Go heap" (said so in cmd/cgo, "Passing pointers").
 func cStrings(first string, others []string) (array **C.char, free func()) {
-	memory := C.malloc(C.size_t(1+len(others)) * C.size_t(unsafe.Sizeof(uintptr(0))))
+	memory := C.calloc(C.size_t(1+len(others)), C.size_t(unsafe.Sizeof(uintptr(0))))
 	items := unsafe.Slice((**C.char)(memory), 1+len(others))
 	items[0] = C.CString(first)
 	for i, s := range others {

@@ -3,8 +3,8 @@
  *
  * Fluent Bit installs its handlers with signal(), and again inside the handlers of SIGHUP and SIGCONT (flb_signal_handler in
  * src/fluent-bit.c, 4.1 to 5.1), so that they run on the stack of whichever thread the kernel picks. That stack may be a
- * goroutine's, which is small and lies in Go's heap: the handler then writes over what is next to it, and a hot reload ends the
- * host, rarely. The Go runtime sets SA_ONSTACK only for handlers that are there when it is loaded.
+ * goroutine's, which is small and lies in Go's heap: the handler then writes over what is next to it. The Go runtime sets SA_ONSTACK
+ * only for handlers that are there when it is loaded.
  *
  * So these signals are blocked where Go runs: in the threads that the Go runtime starts, which inherit what is blocked while the
  * library is loaded, and in the host's threads while they are inside a call of ours. The host's main thread, which does nothing

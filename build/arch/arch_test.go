@@ -250,6 +250,23 @@ func TestMainDoesNothing(t *testing.T) {
 	}
 }
 
+// Go writes pointers into memory of C only when that is cleared: see cStrings in plugin/main.go. What Go needs of C is so whenever it
+// comes from calloc.
+func TestMemoryOfCIsCleared(t *testing.T) {
+	_, files := goFiles(t)
+	for _, f := range files {
+		if f.dir != "plugin" || f.test {
+			continue
+		}
+		ast.Inspect(f.File, func(n ast.Node) bool {
+			if s, ok := n.(*ast.SelectorExpr); ok && s.Sel.Name == "malloc" {
+				t.Errorf("%s: malloc; use calloc", f.path)
+			}
+			return true
+		})
+	}
+}
+
 // A file of code is named after one noun.
 func TestNames(t *testing.T) {
 	vague := regexp.MustCompile(`(?i)(^|[_\-.])(utils?|helpers?|common|misc|shared|base|stuff|impl|manager|tmp|temp|old|new|copy|v2|final)([_\-.]|$)`)
