@@ -258,7 +258,8 @@ func TestFluentBitHotReloadUnderLoad(t *testing.T) {
 	conf := configure(t, dir, s, section(h, "db "+dir+"/1.db"), section(h, "db "+dir+"/2.db"))
 	cmd := startFluentBit(t, binary, conf)
 	sent := feed(t, h, n, 500, 500*time.Millisecond)
-	done := func() int { return strings.Count(logs(conf), "successful reload done") }
+	// Each generation starts both sections; "successful reload done" is not said by every version, not by 4.1.0.
+	done := func() int { return strings.Count(logs(conf), "starting version")/2 - 1 }
 	var longest time.Duration
 	for i := range reloads {
 		time.Sleep(time.Duration(500+rand.N(1000)) * time.Millisecond)

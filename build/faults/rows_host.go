@@ -352,8 +352,10 @@ func (r *run) outputDown(down bool) {
 	}
 }
 
-// awaitReload waits until the nth hot reload is complete.
+// awaitReload waits until the nth hot reload is complete. A server that ends meanwhile may leave a request without an answer, as that of
+// Fluent Bit 4.1 does.
 func (h *host) awaitReload(n int) {
+	client := http.Client{Timeout: 2 * time.Second}
 	h.r.until(90*time.Second, fmt.Sprintf("reload %d of %s", n, h.name), func() bool {
 		if !h.running() {
 			h.r.fatalf("%s ended in a reload; the end of its log:\n%s", h.name, h.lastLog(20))
@@ -361,7 +363,7 @@ func (h *host) awaitReload(n int) {
 		if !h.real { // each generation logs the start of each section
 			return strings.Count(h.log(), "starting version") >= (n+1)*len(h.sections)
 		}
-		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/api/v2/reload", h.httpPort))
+		resp, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/api/v2/reload", h.httpPort))
 		if err != nil {
 			return false
 		}

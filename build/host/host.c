@@ -82,7 +82,7 @@ struct proxy_def { /* include/fluent-bit/flb_plugin_proxy.h, as far as versions 
 
 union context { /* struct flb_plugin_input_proxy_context, and what it was before 4.1 */
     struct { int coll_fd; void *remote_context; void *proxy; } now;
-    struct { void *remote_context; void *proxy; } old;
+    struct { int coll_fd; void *proxy; } old;
 };
 
 struct api { /* include/fluent-bit/flb_api.h */
