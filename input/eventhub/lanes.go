@@ -73,14 +73,16 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 			s.log.Warn("hub begins anew: it ends before the position that is known, so it was deleted and created again; it is read from its beginning",
 				"hub", l.hub, "partition", l.partition, "was_at", l.next, "ends_at", b.end)
 			l.next, l.committed, l.copied = b.start, -1, -1
-			l.proofs = nil
+			l.proofs, l.anew = nil, true
 		}
 		l.end = max(b.end, l.next)
 		l.began, l.safe = l.next, l.next
 		if at := l.next; at >= 0 {
 			// Another instance may have read on meanwhile, and even in a hub made anew: then this one is read twice, rather than not.
-			if len(l.proofs) > 0 && l.proofs[0].offset < at && l.proofs[0].offset >= b.start {
+			if len(l.proofs) > 0 && (!ok || l.proofs[0].offset >= b.start && l.proofs[0].offset < b.end) {
 				at = l.askAgain()
+			} else {
+				l.proofs = nil
 			}
 			offsets[l.hub][l.partition] = kgo.NewOffset().At(at).WithEpoch(-1)
 		}

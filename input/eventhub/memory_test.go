@@ -3,7 +3,9 @@ package eventhub_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"runtime"
 	"strings"
@@ -246,6 +248,55 @@ func TestDamagedProof(t *testing.T) {
 	if !asked.Load() {
 		t.Error("the message that tells was not asked for")
 	}
+}
+
+// Damage that follows behind the message that tells does not make it another hub's.
+func TestDamageBehindProof(t *testing.T) {
+	t.Parallel()
+	ctx := context30(t)
+	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
+	cfg, state := readConfig(t, settingsFor(h)), openState(t)
+	produce(ctx, t, h, "alerts", numbered(0, 5)...)
+	r := open(t, cfg, state)
+	r.commit(ctx, r.fetch(ctx, 5))
+	r.close()
+	produce(ctx, t, h, "alerts", numbered(5, 12)...)
+	commitFor(ctx, t, h, 8) // another instance has read on
+	var answered atomic.Bool
+	h.ControlKey(kmsg.Fetch.Int16(), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		h.KeepControl()
+		req := kreq.(*kmsg.FetchRequest)
+		if answered.Load() || len(req.Topics) != 1 || req.Topics[0].Partitions[0].FetchOffset != 4 {
+			return nil, nil, false
+		}
+		answered.Store(true)
+		resp := damaged(req, 6).(*kmsg.FetchResponse)
+		p := &resp.Topics[0].Partitions[0]
+		p.RecordBatches = append(batchOf(4, numbered(4, 6)), p.RecordBatches...)
+		return resp, nil, true
+	})
+	r = open(t, cfg, state)
+	same(t, "messages", bodies(r.fetch(ctx, 4)), texts(numbered(8, 12)...))
+	r.close()
+	if !answered.Load() || strings.Contains(r.log.String(), "hub begins anew") {
+		t.Errorf("answered %v; the log:\n%s", answered.Load(), r.log.String())
+	}
+}
+
+// batchOf is a batch of messages as a broker stores it.
+func batchOf(first int64, bodies [][]byte) []byte {
+	var records []byte
+	for i, b := range bodies {
+		r := kmsg.Record{OffsetDelta: int32(i), Value: b}
+		r.Length = int32(len(r.AppendTo(nil)) - 1)
+		records = r.AppendTo(records)
+	}
+	batch := kmsg.RecordBatch{FirstOffset: first, Magic: 2, PartitionLeaderEpoch: -1, ProducerID: -1, ProducerEpoch: -1, FirstSequence: -1,
+		LastOffsetDelta: int32(len(bodies) - 1), NumRecords: int32(len(bodies)), Records: records}
+	batch.Length = int32(len(batch.AppendTo(nil)) - 12)
+	raw := batch.AppendTo(nil)
+	binary.BigEndian.PutUint32(raw[17:], crc32.Checksum(raw[21:], crc32.MakeTable(crc32.Castagnoli)))
+	return raw
 }
 
 // damaged is an answer with a batch whose checksum is wrong.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -33,7 +34,7 @@ func (s *Source) flush(ctx context.Context) error {
 		if l.committed < l.safe {
 			commits = append(commits, st)
 		}
-		if l.copied < l.safe {
+		if l.copied < l.safe && l.check == nil { // its proof may have to stay
 			if p, ok := l.proven(); ok {
 				st.proof = []byte(p.String())
 			}
@@ -56,14 +57,18 @@ func (s *Source) flush(ctx context.Context) error {
 	s.mu.Lock()
 	for _, c := range commits {
 		if !refused[c.l.name] && c.l.term == c.term {
-			c.l.committed = c.safe
+			c.l.committed, c.l.anew = c.safe, false
 		}
 	}
 	s.moved.Broadcast()
 	s.mu.Unlock()
 
-	// The copy moves whether or not the group took the offsets: the marks are safe either way. And a copy that cannot be
+	// The copy moves whether or not the group took the offsets: the marks are safe either way. But not while the group may still have an
+	// offset of another hub, which would count after a restart, and against which only the old proof tells. And a copy that cannot be
 	// written does not keep the group from moving: it is said, and tried again with the next commit.
+	s.mu.Lock()
+	copies = slices.DeleteFunc(copies, func(c step) bool { return c.l.term == c.term && c.l.anew })
+	s.mu.Unlock()
 	changes := make([]input.Change, 0, 2*len(copies))
 	for _, c := range copies {
 		key := s.copyKey(c.l.hub, c.l.partition)

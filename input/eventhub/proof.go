@@ -53,14 +53,19 @@ func (l *lane) askAgain() int64 {
 }
 
 // prove looks at the first records of a lane that was asked for again from its proof on. It returns those that follow on what was
-// read, and false when it is another partition's.
+// read, if they are among them, and false when it is another partition's.
 func (l *lane) prove(records []*kgo.Record) ([]*kgo.Record, bool) {
 	switch first := records[0]; {
 	case first.Offset < l.check.offset, first.Offset == l.check.offset && proofOf(first) != *l.check:
 		return nil, false
 	}
 	// Or the message of the proof is gone, which says nothing: retention has taken it.
+	ahead := l.check.offset >= l.next // the group was set back, or does not know yet how far we are
 	l.check = nil
+	if ahead {
+		l.proofs = nil
+		return nil, true
+	}
 	for len(records) > 0 && records[0].Offset < l.next {
 		records = records[1:]
 	}

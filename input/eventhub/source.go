@@ -87,6 +87,7 @@ type lane struct {
 
 	proofs []proof // of what was read: of the last message that is safe, if there is any, and of those that are not yet
 	gone   bool    // the hub was missing since then: what comes back may be another one of the same name
+	anew   bool    // the group may still have an offset of the hub before: until it has ours, the state file keeps that hub's proof
 	check  *proof  // fetched again, to see whether it is still the same hub; what follows goes on at next
 
 	end    int64     // where the partition ended when we last heard of it
@@ -251,6 +252,9 @@ func (s *Source) Fetch(ctx context.Context) ([]input.Message, error) {
 		for _, l := range other {
 			skip = goOn(skip, l.hub, l.partition, s.startOver(ctx, l))
 		}
+		if len(other) > 0 {
+			s.retry(ctx) // the group has the position of another hub until then
+		}
 		if len(skip) > 0 {
 			s.client.SetOffsets(skip)
 		}
@@ -297,7 +301,8 @@ func (s *Source) take(fetches kgo.Fetches) (skip positions, other []*lane, err e
 	defer s.mu.Unlock()
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 		l := s.lanes[laneName(p.Topic, p.Partition)]
-		if p.Err != nil {
+		// Damage behind a proof comes again when what is before it was looked at.
+		if p.Err != nil && (l == nil || l.check == nil || len(p.Records) == 0) {
 			to, e := s.failed(l, p.Topic, p.Partition, p.Err)
 			err = errors.Join(err, e)
 			if to > 0 {
@@ -319,7 +324,7 @@ func (s *Source) take(fetches kgo.Fetches) (skip positions, other []*lane, err e
 				return
 			}
 			if len(p.Records) == 0 {
-				if last+1 < l.next {
+				if last+1 != l.next {
 					skip = goOn(skip, l.hub, l.partition, l.next)
 				}
 				return
@@ -367,7 +372,7 @@ func (s *Source) beginAnew(l *lane, at int64) {
 		"hub", l.hub, "partition", l.partition, "was_at", l.next, "begins_at", at)
 	l.term = input.NewTerm()
 	l.began, l.safe, l.committed, l.copied = at, at, -1, -1
-	l.proofs, l.check, l.gone = nil, nil, false
+	l.proofs, l.check, l.gone, l.anew = nil, nil, false, true
 }
 
 // follow makes sure that the records of p follow on what was read of l, or says what is missing.

@@ -400,6 +400,88 @@ func TestHubThatWasReplaced(t *testing.T) {
 	}
 }
 
+// A group that was set back, to read again, is followed, also when the hub is missing for a moment; and a hub that was made anew is told
+// even then.
+func TestGroupSetBack(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ missing, anew bool }{{false, false}, {true, false}, {false, true}} {
+		t.Run(fmt.Sprintf("missing %v, anew %v", c.missing, c.anew), func(t *testing.T) {
+			t.Parallel()
+			ctx := context30(t)
+			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
+			cfg, state := readConfig(t, settingsFor(h)), openState(t)
+			produce(ctx, t, h, "alerts", numbered(0, 100)...)
+			r := open(t, cfg, state)
+			r.commit(ctx, r.fetch(ctx, 100))
+			r.close()
+			want := numbered(50, 110)
+			if c.anew {
+				if err := h.DeleteTopic("alerts"); err != nil {
+					t.Fatal(err)
+				}
+				if err := h.CreateTopic("alerts", 1, nil); err != nil {
+					t.Fatal(err)
+				}
+				want = numbered(200, 310)
+				eventually(t, 10*time.Second, func() error { return h.Produce(ctx, "alerts", want...) })
+			} else {
+				produce(ctx, t, h, "alerts", numbered(100, 110)...)
+			}
+			commitFor(ctx, t, h, 50)
+			if c.missing {
+				h.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "alerts", Err: kerr.UnknownTopicOrPartition, Count: 1})
+			}
+			r = open(t, cfg, state)
+			ms := r.fetch(ctx, len(want))
+			same(t, "messages", bodies(ms), texts(want...))
+			r.commit(ctx, ms)
+			r.nothing(ctx)
+		})
+	}
+}
+
+// The group keeps the offset of the hub before while it takes no commits. A restart must not go on there in the new one.
+func TestHubMadeAnewAndCommitsRefused(t *testing.T) {
+	t.Parallel()
+	for _, grown := range []int{40, 100} { // not past the old position, and past it
+		t.Run(fmt.Sprint(grown), func(t *testing.T) {
+			t.Parallel()
+			ctx := context30(t)
+			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
+			cfg, state := readConfig(t, settingsFor(h)), openState(t)
+			produce(ctx, t, h, "alerts", numbered(0, 50)...)
+			r := open(t, cfg, state)
+			r.commit(ctx, r.fetch(ctx, 50))
+			r.close()
+			if err := h.DeleteTopic("alerts"); err != nil {
+				t.Fatal(err)
+			}
+			if err := h.CreateTopic("alerts", 1, nil); err != nil {
+				t.Fatal(err)
+			}
+			commitFor(ctx, t, h, 50)
+			want := numbered(100, 100+grown)
+			eventually(t, 10*time.Second, func() error { return h.Produce(ctx, "alerts", want...) })
+			fault := h.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Topic: "alerts", Err: kerr.RebalanceInProgress, Count: -1})
+			r = open(t, cfg, state)
+			ms := r.fetch(ctx, grown)
+			if err := r.Commit(ctx, newest(ms[:10])); err == nil {
+				t.Fatal("the commit was not refused")
+			}
+			r.close()
+			fault.Remove()
+			produce(ctx, t, h, "alerts", numbered(100+grown, 200)...)
+			r = open(t, cfg, state)
+			ms = r.fetch(ctx, 100) // from the beginning, again
+			same(t, "messages", bodies(ms), texts(numbered(100, 200)...))
+			r.commit(ctx, ms)
+			r.close()
+			r = open(t, cfg, state)
+			r.nothing(ctx)
+		})
+	}
+}
+
 // The copy of a hub that is gone must not decide where its successor is read.
 func TestCopyOfAHubMadeAnew(t *testing.T) {
 	t.Parallel()
