@@ -172,6 +172,7 @@ func (s *Source) replaced(b *blobState) {
 // forget drops a blob that no longer exists. s.mu is held.
 func (s *Source) forget(b *blobState) {
 	if b.gone {
+		s.settle(b) // it was busy then
 		return
 	}
 	b.gone = true
@@ -216,4 +217,21 @@ func (s *Source) full() bool {
 	}
 	s.crowded = full || s.crowded && s.active > s.maxIdle
 	return full
+}
+
+// pageMost is how many blobs a page has at most.
+const pageMost = 5000
+
+// reserve makes room for a page of a sweep, unless there is none.
+func (s *Source) reserve() bool {
+	if s.full() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.backlog+s.asked >= maxBacklog {
+		return false
+	}
+	s.asked += pageMost
+	return true
 }

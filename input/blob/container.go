@@ -16,7 +16,7 @@ const (
 	afterMidnight = time.Hour // how long the day before is listed at every poll
 
 	// maxBacklog is how many blobs found by sweeps may wait to be read: then sweeps wait. A blob waits in about 500 bytes.
-	maxBacklog = 15000
+	maxBacklog = 10000
 
 	// maxSeen is how many blobs a sweep remembers to tell which are gone. Beyond it, their positions age out instead.
 	maxSeen = 500_000
@@ -479,10 +479,7 @@ func (c *containerState) sweepUntil(deadline time.Time) error {
 		if !c.sweepDue() || !fast && c.calls >= pollLists*max(1, len(c.roots)) {
 			return nil
 		}
-		s.mu.Lock()
-		full := s.backlog >= maxBacklog
-		s.mu.Unlock()
-		if full || s.full() {
+		if !s.reserve() {
 			if !time.Now().Add(50 * time.Millisecond).Before(deadline) {
 				return nil
 			}
@@ -490,6 +487,9 @@ func (c *containerState) sweepUntil(deadline time.Time) error {
 			continue
 		}
 		ended, err := c.sweepPage()
+		s.mu.Lock()
+		s.asked -= pageMost
+		s.mu.Unlock()
 		switch {
 		case err != nil:
 			return err

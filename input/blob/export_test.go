@@ -6,3 +6,6 @@ func (s *Source) SetMost(idle, active int) {
 	defer s.mu.Unlock()
 	s.maxIdle, s.maxActive = idle, active
 }
+
+// Active is how many blobs are counted as followed.
+func (s *Source) Active() int { s.mu.Lock(); defer s.mu.Unlock(); return s.active }

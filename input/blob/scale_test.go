@@ -165,6 +165,31 @@ func TestMoreBlobsThanAreHeld(t *testing.T) {
 	r.want(1)
 }
 
+// Blobs that are being read while their container is deleted are counted out as well.
+func TestDeletedContainerIsCountedOut(t *testing.T) {
+	t.Parallel()
+	a := newFake(t)
+	cfg := a.config()
+	cfg.Containers = []string{"insights-*"}
+	gate := make(chan struct{})
+	a.fake.SetFault(func(q fakeblob.Request) *fakeblob.Fault {
+		if q.Op == fakeblob.GetBlob {
+			<-gate
+		}
+		return nil
+	})
+	r := start(t, cfg, nil)
+	for i := range 8 {
+		a.fake.Append(table, pt1h(time.Now().Add(-time.Duration(i)*time.Hour)), []byte("{}\r\n"))
+	}
+	r.until("blobs to be read", func() bool { return r.src.Stats().Reads >= int64(cfg.Workers) })
+	r.until("all to be followed", func() bool { return r.src.Active() == 8 })
+	a.fake.DeleteContainer(table)
+	r.until("the container to be gone", func() bool { return len(r.src.Stats().Containers) == 0 })
+	close(gate)
+	r.until("no blob to be counted", func() bool { return r.src.Active() == 0 })
+}
+
 // A backlog is read whole, in bounded memory, and fresh blobs do not wait for it.
 func TestBacklog(t *testing.T) {
 	a := newFake(t)

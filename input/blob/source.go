@@ -56,6 +56,7 @@ type Source struct {
 	crowded    bool // maxActive was reached, and that was said
 	queue      queue
 	backlog    int // blobs found by a sweep that are not read and safe yet
+	asked      int // blobs that pages of sweeps may bring which are asked for now
 	counts     counts
 }
 
