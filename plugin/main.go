@@ -216,15 +216,6 @@ func defenderTick(id C.uintptr_t) {
 	current.tick(uintptr(id), time.Now())
 }
 
-// FLBPluginInputCallbackCtx has to be there. The host calls it once a second, and not at all after it has stopped the timer of
-// the wrong section, and what it would return is stored without a word about the outcome: our own timer does better.
-//
-//export FLBPluginInputCallbackCtx
-func FLBPluginInputCallbackCtx(id C.uintptr_t, data *unsafe.Pointer, size *C.size_t) C.int {
-	*data, *size = nil, 0
-	return flb.FLB_OK
-}
-
 // FLBPluginInputPause comes when some instance is over a limit, or at the beginning of a shutdown or reload.
 //
 //export FLBPluginInputPause

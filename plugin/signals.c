@@ -40,8 +40,20 @@ __attribute__((constructor(101))) static void before_go(void) { defender_block_s
 __attribute__((constructor)) static void after_go(void) { defender_restore_signals(&before_load); }
 
 /*
+ * Has to be there. The host calls it once a second, and not at all after it has stopped the timer of the wrong section, and what it
+ * would return is stored without a word about the outcome: our own timer does better, so no Go is run for this.
+ */
+int FLBPluginInputCallbackCtx(uintptr_t id, void **data, size_t *size)
+{
+    (void)id;
+    *data = NULL;
+    *size = 0;
+    return 1; /* FLB_OK */
+}
+
+/*
  * What Fluent Bit installs also takes the place of Go's own handlers, by which a nil pointer becomes a panic that can be recovered,
- * and which pass on what is not Go's. They are put back.
+ * and which pass on what is not Go's. They are put back, at the next tick. Go's are told by SA_ONSTACK, which signal() never sets.
  */
 void defender_keep_handlers(void)
 {
@@ -52,10 +64,13 @@ void defender_keep_handlers(void)
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
         struct sigaction now;
 
-        if (!known) {
-            sigaction(faults[i], NULL, &of_go[i]);
-        } else if (sigaction(faults[i], NULL, &now) == 0 && now.sa_sigaction != of_go[i].sa_sigaction) {
+        if (sigaction(faults[i], NULL, &now) != 0) {
+            continue;
+        }
+        if ((now.sa_flags & SA_ONSTACK) == 0 && known) {
             sigaction(faults[i], &of_go[i], NULL);
+        } else if (now.sa_sigaction != of_go[i].sa_sigaction) {
+            of_go[i] = now; /* ours, or that of another Go plugin which was loaded later and passes on what is not its own */
         }
     }
     known = 1;
