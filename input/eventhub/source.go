@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"regexp"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -126,7 +127,7 @@ func Open(ctx context.Context, cfg Config, state *input.State, log *slog.Logger)
 	s.stop = stop
 	opts, err := s.options(own)
 	if err == nil {
-		s.client, err = kgo.NewClient(opts...)
+		_, err = kgo.NewClient(opts...) // hooks takes it
 	}
 	if err != nil {
 		stop()
@@ -182,9 +183,19 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 		// Between a poll and the end of take no partition changes hands: else records of a partition that went and came
 		// back meanwhile would be taken for those of its new term.
 		kgo.BlockRebalanceOnPoll(),
-		kgo.AdjustFetchOffsetsFn(s.begin),
-		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) { s.give(gone, true) }),
-		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) { s.give(gone, false) }),
+		// In goroutines of the client, where a panic would end the host.
+		kgo.AdjustFetchOffsetsFn(func(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (_ map[string]map[int32]kgo.Offset, err error) {
+			defer s.catch("decide where to start", &err)
+			return s.begin(ctx, offsets)
+		}),
+		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
+			defer s.catch("give partitions away", nil)
+			s.give(gone, true)
+		}),
+		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
+			defer s.catch("give partitions away", nil)
+			s.give(gone, false)
+		}),
 		// begin decides where to start. This is for what happens behind its back: never skip anything silently.
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
@@ -214,8 +225,23 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 	return append(opts, kgo.ConsumeRegex(), kgo.ConsumeTopics(exprs...)), nil
 }
 
-// hooks tells troubles how connections fare.
+// catch turns a panic into a line of the log, and into an error where one can be returned.
+func (s *Source) catch(doing string, err *error) {
+	r := recover()
+	if r == nil {
+		return
+	}
+	s.log.Error("event hubs: "+doing+": panic", "panic", r, "stack", string(debug.Stack()))
+	if err != nil {
+		*err = fmt.Errorf("%s: panic: %v", doing, r)
+	}
+}
+
+// hooks tells troubles how connections fare, and the source of its client.
 type hooks struct{ s *Source }
+
+// OnNewClient comes before anything of the client runs: it may well call begin before NewClient has returned.
+func (h hooks) OnNewClient(c *kgo.Client) { h.s.client = c }
 
 // OnBrokerConnect is told of every attempt to connect and sign in.
 func (h hooks) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {

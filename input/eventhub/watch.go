@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -19,11 +18,7 @@ import (
 // hub that does not exist. It also looks how far the partitions reach while nothing is fetched from them, and
 // commits what could not be committed and is followed by nothing that would.
 func (s *Source) watch(ctx context.Context) {
-	defer func() {
-		if r := recover(); r != nil {
-			s.log.Error("event hubs: looking after hubs ended", "panic", r, "stack", string(debug.Stack()))
-		}
-	}()
+	defer s.catch("look after hubs", nil)
 	var known []string
 	for {
 		hubs, err := s.readHubs(ctx)
