@@ -41,6 +41,17 @@ func forgetGroup(ctx context.Context, t *testing.T, h *fakehub.Hub) {
 	}
 }
 
+// recreate deletes the hub alerts, of one partition, and creates it again.
+func recreate(t *testing.T, h *fakehub.Hub) {
+	t.Helper()
+	if err := h.DeleteTopic("alerts"); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.CreateTopic("alerts", 1, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // commitFor sets the group's offset of partition 0 of alerts, while the group has no members.
 func commitFor(ctx context.Context, t *testing.T, h *fakehub.Hub, offset int64) {
 	t.Helper()
@@ -243,12 +254,7 @@ func TestHubMadeAnew(t *testing.T) {
 			if while == "stopped" {
 				r.close()
 			}
-			if err := h.DeleteTopic("alerts"); err != nil {
-				t.Fatal(err)
-			}
-			if err := h.CreateTopic("alerts", 1, nil); err != nil {
-				t.Fatal(err)
-			}
+			recreate(t, h)
 			anew := numbered(100, 110)
 			eventually(t, 10*time.Second, func() error { return h.Produce(ctx, "alerts", anew...) })
 			if while == "stopped" {
@@ -294,12 +300,7 @@ func TestHubThatComesBack(t *testing.T) {
 				return nil
 			})
 			if anew {
-				if err := h.DeleteTopic("alerts"); err != nil {
-					t.Fatal(err)
-				}
-				if err := h.CreateTopic("alerts", 1, nil); err != nil {
-					t.Fatal(err)
-				}
+				recreate(t, h)
 			}
 			eventually(t, 10*time.Second, func() error { return h.Produce(ctx, "alerts", want...) })
 			fault.Remove()
@@ -361,12 +362,7 @@ func TestHubThatWasReplaced(t *testing.T) {
 				}
 				position := offset
 				if anew {
-					if err := h.DeleteTopic("alerts"); err != nil {
-						t.Fatal(err)
-					}
-					if err := h.CreateTopic("alerts", 1, nil); err != nil {
-						t.Fatal(err)
-					}
+					recreate(t, h)
 					offset = 0
 					if from != "copy" {
 						commitFor(ctx, t, h, position) // Kafka forgets it with the topic; we cannot know whether Event Hubs does
@@ -416,12 +412,7 @@ func TestGroupSetBack(t *testing.T) {
 			r.close()
 			want := numbered(50, 110)
 			if c.anew {
-				if err := h.DeleteTopic("alerts"); err != nil {
-					t.Fatal(err)
-				}
-				if err := h.CreateTopic("alerts", 1, nil); err != nil {
-					t.Fatal(err)
-				}
+				recreate(t, h)
 				want = numbered(200, 310)
 				eventually(t, 10*time.Second, func() error { return h.Produce(ctx, "alerts", want...) })
 			} else {
@@ -453,12 +444,7 @@ func TestHubMadeAnewAndCommitsRefused(t *testing.T) {
 			r := open(t, cfg, state)
 			r.commit(ctx, r.fetch(ctx, 50))
 			r.close()
-			if err := h.DeleteTopic("alerts"); err != nil {
-				t.Fatal(err)
-			}
-			if err := h.CreateTopic("alerts", 1, nil); err != nil {
-				t.Fatal(err)
-			}
+			recreate(t, h)
 			commitFor(ctx, t, h, 50)
 			want := numbered(100, 100+grown)
 			eventually(t, 10*time.Second, func() error { return h.Produce(ctx, "alerts", want...) })
@@ -493,12 +479,7 @@ func TestCopyOfAHubMadeAnew(t *testing.T) {
 	produce(ctx, t, h, "alerts", numbered(0, 50)...)
 	r.commit(ctx, r.fetch(ctx, 50))
 	r.close()
-	if err := h.DeleteTopic("alerts"); err != nil {
-		t.Fatal(err)
-	}
-	if err := h.CreateTopic("alerts", 1, nil); err != nil {
-		t.Fatal(err)
-	}
+	recreate(t, h)
 	forgetGroup(ctx, t, h)
 	eventually(t, 10*time.Second, func() error { return h.Produce(ctx, "alerts", numbered(100, 110)...) })
 	r = open(t, cfg, state)
