@@ -82,7 +82,7 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 			if len(l.proofs) > 0 && (!ok || l.proofs[0].offset >= b.start && l.proofs[0].offset < b.end) {
 				at = l.askAgain()
 			} else {
-				l.proofs = nil
+				l.proofs = nil // of what the hub does not hold: nothing may go on there
 			}
 			offsets[l.hub][l.partition] = kgo.NewOffset().At(at).WithEpoch(-1)
 		}
