@@ -275,10 +275,13 @@ func TestEveryLeafArrives(t *testing.T) {
 	}
 	check("invented", envelope(100), 100)
 
+	// What peers keep of Defender's own exports. The other folders have inputs of many forms, with tests of their own.
+	peers := []string{"derived", "google", "panther", "sekoia", "splunk", "tenzir"}
 	samples := 0
 	root := filepath.Join("..", "..", "shared", "samples")
 	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() || strings.Contains(path, "sekoia"+string(filepath.Separator)+"tests") || filepath.Ext(path) == ".md" {
+		if err != nil || d.IsDir() || !slices.Contains(peers, strings.Split(path, string(filepath.Separator))[4]) ||
+			strings.Contains(path, "sekoia"+string(filepath.Separator)+"tests") || filepath.Ext(path) == ".md" {
 			return err
 		}
 		b, err := os.ReadFile(path)
