@@ -7,8 +7,8 @@ import (
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
-	"github.com/fluent-bit-defender/fluent-bit-defender/input/device"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/machines"
 )
 
 // check tries every connection of the section once, all at the same time, and logs what it finds. The error says how many
@@ -22,7 +22,7 @@ func (in *instance) check(c config) error {
 		tries = append(tries, func(ctx context.Context) []input.Finding { return blob.Check(ctx, *cfg) })
 	}
 	if cfg := c.devices; cfg != nil {
-		tries = append(tries, func(ctx context.Context) []input.Finding { return device.Check(ctx, cfg.api) })
+		tries = append(tries, func(ctx context.Context) []input.Finding { return machines.Check(ctx, cfg.api) })
 	}
 	found := make([][]input.Finding, len(tries))
 	var running sync.WaitGroup

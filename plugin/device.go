@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
-	"github.com/fluent-bit-defender/fluent-bit-defender/input/device"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/machines"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
 )
@@ -22,10 +22,28 @@ const (
 	leastForCache = 1 << 20
 )
 
+// defaultFields: the columns of its device that an alert carries when device_info.fields is not set. They say
+// who and where the device is, what it runs, how much it matters, how healthy it is, who was on it, and when it last reported.
+const defaultFields = "DeviceName,OSPlatform,OSFamily,OSVersion,OSVersionInfo,OSBuild,OSArchitecture,DeviceCategory,DeviceType,Model,Vendor," +
+	"MachineGroup,JoinType,AadDeviceId,PublicIP,LastIPAddress,LoggedOnUsers,OnboardingStatus,SensorHealthState,ExposureLevel,RiskScore," +
+	"AssetValue,IsInternetFacing,RegistryDeviceTag,DeviceManualTags,DeviceDynamicTags,AzureResourceId,Timestamp"
+
+// deviceSettings declares the keys of the join: which records get a device, which columns of it, and how much is remembered.
+var deviceSettings = []input.Setting{
+	{Key: "device_info", Kind: input.Switch, Default: "on", Doc: "Add what is known of the device to alert evidence."},
+	{Key: "device_info.tables", Kind: input.List, Default: "AlertEvidence", Doc: "The tables whose rows get the device; AlertInfo, BehaviorInfo and BehaviorEntities may be added."},
+	{Key: "device_info.fields", Kind: input.List, Default: defaultFields, Doc: "The columns of DeviceInfo to add, or * for all of them."},
+	{Key: "device_info.prefix", Kind: input.Text, Default: "DeviceInfo.", Doc: "What the names of the added fields begin with."},
+	{Key: "device_info.cache_bytes", Kind: input.Bytes, Doc: "The most that devices and recent alerts may take of memory_limit; the least recently used give way. A quarter of it when not set."},
+	{Key: "device_info.ttl", Kind: input.Duration, Default: "48h", Doc: "A device whose newest report is older than the alert by more than this is marked stale, and asked for again where the API is set up."},
+	{Key: "device_info.wait", Kind: input.Duration, Default: "2s", Doc: "The longest that records wait for the machines API, once for all devices that are missing; 0 never waits."},
+	{Key: "device_info.warm_up", Kind: input.Duration, Default: "3h", Doc: "How far back blobs of the DeviceInfo table are read at the first start, although `blob.start` is `latest`; 0 reads none."},
+}
+
 // deviceConfig is what the settings of a section say of device information.
 type deviceConfig struct {
 	memory transform.DeviceConfig
-	api    device.Config
+	api    machines.Config
 	warmUp time.Duration
 }
 
@@ -41,7 +59,7 @@ func readDeviceConfig(s *input.Settings, identity signin.Config, memory int64) *
 			Wait:         s.Duration("device_info.wait"),
 			ArraysAsJSON: s.Choice("arrays") == "json",
 		},
-		api:    device.ReadConfig(s, identity),
+		api:    machines.ReadConfig(s, identity),
 		warmUp: s.Duration("device_info.warm_up"),
 	}
 	if !s.Switch("device_info") {
@@ -62,7 +80,7 @@ func readDeviceConfig(s *input.Settings, identity signin.Config, memory int64) *
 // file, and the machines API.
 type devices struct {
 	*transform.Devices
-	client *device.Client // nil when there is no API
+	client *machines.Client // nil when there is no API
 	state  *input.State
 	log    *slog.Logger
 	cancel context.CancelFunc
@@ -84,7 +102,7 @@ func openDevices(c *deviceConfig, state *input.State, log *slog.Logger) (*device
 	}
 	if c.api.On() {
 		var err error
-		if d.client, err = device.Open(c.api, d.Learn, log); err != nil {
+		if d.client, err = machines.Open(c.api, d.Learn, log); err != nil {
 			return nil, err
 		}
 	}

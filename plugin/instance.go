@@ -13,8 +13,8 @@ import (
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
-	"github.com/fluent-bit-defender/fluent-bit-defender/input/device"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/machines"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
 )
@@ -36,7 +36,7 @@ var Settings = []input.Setting{
 
 // declared lists every key of a section: what is read, what the README shows, what a misspelt key is compared with.
 func declared() []input.Setting {
-	return slices.Concat(Settings, eventhub.Settings, blob.Settings, device.Settings, signin.Settings)
+	return slices.Concat(Settings, eventhub.Settings, blob.Settings, deviceSettings, machines.Settings, signin.Settings)
 }
 
 const (

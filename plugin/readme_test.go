@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -66,6 +67,18 @@ func TestSettingsAreDescribed(t *testing.T) {
 		}
 		if (d.Kind == input.Choice) != (len(d.Choices) > 0) {
 			t.Errorf("%s: choices %v of a %v", d.Key, d.Choices, d.Kind)
+		}
+	}
+}
+
+// The host takes these keys of an [INPUT] section for itself and lets no plugin read them: src/flb_input.c, flb_input_set_property.
+func TestKeysAreOurs(t *testing.T) {
+	taken := []string{"tag", "alias", "log_level", "log_suppress_interval", "host", "port", "ipv6", "listen", "mem_buf_limit", "threaded",
+		"routable", "rate_window"}
+	for _, d := range declared() {
+		first, _, _ := strings.Cut(d.Key, ".")
+		if slices.Contains(taken, d.Key) || slices.Contains([]string{"tls", "net", "storage", "thread", "oauth2", "rate_gate"}, first) {
+			t.Errorf("%s is the host's", d.Key)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package device
+package machines
 
 import (
 	"encoding/json"

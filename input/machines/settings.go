@@ -1,4 +1,4 @@
-package device
+package machines
 
 import (
 	"net/url"
@@ -9,22 +9,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 )
 
-// DefaultFields are the columns that an alert carries of its device when device_info.fields is not set: who and where it
-// is, what it runs, how much it matters, how healthy it is, who was on it, and when it last said so.
-const DefaultFields = "DeviceName,OSPlatform,OSFamily,OSVersion,OSVersionInfo,OSBuild,OSArchitecture,DeviceCategory,DeviceType,Model,Vendor," +
-	"MachineGroup,JoinType,AadDeviceId,PublicIP,LastIPAddress,LoggedOnUsers,OnboardingStatus,SensorHealthState,ExposureLevel,RiskScore," +
-	"AssetValue,IsInternetFacing,RegistryDeviceTag,DeviceManualTags,DeviceDynamicTags,AzureResourceId,Timestamp"
-
-// Settings declares every key of device information, of the join and of the machines API.
+// Settings declares the keys of the machines API: how to sign in, and where it is.
 var Settings = []input.Setting{
-	{Key: "device_info", Kind: input.Switch, Default: "on", Doc: "Add what is known of the device to alert evidence."},
-	{Key: "device_info.tables", Kind: input.List, Default: "AlertEvidence", Doc: "The tables whose rows get the device; AlertInfo, BehaviorInfo and BehaviorEntities may be added."},
-	{Key: "device_info.fields", Kind: input.List, Default: DefaultFields, Doc: "The columns of DeviceInfo to add, or * for all of them."},
-	{Key: "device_info.prefix", Kind: input.Text, Default: "DeviceInfo.", Doc: "What the names of the added fields begin with."},
-	{Key: "device_info.cache_bytes", Kind: input.Bytes, Doc: "The most that devices and recent alerts may take of memory_limit; the least recently used give way. A quarter of it when not set."},
-	{Key: "device_info.ttl", Kind: input.Duration, Default: "48h", Doc: "A device whose newest report is older than the alert by more than this is marked stale, and asked for again where the API is set up."},
-	{Key: "device_info.wait", Kind: input.Duration, Default: "2s", Doc: "The longest that records wait for the machines API, once for all devices that are missing; 0 never waits."},
-	{Key: "device_info.warm_up", Kind: input.Duration, Default: "3h", Doc: "How far back blobs of the DeviceInfo table are read at the first start, although `blob.start` is `latest`; 0 reads none."},
 	{Key: "device_info.auth", Kind: input.Choice, Default: "off", Choices: append([]string{"off"}, signin.Methods...),
 		Doc: "How to sign in to the machines API, as the identity of the azure.* settings; off asks it nothing. The identity needs the permission Machine.Read.All of WindowsDefenderATP."},
 	{Key: "device_info.api.cloud", Kind: input.Choice, Default: "auto", Choices: []string{"auto", "commercial", "gcc", "gcc_high"},

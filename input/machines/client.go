@@ -1,4 +1,4 @@
-package device
+package machines
 
 import (
 	"context"
@@ -27,9 +27,9 @@ const (
 )
 
 // Learn takes what the API said of a device: the properties of a DeviceInfo record, as JSON, valid only during the call.
-// asked is false when it came with the list, so that a tenant with more devices than the cache holds does not push out
-// those that alerts are about. It is called from several goroutines.
-type Learn func(tenant string, deviceInfo []byte, asked bool)
+// evict: another device may give way to it. It is false for devices of the list, so that a tenant with more devices than the
+// cache holds does not push out those that alerts are about. It is called from several goroutines.
+type Learn func(tenant string, deviceInfo []byte, evict bool)
 
 // Client asks the machines API of one tenant. It fetches the list of all devices when it starts and at intervals, and
 // answers look-ups.

@@ -1,4 +1,4 @@
-package device
+package machines
 
 import (
 	"strings"
@@ -60,20 +60,6 @@ func TestConfig(t *testing.T) {
 		_, err := read(tt.set)
 		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("want %q, got %v", tt.want, err)
-		}
-	}
-}
-
-// The host takes keys of these names for itself, and lets no plugin read them.
-func TestKeysAreOurs(t *testing.T) {
-	for _, s := range Settings {
-		for _, taken := range []string{"tls", "net.", "storage.", "host", "port", "tag", "threaded", "mem_buf_limit", "alias", "log_level"} {
-			if strings.HasPrefix(s.Key, taken) {
-				t.Errorf("%s is the host's", s.Key)
-			}
-		}
-		if !strings.HasSuffix(s.Doc, ".") || strings.Contains(s.Doc, "\n") {
-			t.Errorf("%s: the doc is not a sentence: %s", s.Key, s.Doc)
 		}
 	}
 }

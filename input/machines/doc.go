@@ -1,4 +1,4 @@
-// Package device asks Microsoft Defender for Endpoint what it knows of devices: the machines API
+// Package machines asks Microsoft Defender for Endpoint what it knows of devices: the machines API
 // (learn.microsoft.com/defender-endpoint/api/machine).
 //
 //	                        +------------- Client -----------------------------+
@@ -28,4 +28,4 @@
 //   - What does not work is said once, by the first call that fails, and once more when all works again.
 //   - Every instance of the plugin has its own count of calls. Several that use the same application share its
 //     quota without knowing, which costs a 429 now and then and nothing more.
-package device
+package machines
