@@ -1,0 +1,66 @@
+package format
+
+import "bytes"
+
+// nextArgument returns the first argument of a command line and what comes after it. ok is false at the end.
+//
+// The rules are those of Windows' C runtime, which CommandLineToArgvW shares: blanks and tabs separate; quotes group;
+// 2n backslashes before a quote are n backslashes, 2n+1 are n and a plain quote; other backslashes are themselves; two
+// quotes inside quotes are a plain one. (https://learn.microsoft.com/cpp/c-language/parsing-c-command-line-arguments)
+// A quote that is never closed reaches to the end. The first argument, the program, follows the same rules here: Defender
+// shows command lines in which it is quoted, or a name without blanks.
+//
+// arg is a part of line, or where quotes had to be taken out, of the returned buffer, to which it was appended.
+func nextArgument(buf, line []byte) (arg, rest, _ []byte, ok bool) {
+	for len(line) > 0 && isBlank(line[0]) {
+		line = line[1:]
+	}
+	if len(line) == 0 {
+		return nil, nil, buf, false
+	}
+	end := bytes.IndexAny(line, " \t\"\n\r")
+	if end < 0 {
+		return line, nil, buf, true
+	}
+	if line[end] != '"' {
+		return line[:end], line[end:], buf, true
+	}
+	from, quoted := len(buf), false
+	i := 0
+	for i < len(line) && (quoted || !isBlank(line[i])) {
+		switch line[i] {
+		case '\\':
+			n := i
+			for n < len(line) && line[n] == '\\' {
+				n++
+			}
+			count := n - i
+			if n < len(line) && line[n] == '"' {
+				plain := count%2 == 1
+				count /= 2
+				if plain {
+					buf = append(buf, line[i:i+count]...)
+					buf = append(buf, '"')
+					i = n + 1
+					continue
+				}
+			}
+			buf = append(buf, line[i:i+count]...)
+			i = n
+		case '"':
+			if quoted && i+1 < len(line) && line[i+1] == '"' {
+				buf = append(buf, '"')
+				i += 2
+				continue
+			}
+			quoted = !quoted
+			i++
+		default:
+			buf = append(buf, line[i])
+			i++
+		}
+	}
+	return buf[from:len(buf):len(buf)], line[i:], buf, true
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }

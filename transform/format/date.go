@@ -1,0 +1,94 @@
+package format
+
+import (
+	"crypto/sha1"
+	"encoding/base64"
+	"strconv"
+)
+
+// date: the parts of a text that is a time.
+type date struct {
+	fraction []byte // digits behind the point, at most 9
+	zone     []byte // as written: Z, an offset, or nothing, which is UTC
+	exact    bool   // an index takes the text as it is
+}
+
+// splitDate reads RFC 3339 with 0 to 9 digits of a fraction, a blank in place of the T, no zone for UTC. ok is false for
+// anything else, for days that no month has, and for .NET's smallest time, 0001-01-01T00:00:00, which means none.
+func splitDate(b []byte) (d date, ok bool) {
+	if len(b) < 19 || b[4] != '-' || b[7] != '-' || b[10] != 'T' && b[10] != ' ' || b[13] != ':' || b[16] != ':' {
+		return date{}, false
+	}
+	for i, c := range b[:19] {
+		if i != 4 && i != 7 && i != 10 && i != 13 && i != 16 && !isDigit(c) {
+			return date{}, false
+		}
+	}
+	two := func(at int) int { return int(b[at]-'0')*10 + int(b[at+1]-'0') }
+	year, month, day := two(0)*100+two(2), two(5), two(8)
+	if year < 2 || month < 1 || month > 12 || day < 1 || day > daysOf(year, month) || two(11) > 23 || two(14) > 59 || two(17) > 59 {
+		return date{}, false
+	}
+	d.exact = b[10] == 'T'
+	rest := b[19:]
+	if len(rest) > 0 && rest[0] == '.' {
+		n := 1
+		for n < len(rest) && isDigit(rest[n]) {
+			n++
+		}
+		if n == 1 || n > 10 {
+			return date{}, false
+		}
+		d.fraction, rest = rest[1:n], rest[n:]
+	}
+	d.zone = rest
+	switch {
+	case len(rest) == 0, len(rest) == 1 && rest[0] == 'Z':
+		return d, true
+	case len(rest) == 6 && (rest[0] == '+' || rest[0] == '-') && rest[3] == ':' && isDigit(rest[1]) && isDigit(rest[2]) && isDigit(rest[4]) && isDigit(rest[5]):
+		return d, int(rest[1]-'0')*10+int(rest[2]-'0') <= 18 && rest[4] <= '5'
+	}
+	return date{}, false
+}
+
+func daysOf(year, month int) int {
+	switch month {
+	case 4, 6, 9, 11:
+		return 30
+	case 2:
+		if year%4 == 0 && (year%100 != 0 || year%400 == 0) {
+			return 29
+		}
+		return 28
+	}
+	return 31
+}
+
+// appendEntityID appends the id of a process as Elastic's data of Defender has it, so that the two can be joined:
+// base64(SHA-1(a zero byte, pid|start|device)), start with three digits of a second and Z. ok is false, and nothing
+// appended, if start is no time in UTC or one of the others is missing.
+func appendEntityID(dst []byte, pid int64, start, device []byte) (_ []byte, ok bool) {
+	d, ok := splitDate(start)
+	if !ok || len(device) == 0 || len(device) > 200 || len(d.zone) > 1 {
+		return dst, false
+	}
+	var space [256]byte
+	text := append(space[:0], 0)
+	text = strconv.AppendInt(text, pid, 10)
+	text = append(text, '|')
+	text = append(text, start[:10]...)
+	text = append(text, 'T')
+	text = append(text, start[11:19]...)
+	text = append(text, '.')
+	for i := range 3 {
+		if i < len(d.fraction) {
+			text = append(text, d.fraction[i])
+		} else {
+			text = append(text, '0')
+		}
+	}
+	text = append(text, 'Z', '|')
+	text = append(text, device...)
+	sum := sha1.Sum(text)
+	return base64.StdEncoding.AppendEncode(dst, sum[:]), true
+}

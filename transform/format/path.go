@@ -1,0 +1,92 @@
+package format
+
+import "bytes"
+
+// baseName returns the last part of a path of Windows or POSIX, or the whole of a bare name.
+func baseName(path []byte) []byte { return path[bytes.LastIndexAny(path, `\/`)+1:] }
+
+// directory returns a path without its last part and the separator before that; nil for a bare name. The root of a
+// drive or of a file system keeps its separator.
+func directory(path []byte) []byte {
+	at := bytes.LastIndexAny(path, `\/`)
+	switch {
+	case at < 0:
+		return nil
+	case at == 0, at == 2 && path[1] == ':':
+		return path[:at+1]
+	}
+	return path[:at]
+}
+
+// extension returns what follows the last dot of a file's name, without the dot: nil for none, and for a name that
+// begins with its only dot.
+func extension(name []byte) []byte {
+	at := bytes.LastIndexByte(name, '.')
+	if at <= 0 || at == len(name)-1 {
+		return nil
+	}
+	return name[at+1:]
+}
+
+// appendPath appends the path of the file name in folder. Defender's FolderPath is the folder in some tables and records
+// and the whole path in others: where its last part is name already, letter case aside, it is appended as it is. Either
+// may be empty.
+func appendPath(dst, folder, name []byte) []byte {
+	switch {
+	case len(folder) == 0:
+		return append(dst, name...)
+	case len(name) == 0 || sameFold(baseName(folder), name):
+		return append(dst, folder...)
+	}
+	dst = append(dst, folder...)
+	switch last := folder[len(folder)-1]; {
+	case last == '\\' || last == '/':
+	case bytes.IndexByte(folder, '\\') < 0 && bytes.IndexByte(folder, '/') >= 0:
+		dst = append(dst, '/')
+	default:
+		dst = append(dst, '\\')
+	}
+	return append(dst, name...)
+}
+
+// pathSystem names the family of systems that a path is of, in the words of ECS's host.os.type: windows, macos, linux, or
+// "" where the path does not say. A bare name and a URL say nothing.
+func pathSystem(path []byte) string {
+	switch {
+	case len(path) == 0:
+		return ""
+	case path[0] == '\\', len(path) >= 3 && isLetter(path[0]) && path[1] == ':' && (path[2] == '\\' || path[2] == '/'):
+		return "windows"
+	case path[0] != '/':
+		return ""
+	}
+	for _, root := range [...]string{"/Applications", "/System", "/Library", "/Users", "/private", "/opt/homebrew", "/Volumes"} {
+		if rest, ok := bytes.CutPrefix(path, []byte(root)); ok && (len(rest) == 0 || rest[0] == '/') {
+			return "macos"
+		}
+	}
+	return "linux"
+}
+
+// platformSystem names the family of an OSPlatform such as Windows10, WindowsServer2022, macOS, Linux, iOS, in the same
+// words; "" for one that none of them has.
+func platformSystem(platform []byte) string {
+	switch {
+	case containsFold(platform, "windows"):
+		return "windows"
+	case containsFold(platform, "macos"), containsFold(platform, "mac os"), equalFold(platform, "osx"):
+		return "macos"
+	case containsFold(platform, "android"):
+		return "android"
+	case hasPrefixFold(platform, "ios"), hasPrefixFold(platform, "ipados"):
+		return "ios"
+	}
+	for _, word := range [...]string{"linux", "ubuntu", "centos", "debian", "redhat", "rhel", "suse", "fedora"} {
+		if containsFold(platform, word) {
+			return "linux"
+		}
+	}
+	return ""
+}
+
+func isLetter(c byte) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' }

@@ -1,0 +1,56 @@
+package format
+
+import "bytes"
+
+var hives = [...]struct{ name, short string }{
+	{"hkey_local_machine", "HKLM"},
+	{"hkey_current_user", "HKCU"},
+	{"hkey_users", "HKU"},
+	{"hkey_classes_root", "HKCR"},
+	{"hkey_current_config", "HKCC"},
+}
+
+// splitHive splits a registry key as Defender writes it, HKEY_LOCAL_MACHINE\SOFTWARE\..., into the short name of its hive
+// and the key below. A key that names no hive has none. Short names are taken, too.
+func splitHive(key []byte) (hive string, below []byte) {
+	root, below, _ := bytes.Cut(key, []byte{'\\'})
+	for i := range hives {
+		if h := &hives[i]; equalFold(root, h.name) || len(root) == len(h.short) && string(root) == h.short {
+			return h.short, below
+		}
+	}
+	return "", key
+}
+
+// appendRegistryPath appends hive\key\value; what is empty is left out.
+func appendRegistryPath(dst []byte, hive string, key, value []byte) []byte {
+	dst = append(dst, hive...)
+	for _, part := range [...][]byte{key, value} {
+		if len(part) == 0 {
+			continue
+		}
+		if len(dst) > 0 {
+			dst = append(dst, '\\')
+		}
+		dst = append(dst, part...)
+	}
+	return dst
+}
+
+// sysmonEventType names what a registry ActionType did in the words of Sysmon's events 12 to 14, which Sigma rules ask
+// for; "" for what Sysmon has no word for.
+func sysmonEventType(action []byte) string {
+	switch string(action) {
+	case "RegistryValueSet":
+		return "SetValue"
+	case "RegistryKeyCreated":
+		return "CreateKey"
+	case "RegistryKeyDeleted":
+		return "DeleteKey"
+	case "RegistryValueDeleted":
+		return "DeleteValue"
+	case "RegistryKeyRenamed":
+		return "RenameKey"
+	}
+	return ""
+}
