@@ -1,6 +1,7 @@
 // Package format has the shapes in which an event can be written, and what they share: the facts about values of Defender's
 // columns that more than one shape needs.
 //
+//	form.go          the tree of all fields of a format, and a sheet filled in for one record
 //	command_line.go  arguments as Windows splits them
 //	path.go          paths, file names, and the system that a path is of
 //	registry.go      hives and keys
@@ -13,5 +14,5 @@
 //	date.go          times as an index takes them, and Elastic's id of a process
 //	text.go          letters without case
 //
-// All of these append to a buffer or return a part of what they were given. None allocates.
+// All but form.go append to a buffer or return a part of what they were given. None allocates.
 package format

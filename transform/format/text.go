@@ -91,3 +91,6 @@ func appendAction(dst, b []byte) []byte {
 
 // trim returns b without white space around it.
 func trim(b []byte) []byte { return bytes.TrimSpace(b) }
+
+// bytesOf looks at a constant as bytes, which must not be changed.
+func bytesOf(text string) []byte { return unsafe.Slice(unsafe.StringData(text), len(text)) }
