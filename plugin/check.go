@@ -28,12 +28,10 @@ func (in *instance) check(c config) error {
 	var running sync.WaitGroup
 	for i, try := range tries {
 		running.Go(func() {
-			defer func() {
-				if r := recover(); r != nil {
-					found[i] = []input.Finding{{What: "check", Err: fmt.Errorf("panic: %v", r)}}
-				}
-			}()
-			found[i] = try(context.Background())
+			var err error
+			if found[i], err = safely(try); err != nil {
+				found[i] = []input.Finding{{What: "check", Err: err}}
+			}
 		})
 	}
 	running.Wait()
@@ -54,4 +52,10 @@ func (in *instance) check(c config) error {
 	}
 	in.log.Info(fmt.Sprintf("check_only: all %d checks passed, nothing is read; remove check_only to start", all))
 	return nil
+}
+
+// safely runs try and turns a panic of it into err.
+func safely(try func(context.Context) []input.Finding) (found []input.Finding, err error) {
+	defer input.Catch("try a connection", &err)
+	return try(context.Background()), nil
 }

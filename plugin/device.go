@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"runtime/debug"
-	"strconv"
 	"sync"
 	"time"
 
@@ -164,11 +161,7 @@ func (d *devices) keep(ctx context.Context) {
 }
 
 func (d *devices) save() (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
-		}
-	}()
+	defer input.Catch("save devices", &err)
 	for more := true; more; {
 		if more, err = d.Save(savedAtOnce, d.write); err != nil {
 			return err
@@ -183,42 +176,4 @@ func (d *devices) write(saved []transform.SavedDevice) error {
 		changes[i] = input.Change{Key: s.Key, Value: s.Groups}
 	}
 	return d.state.Write(deviceBucket, changes)
-}
-
-// figures tells what is counted of devices.
-func (d *devices) figures(one func(m *metric, value float64, labels ...string)) {
-	s := d.Stats()
-	one(mDevices, float64(s.Devices))
-	one(mDeviceBytes, float64(s.Bytes+s.AlertBytes))
-	one(mDevicesEvicted, float64(s.Evicted))
-	for status, n := range s.Status {
-		one(mDeviceStatus, float64(n), status)
-	}
-	for match, n := range s.Match {
-		one(mDeviceMatch, float64(n), match)
-	}
-	if d.client == nil {
-		return
-	}
-	c := d.client.Stats()
-	one(mAPILookups, float64(c.Found), "found")
-	one(mAPILookups, float64(c.Unknown), "unknown")
-	one(mAPILookups, float64(c.Failed), "failed")
-	one(mAPIListed, float64(c.Listed))
-	one(mAPIWaiting, float64(c.Waiting))
-	one(mAPIQuotaWait, c.QuotaWait.Seconds())
-	for code, n := range c.Calls {
-		one(mAPICalls, float64(n), apiCode(code))
-	}
-}
-
-// apiCode is the label of an HTTP status: bounded, whatever a server may answer.
-func apiCode(code int) string {
-	switch {
-	case code == 0:
-		return "none"
-	case code >= 100 && code < 600:
-		return strconv.Itoa(code)
-	}
-	return "other"
 }

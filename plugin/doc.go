@@ -1,21 +1,30 @@
-// Package main is the plugin itself, built as a C library: what Fluent Bit calls, and what a section's settings become.
+// Package main is the plugin itself, built as a C library: the calls that Fluent Bit makes, and the way of a section's
+// settings into running goroutines.
 //
-//	main.go        the exports, and the only import "C"; flb.h is what they need of the host's ABI
-//	generation.go  the instances of one start or reload: what callbacks mean that do not say which instance they are for
-//	instance.go    one section: settings -> sources, transformer and outbox, and the hand-over on the host's thread
-//	device.go      what is known of devices: the snapshot in the state file, the machines API
+//	main.go        the exported functions, and the only import "C"
+//	flb.h          the part of Fluent Bit's ABI that they use
+//	cmt.h          the same for its metrics
+//	callback.c     the export that the host demands and that does nothing
+//	signals.c      keeps the host's signal handlers off the stacks of goroutines
+//	generation.go  the instances of one start or reload, since most callbacks do not name their instance
+//	instance.go    one section: its sources, transformers and outbox, from start to stop
+//	handover.go    the section's work on the host's thread: events go from the outbox to the host
 //	host.go        what an instance may ask of the host
+//	config.go      the settings of a section as a whole
+//	device.go      the settings of the join, the snapshot of devices in the state file, and the machines API
+//	check.go       check_only: every connection is tried once
 //	tags.go        a tag for each table
-//	log.go         log lines wait for the host's thread
-//	signals.c      the host's signal handlers must not run on a goroutine's stack
+//	log.go         log lines wait for the host's thread, and secrets are masked in them
+//	metrics.go     every figure that users see
 //
 // All of the host's calls come on one thread, and nothing else runs there meanwhile: no flush, no other input. So they do
-// little, and everything else is done by goroutines that start with an instance and have ended when its exit returns.
+// little. Everything else is done by goroutines that start with an instance and have ended when its exit returns.
 //
-// The host calls a Go input once a second, from a collector that it stops for the wrong section when one of several is over its
-// limit. So the work is done from a timer of our own on the same thread, made as the host's C plugins make theirs: forty
-// times a second, some 20 ms at most, and not more than half of the time. The host's calls to pause and resume still count.
+// The host would call a Go input once a second, from a collector. When one of several sections is over its limit, the host
+// stops the collector of the wrong one. So the work is done from a timer of our own on the same thread, made as the
+// host's C plugins make theirs. It fires forty times a second. The work takes some 20 ms at most, and at most half of the
+// time. The host's calls to pause and resume still count.
 //
-// A panic would end the host; each export and each goroutine turns it into an error. So would a signal handler of the host's on the
-// stack of a goroutine: signals are blocked where Go runs.
+// A panic would end the host, so each export and each goroutine turns it into an error. A signal handler of the host's on
+// the stack of a goroutine would end it, too, so signals are blocked where Go runs.
 package main

@@ -22,10 +22,8 @@ type generation struct {
 	appending *instance // whose append is under way
 }
 
-const (
-	// stopWait is how long an exit waits for the instances: longer than the last commit may take.
-	stopWait = 15 * time.Second
-)
+// stopWait is how long an exit waits for the instances: longer than the last commit may take.
+const stopWait = 15 * time.Second
 
 // add makes in one of the generation and returns its id, which is never 0 and never used again.
 func (g *generation) add(in *instance) uintptr {
@@ -63,7 +61,7 @@ func (g *generation) tick(id uintptr, now time.Time) {
 	in := g.instances[id]
 	held, busy := g.held, 0
 	for _, other := range g.instances {
-		if other.busy(now) {
+		if other.handover.busy(now) {
 			busy++
 		}
 	}
@@ -71,18 +69,11 @@ func (g *generation) tick(id uintptr, now time.Time) {
 	if in == nil {
 		return
 	}
-	// The host serves timers before anything else, so it would do nothing else behind a filter that is slower than the timer. All
-	// sections that have something to hand over leave it half of its time together. A tick may come a little early, and the rest
-	// after it is so much longer, or every second one would fall into the rest of that before it.
-	if !held && !now.Before(in.restsUntil.Add(-tickEvery/2)) {
-		in.handOver(now, func(tag string, data []byte) bool { return g.append(in, tag, data) })
-		if now.After(in.restsUntil) {
-			in.restsUntil = now
-		}
-		in.restsUntil = in.restsUntil.Add(time.Since(now) * time.Duration(2*max(busy, 1)))
+	if !held {
+		in.handover.tick(now, busy, func(tag string, data []byte) bool { return g.append(in, tag, data) })
 	}
 	in.report(now)
-	in.logs.drain(in.host.print)
+	in.logs.drain(in.host.log)
 }
 
 // memory is what the settings of all instances allow.
@@ -115,7 +106,7 @@ func (g *generation) pause() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.appending != nil {
-		g.appending.limited = true
+		g.appending.handover.limited = true
 		return
 	}
 	g.held = true
@@ -127,7 +118,7 @@ func (g *generation) resume() {
 	defer g.mu.Unlock()
 	g.held = false
 	for _, in := range g.instances {
-		in.resumed(time.Now())
+		in.handover.resumed(time.Now())
 	}
 }
 
@@ -150,6 +141,6 @@ func (g *generation) exit() {
 		case <-ctx.Done():
 			in.log.Error("did not stop in time and is left behind: what it has not committed is read again", "waited", stopWait)
 		}
-		in.logs.drain(in.host.print)
+		in.logs.drain(in.host.log)
 	}
 }

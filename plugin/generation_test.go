@@ -33,7 +33,7 @@ func (f *fakeHost) host() host {
 			f.bytes += len(data)
 			return true
 		},
-		print: func(level slog.Level, line string) { f.log = append(f.log, level.String()+" "+line) },
+		log: func(level slog.Level, line string) { f.log = append(f.log, level.String()+" "+line) },
 	}
 }
 

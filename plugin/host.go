@@ -10,13 +10,13 @@ import (
 // host is what an instance may ask of Fluent Bit; main.go makes it of calls into C. All of it is called from the host's
 // thread only, between init and exit.
 type host struct {
-	name   string                              // of the section: its alias, or "defender.0"
-	get    func(key string) string             // a setting as it stands in the section, or ""
-	append func(tag string, data []byte) bool  // false: nothing of data was taken. An empty tag is the section's own
-	print  func(level slog.Level, line string) // a line of the host's log, if the section logs that level
-	set    func(m *metric, f figure)           // sets a series of the host's metrics; nil when it offers none
-	quit   func()                              // asks the host to end, as a SIGTERM does
-	debug  bool                                // the section logs debug lines
+	name    string                              // of the section: its alias, or "defender.0"
+	get     func(key string) string             // a setting as it stands in the section, or ""
+	append  func(tag string, data []byte) bool  // false: nothing of data was taken. An empty tag is the section's own
+	log     func(level slog.Level, line string) // a line of the host's log, if the section logs that level
+	metric  func(m *metric, f figure)           // sets a series of the host's metrics; nil when it offers none
+	quit    func()                              // asks the host to end, as a SIGTERM does
+	debugOn bool                                // the section logs debug lines
 }
 
 func (h *host) prefix() string { return "[input:defender:" + h.name + "] " }

@@ -87,7 +87,7 @@ func start(p *C.struct_defender_plugin) (err error) {
 			"add \"threaded off\" to this [INPUT] section")
 	}
 	if err != nil {
-		h.print(slog.LevelError, h.prefix()+err.Error())
+		h.log(slog.LevelError, h.prefix()+err.Error())
 		return err
 	}
 	in, err := newInstance(h)
@@ -97,7 +97,7 @@ func start(p *C.struct_defender_plugin) (err error) {
 	id := C.uintptr_t(current.add(in))
 	if C.defender_start_timer(functions, id, C.int(tickEvery.Milliseconds())) != 0 {
 		err := fmt.Errorf("start a timer: Fluent Bit would not make one; it may have run out of file descriptors (ulimit -n)")
-		h.print(slog.LevelError, h.prefix()+err.Error())
+		h.log(slog.LevelError, h.prefix()+err.Error())
 		return err
 	}
 	p.context.remote_context = id
@@ -124,16 +124,16 @@ func newHost(p *C.struct_defender_plugin, functions C.struct_defender_functions)
 			}
 			return C.defender_append(functions, instance, t, C.size_t(len(tag)), unsafe.Pointer(unsafe.SliceData(data)), C.size_t(len(data))) == 0
 		},
-		print: func(level slog.Level, line string) {
+		log: func(level slog.Level, line string) {
 			if n := logLevel(level); C.defender_log_check(api, instance, n) != 0 {
 				text := C.CString(line)
 				defer C.free(unsafe.Pointer(text))
 				C.defender_log(api, n, text)
 			}
 		},
-		set:   newMetrics(C.defender_cmt(api, instance), C.GoString(C.defender_name(functions, instance))),
-		quit:  func() { _ = syscall.Kill(os.Getpid(), syscall.SIGTERM) },
-		debug: C.defender_log_check(api, instance, logLevel(slog.LevelDebug)) != 0,
+		metric:  newMetrics(C.defender_cmt(api, instance), C.GoString(C.defender_name(functions, instance))),
+		quit:    func() { _ = syscall.Kill(os.Getpid(), syscall.SIGTERM) },
+		debugOn: C.defender_log_check(api, instance, logLevel(slog.LevelDebug)) != 0,
 	}
 }
 

@@ -139,8 +139,8 @@ func (in *instance) figures(set func(m *metric, f figure)) {
 		set(mDelay, figure{labels: []string{name}, value: d.Seconds, buckets: d.Cumulative()})
 	}
 
-	one(mHanded, float64(in.handed))
-	one(mRefused, float64(in.refusals))
+	one(mHanded, float64(in.handover.bytes))
+	one(mRefused, float64(in.handover.refusals))
 	one(mWaiting, float64(in.outbox.Bytes()))
 	one(mBatches, float64(in.outbox.Batches()))
 	one(mMemory, float64(heldMemory()))
@@ -174,17 +174,17 @@ func blobFigures(one func(m *metric, value float64, labels ...string), s blob.St
 }
 
 func (in *instance) hubFigures(one func(m *metric, value float64, labels ...string), s eventhub.Stats) {
-	for key := range in.lanesSeen {
-		in.lanesSeen[key] = false
+	for key := range in.handover.lanesSeen {
+		in.handover.lanesSeen[key] = false
 	}
 	for _, l := range s.Lanes {
 		key := [2]string{l.Hub, strconv.Itoa(int(l.Partition))}
-		in.lanesSeen[key] = true
+		in.handover.lanesSeen[key] = true
 		one(mLag, float64(l.Lag), key[0], key[1])
 		one(mLagSeconds, l.Behind.Seconds(), key[0], key[1])
 		one(mUnsafe, float64(l.NotCommitted()), key[0], key[1])
 	}
-	for key, ours := range in.lanesSeen {
+	for key, ours := range in.handover.lanesSeen {
 		if !ours {
 			one(mLag, 0, key[0], key[1])
 			one(mLagSeconds, 0, key[0], key[1])
@@ -199,23 +199,61 @@ func (in *instance) hubFigures(one func(m *metric, value float64, labels ...stri
 	}
 }
 
+// figures tells what is counted of devices.
+func (d *devices) figures(one func(m *metric, value float64, labels ...string)) {
+	s := d.Stats()
+	one(mDevices, float64(s.Devices))
+	one(mDeviceBytes, float64(s.Bytes+s.AlertBytes))
+	one(mDevicesEvicted, float64(s.Evicted))
+	for status, n := range s.Status {
+		one(mDeviceStatus, float64(n), status)
+	}
+	for match, n := range s.Match {
+		one(mDeviceMatch, float64(n), match)
+	}
+	if d.client == nil {
+		return
+	}
+	c := d.client.Stats()
+	one(mAPILookups, float64(c.Found), "found")
+	one(mAPILookups, float64(c.Unknown), "unknown")
+	one(mAPILookups, float64(c.Failed), "failed")
+	one(mAPIListed, float64(c.Listed))
+	one(mAPIWaiting, float64(c.Waiting))
+	one(mAPIQuotaWait, c.QuotaWait.Seconds())
+	for code, n := range c.Calls {
+		one(mAPICalls, float64(n), apiCode(code))
+	}
+}
+
+// apiCode is the label of an HTTP status: bounded, whatever a server may answer.
+func apiCode(code int) string {
+	switch {
+	case code == 0:
+		return "none"
+	case code >= 100 && code < 600:
+		return strconv.Itoa(code)
+	}
+	return "other"
+}
+
 // report brings the host's metrics up to date, or writes the figures into the log where it offers none. Called from the host's thread.
 func (in *instance) report(now time.Time) {
-	if in.host.set != nil {
-		if now.Sub(in.reportedAt) >= metricsEvery {
-			in.reportedAt = now
-			in.figures(in.host.set)
+	if in.host.metric != nil {
+		if now.Sub(in.handover.reportedAt) >= metricsEvery {
+			in.handover.reportedAt = now
+			in.figures(in.host.metric)
 		}
 		return
 	}
-	if in.reportedAt.IsZero() {
-		in.reportedAt = now
+	if in.handover.reportedAt.IsZero() {
+		in.handover.reportedAt = now
 		in.log.Debug("this Fluent Bit offers no metrics: figures are logged once a minute instead")
 	}
-	if now.Sub(in.reportedAt) < figuresEvery {
+	if now.Sub(in.handover.reportedAt) < figuresEvery {
 		return
 	}
-	in.reportedAt = now
+	in.handover.reportedAt = now
 	var line strings.Builder
 	flush := func() {
 		if line.Len() > 0 {

@@ -24,7 +24,7 @@ func startWith(t *testing.T, values map[string]string) (errors []string) {
 		get:    func(key string) string { return values[key] },
 		append: func(string, []byte) bool { return false },
 		quit:   func() {},
-		print: func(level slog.Level, line string) {
+		log: func(level slog.Level, line string) {
 			for _, secret := range []string{"bm90LWEtcmVhbC1rZXk", "hunter2"} {
 				if strings.Contains(line, secret) {
 					t.Errorf("the log shows a secret: %s", line)

@@ -40,18 +40,6 @@ __attribute__((constructor(101))) static void before_go(void) { defender_block_s
 __attribute__((constructor)) static void after_go(void) { defender_restore_signals(&before_load); }
 
 /*
- * Has to be there. The host calls it once a second, and not at all after it has stopped the timer of the wrong section, and what it
- * would return is stored without a word about the outcome: our own timer does better, so no Go is run for this.
- */
-int FLBPluginInputCallbackCtx(uintptr_t id, void **data, size_t *size)
-{
-    (void)id;
-    *data = NULL;
-    *size = 0;
-    return 1; /* FLB_OK */
-}
-
-/*
  * What Fluent Bit installs also takes the place of Go's own handlers, by which a nil pointer becomes a panic that can be recovered,
  * and which pass on what is not Go's. They are put back, at the next tick. Go's are told by SA_ONSTACK, which signal() never sets.
  */

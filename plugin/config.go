@@ -1,0 +1,98 @@
+package main
+
+import (
+	"slices"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/machines"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
+)
+
+// Settings are the keys that concern the instance as a whole.
+var Settings = []input.Setting{
+	{Key: "db", Kind: input.Text, Doc: "The state file: positions of blobs, a copy of Event Hubs offsets, known devices. Each section needs its own."},
+	{Key: "tag_pattern", Kind: input.Text, Doc: "A tag for each table, such as `defender.*`, where `*` becomes the table; without it events have the section's own `tag`."},
+	{Key: "tables", Kind: input.List, Doc: "The only tables to pass on, such as `AlertInfo, AlertEvidence`; all when empty."},
+	{Key: "tables_exclude", Kind: input.List, Doc: "Tables to leave out."},
+	{Key: "separator", Kind: input.Text, Default: ".", Doc: "What joins the names of nested objects."},
+	{Key: "keep_nulls", Kind: input.Switch, Default: "off", Doc: "Keep columns that are null or empty."},
+	{Key: "resolve_refs", Kind: input.Switch, Default: "off", Doc: "Write what a `$ref` refers to in its place; this multiplies the number of fields."},
+	{Key: "event_id", Kind: input.Switch, Default: "on", Doc: "Add `event_id`, the same for the same event however often it is delivered."},
+	{Key: "arrays", Kind: input.Choice, Default: "list", Choices: []string{"list", "json"}, Doc: "Write arrays as lists, or as JSON text."},
+	{Key: "check_only", Kind: input.Switch, Default: "off", Doc: "Try every connection once, say in the log what works and what to check, and stop: Fluent Bit ends with status 0 if all of it works."},
+	{Key: "memory_limit", Kind: input.Bytes, Default: "256M", Doc: "The most memory that this section takes in all: events that are fetched, transformed and wait for Fluent Bit, what is known of devices, and the plugin itself; at least 64M."},
+}
+
+// declared lists every key of a section: what is read, what the README shows, what a misspelt key is compared with.
+func declared() []input.Setting {
+	return slices.Concat(Settings, eventhub.Settings, blob.Settings, deviceSettings, machines.Settings, signin.Settings)
+}
+
+const (
+	// leastMemory is the least that memory_limit may be.
+	leastMemory = 64 << 20
+
+	// ownMemory is the share of memory_limit that is for neither events nor devices: connections, the state file, lists of blobs,
+	// and garbage that the collector has not come to yet.
+	ownMemory = 24 << 20
+)
+
+// config is what the settings of a section say.
+type config struct {
+	db         string
+	checkOnly  bool
+	tagPattern string
+	memory     int64
+	transform  transform.Config
+	eventhub   *eventhub.Config // nil when nothing is set for it
+	blob       *blob.Config     // likewise
+	devices    *deviceConfig    // nil when device_info is off
+}
+
+// withoutState says what is missing without a state file.
+func (c config) withoutState() string {
+	if c.blob != nil {
+		return "after a restart blobs are read from where blob.start says, and events are missed or repeated"
+	}
+	return "should the consumer group's offsets vanish, as Event Hubs reserves, reading begins where eventhub.start says and events are missed or repeated"
+}
+
+func readConfig(s *input.Settings) (c config) {
+	c.db = s.Text("db")
+	c.checkOnly = s.Switch("check_only")
+	c.tagPattern = s.Text("tag_pattern")
+	c.memory = s.Bytes("memory_limit")
+	c.transform = transform.Config{
+		Separator:     s.Text("separator"),
+		KeepNulls:     s.Switch("keep_nulls"),
+		ResolveRefs:   s.Switch("resolve_refs"),
+		EventID:       s.Switch("event_id"),
+		ArraysAsJSON:  s.Choice("arrays") == "json",
+		Tables:        s.List("tables"),
+		TablesExclude: s.List("tables_exclude"),
+	}
+	if c.memory < leastMemory {
+		s.Reject("memory_limit", "is too little; set at least 64M")
+	}
+	if err := checkTagPattern(c.tagPattern); err != "" {
+		s.Reject("tag_pattern", err)
+	}
+	id := signin.Read(s)
+	if cfg, configured := eventhub.ReadConfig(s, id); configured {
+		c.eventhub = &cfg
+	}
+	if cfg, configured := blob.ReadConfig(s, id); configured {
+		c.blob = &cfg
+	}
+	c.devices = readDeviceConfig(s, id, c.memory)
+	if c.blob != nil && c.devices != nil {
+		c.blob.WarmUp = c.devices.warmUp
+	}
+	if c.eventhub == nil && c.blob == nil {
+		s.Reject("eventhub.connection_string", "no source is configured; set it for an Event Hub, or blob.connection_string for a storage account")
+	}
+	return c
+}
