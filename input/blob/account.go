@@ -12,10 +12,10 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
-	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
-	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
-	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
-	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/service"
+	azaccount "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
+	azblob "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
+	azcontainer "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
+	azservice "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/service"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 )
@@ -23,11 +23,12 @@ import (
 const (
 	listTimeout = time.Minute
 	readTimeout = 2 * time.Minute // of one piece; what has come until then is kept
+	smallPage   = 500             // names asked for when a page of 5,000 is larger than listMost
 )
 
 // account is the storage account: the requests that the source makes of it, without any retry, for those are the source's.
 type account struct {
-	service   *service.Client
+	service   *azservice.Client
 	transport *http.Transport
 	host      string
 	sas       bool
@@ -36,7 +37,10 @@ type account struct {
 	listing   chan struct{} // at most as many pages are held decoded at a time as fit in
 	skew      atomic.Int64  // how far the service's clock is ahead of ours, ns
 	lists     atomic.Int64
-	reads     atomic.Int64
+
+	pace       pace        // of lists
+	smallPages atomic.Bool // a page of full size was larger than listMost
+	reads      atomic.Int64
 }
 
 func openAccount(cfg Config) (*account, error) {
@@ -55,13 +59,13 @@ func openAccount(cfg Config) (*account, error) {
 	transport.ReadBufferSize = 64 << 10
 
 	a := &account{transport: transport, listing: make(chan struct{}, 2)}
-	options := &azblob.ClientOptions{ClientOptions: azcore.ClientOptions{
-		Transport: &http.Client{Transport: transport},
+	options := &azaccount.ClientOptions{ClientOptions: azcore.ClientOptions{
+		Transport: newGuard(transport),
 		Retry:     policy.RetryOptions{MaxRetries: -1},
 		Telemetry: policy.TelemetryOptions{ApplicationID: "fluent-bit-defender"},
 	}}
 	var (
-		c     *azblob.Client
+		c     *azaccount.Client
 		err   error
 		token string // a SAS
 	)
@@ -75,10 +79,10 @@ func openAccount(cfg Config) (*account, error) {
 		if parts["AccountKey"] == "" {
 			token = parts["SharedAccessSignature"]
 		}
-		c, err = azblob.NewClientFromConnectionString(text, options)
+		c, err = azaccount.NewClientFromConnectionString(text, options)
 	case bySAS:
 		token = cfg.SAS.Reveal()
-		c, err = azblob.NewClientWithNoCredential(strings.TrimSuffix(cfg.AccountURL, "/")+"/?"+token, options)
+		c, err = azaccount.NewClientWithNoCredential(strings.TrimSuffix(cfg.AccountURL, "/")+"/?"+token, options)
 	default:
 		a.entra = true
 		cred, e := cfg.SignIn.Credential(cfg.Auth)
@@ -86,7 +90,7 @@ func openAccount(cfg Config) (*account, error) {
 			return nil, fmt.Errorf("open blob source: %w", e)
 		}
 		options.InsecureAllowCredentialWithHTTP = strings.HasPrefix(cfg.AccountURL, "http://") // settings allow that on loopback only
-		c, err = azblob.NewClient(strings.TrimSuffix(cfg.AccountURL, "/")+"/", cred, options)
+		c, err = azaccount.NewClient(strings.TrimSuffix(cfg.AccountURL, "/")+"/", cred, options)
 	}
 	if err != nil {
 		// The SDK's own text may quote the URL with its signature.
@@ -155,47 +159,25 @@ func (a *account) list(ctx context.Context, containerName, prefix, delimiter, ma
 	case <-ctx.Done():
 		return nil, nil, "", ctx.Err()
 	}
-	ctx, cancel := context.WithTimeout(ctx, listTimeout)
-	defer cancel()
-	a.lists.Add(1)
-	var p, m *string
-	if prefix != "" {
-		p = &prefix
+	if err := a.pace.wait(ctx); err != nil {
+		return nil, nil, "", err
 	}
-	if marker != "" {
-		m = &marker
+	var page listed
+	page, err = a.page(ctx, containerName, prefix, delimiter, marker)
+	if errors.Is(err, errTooLarge) && !a.smallPages.Swap(true) {
+		page, err = a.page(ctx, containerName, prefix, delimiter, marker)
 	}
-	var blobs []*container.BlobItem
-	var nextMarker *string
-	c := a.service.NewContainerClient(containerName)
-	if delimiter == "" {
-		page, err := c.NewListBlobsFlatPager(&container.ListBlobsFlatOptions{Prefix: p, Marker: m}).NextPage(ctx)
-		if err != nil {
-			a.sawError(err)
-			return nil, nil, "", err
-		}
-		a.sawDate(page.Date)
-		nextMarker = page.NextMarker
-		if page.Segment != nil {
-			blobs = page.Segment.BlobItems
-		}
-	} else {
-		page, err := c.NewListBlobsHierarchyPager(delimiter, &container.ListBlobsHierarchyOptions{Prefix: p, Marker: m}).NextPage(ctx)
-		if err != nil {
-			a.sawError(err)
-			return nil, nil, "", err
-		}
-		a.sawDate(page.Date)
-		nextMarker = page.NextMarker
-		if page.Segment != nil {
-			blobs = page.Segment.BlobItems
-			for _, f := range page.Segment.BlobPrefixes {
-				if f.Name != nil {
-					folders = append(folders, *f.Name)
-				}
-			}
+	if err != nil {
+		a.sawError(err)
+		return nil, nil, "", err
+	}
+	a.sawDate(page.date)
+	for _, f := range page.folders {
+		if f.Name != nil {
+			folders = append(folders, *f.Name)
 		}
 	}
+	blobs := page.blobs
 	items = make([]item, 0, len(blobs))
 	for _, b := range blobs {
 		if b.Name == nil || b.Properties == nil || b.Properties.ContentLength == nil {
@@ -209,14 +191,65 @@ func (a *account) list(ctx context.Context, containerName, prefix, delimiter, ma
 		if q.LastModified != nil {
 			it.modified = q.LastModified.Unix()
 		}
-		it.append = q.BlobType != nil && *q.BlobType == container.BlobTypeAppendBlob
-		it.archived = q.AccessTier != nil && *q.AccessTier == container.AccessTierArchive
+		it.append = q.BlobType != nil && *q.BlobType == azcontainer.BlobTypeAppendBlob
+		it.archived = q.AccessTier != nil && *q.AccessTier == azcontainer.AccessTierArchive
 		items = append(items, it)
 	}
-	if nextMarker != nil {
-		next = *nextMarker
+	return items, folders, page.next, nil
+}
+
+// listed is a page of a listing, flat or with folders.
+type listed struct {
+	blobs   []*azcontainer.BlobItem
+	folders []*azcontainer.BlobPrefix
+	next    string
+	date    *time.Time
+}
+
+// page makes the request of list. Empty strings stand for what is not asked for.
+func (a *account) page(ctx context.Context, containerName, prefix, delimiter, marker string) (p listed, err error) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	a.lists.Add(1)
+	var most *int32
+	if a.smallPages.Load() {
+		n := int32(smallPage)
+		most = &n
 	}
-	return items, folders, next, nil
+	optional := func(text string) *string {
+		if text == "" {
+			return nil
+		}
+		return &text
+	}
+	c := a.service.NewContainerClient(containerName)
+	var next *string
+	if delimiter == "" {
+		page, err := c.NewListBlobsFlatPager(&azcontainer.ListBlobsFlatOptions{Prefix: optional(prefix), Marker: optional(marker), MaxResults: most}).NextPage(ctx)
+		if err != nil {
+			return listed{}, err
+		}
+		p.date, next = page.Date, page.NextMarker
+		if page.Segment != nil {
+			p.blobs = page.Segment.BlobItems
+		}
+	} else {
+		page, err := c.NewListBlobsHierarchyPager(delimiter, &azcontainer.ListBlobsHierarchyOptions{Prefix: optional(prefix), Marker: optional(marker), MaxResults: most}).NextPage(ctx)
+		if err != nil {
+			return listed{}, err
+		}
+		p.date, next = page.Date, page.NextMarker
+		if page.Segment != nil {
+			p.blobs, p.folders = page.Segment.BlobItems, page.Segment.BlobPrefixes
+		}
+	}
+	if next != nil {
+		p.next = *next
+	}
+	if p.next != "" && p.next == marker {
+		return listed{}, errCircle
+	}
+	return p, nil
 }
 
 // quoted makes the ETag of a listing, which is bare, equal to that of a header.
@@ -229,14 +262,21 @@ func quoted(etag *azcore.ETag) string {
 
 // listContainers calls f with the name of every container that begins with prefix.
 func (a *account) listContainers(ctx context.Context, prefix string, f func(name string)) error {
-	pager := a.service.NewListContainersPager(&service.ListContainersOptions{Prefix: &prefix})
+	pager := a.service.NewListContainersPager(&azservice.ListContainersOptions{Prefix: &prefix})
+	var seen markers
 	for pager.More() {
+		if err := a.pace.wait(ctx); err != nil {
+			return err
+		}
 		a.lists.Add(1)
-		page, err := func() (service.ListContainersResponse, error) {
+		page, err := func() (azservice.ListContainersResponse, error) {
 			ctx, cancel := context.WithTimeout(ctx, listTimeout)
 			defer cancel()
 			return pager.NextPage(ctx)
 		}()
+		if err == nil && page.NextMarker != nil {
+			err = seen.take(*page.NextMarker, len(page.ContainerItems))
+		}
 		if err != nil {
 			a.sawError(err)
 			return err
@@ -259,10 +299,10 @@ func (a *account) read(ctx context.Context, containerName, name, etag string, cr
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	a.reads.Add(1)
-	options := &blob.DownloadStreamOptions{Range: blob.HTTPRange{Offset: offset, Count: int64(len(p))}}
+	options := &azblob.DownloadStreamOptions{Range: azblob.HTTPRange{Offset: offset, Count: int64(len(p))}}
 	if etag != "" {
 		match := azcore.ETag(etag)
-		options.AccessConditions = &blob.AccessConditions{ModifiedAccessConditions: &blob.ModifiedAccessConditions{IfMatch: &match}}
+		options.AccessConditions = &azblob.AccessConditions{ModifiedAccessConditions: &azblob.ModifiedAccessConditions{IfMatch: &match}}
 	}
 	r, err := a.service.NewContainerClient(containerName).NewBlobClient(name).DownloadStream(ctx, options)
 	if err != nil {
@@ -305,6 +345,6 @@ func (a *account) properties(ctx context.Context, containerName, name string) (i
 	if r.LastModified != nil {
 		it.modified = r.LastModified.Unix()
 	}
-	it.append = r.BlobType != nil && *r.BlobType == blob.BlobTypeAppendBlob
+	it.append = r.BlobType != nil && *r.BlobType == azblob.BlobTypeAppendBlob
 	return it, nil
 }

@@ -65,6 +65,7 @@ type sweep struct {
 	marker  string    // of the next page
 	ended   bool
 	pages   []*sweepPage
+	markers markers
 	seen    map[uint64]struct{} // hashes of the names; nil when there are too many
 }
 
@@ -250,6 +251,7 @@ func (c *containerState) discover() error {
 func (c *containerState) listDay(root string, d time.Time) error {
 	s := c.s
 	prefix, marker, begun := dayPrefix(root, d), "", time.Now()
+	var seen markers
 	for {
 		if s.full() {
 			return nil
@@ -261,6 +263,9 @@ func (c *containerState) listDay(root string, d time.Time) error {
 			return err
 		}
 		if err := c.take(items, nil, asked); err != nil {
+			return err
+		}
+		if err := seen.take(next, len(items)); err != nil {
 			return err
 		}
 		if marker = next; marker == "" {
@@ -541,6 +546,10 @@ func (c *containerState) sweepPage() (ended bool, err error) {
 			s.log.Debug("sweep begins again", "container", c.name, "error", s.account.explain(err, true))
 			c.sweep, c.swept.marker = nil, ""
 		}
+		return false, err
+	}
+	if err := w.markers.take(next, len(items)); err != nil {
+		c.sweep, c.swept.marker = nil, "" // from the beginning, after a pause
 		return false, err
 	}
 	page := &sweepPage{next: next}

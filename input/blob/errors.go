@@ -26,6 +26,9 @@ const (
 	missing   trouble = "missing"   // 404
 	changed   trouble = "changed"   // 412: it grew, or was replaced, since it was listed
 	outside   trouble = "range"     // 416: nothing there
+	redirect  trouble = "redirect"  // 3xx, which is not followed
+	notRange  trouble = "not_range" // an answer to a ranged read that is not the range
+	endless   trouble = "endless"   // a listing that is too large or never ends
 	refused   trouble = "refused"   // any other answer of the service
 	network   trouble = "network"   // no answer, or not a whole one
 	broken    trouble = "state"     // the state file
@@ -39,6 +42,10 @@ func kindOf(err error) trouble {
 		return broken
 	case errors.Is(err, errOther):
 		return changed
+	case errors.Is(err, errNotRange):
+		return notRange
+	case errors.Is(err, errCircle), errors.Is(err, errTooLarge), errors.Is(err, errManyEmpty):
+		return endless
 	case errors.As(err, &token):
 		return noSignIn
 	case !errors.As(err, &answer):
@@ -55,6 +62,9 @@ func kindOf(err error) trouble {
 		return changed
 	case http.StatusRequestedRangeNotSatisfiable:
 		return outside
+	}
+	if answer.StatusCode/100 == 3 {
+		return redirect
 	}
 	return refused
 }
@@ -88,6 +98,8 @@ func (a *account) explain(err error, listed bool) error {
 	switch {
 	case kindOf(err) == noSignIn:
 		return signin.Explain(err)
+	case kindOf(err) == notRange, kindOf(err) == endless:
+		return fmt.Errorf("%s: %w", a.host, cause(err))
 	case errors.As(err, &answer):
 		line := strings.TrimSpace(fmt.Sprintf("%d %s", answer.StatusCode, answer.ErrorCode))
 		if hint := a.hint(answer, listed); hint != "" {
@@ -103,9 +115,22 @@ func (a *account) explain(err error, listed bool) error {
 	return err
 }
 
+// cause is the error below those that the SDK and net/http put around it, which may quote the URL.
+func cause(err error) error {
+	for _, known := range []error{errNotRange, errCircle, errTooLarge, errManyEmpty} {
+		if errors.Is(err, known) {
+			return known
+		}
+	}
+	return err
+}
+
 func (a *account) hint(answer *azcore.ResponseError, listed bool) string {
 	if answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusServiceUnavailable {
 		return "the storage account is throttling; reading goes on as it allows"
+	}
+	if kindOf(answer) == redirect {
+		return "the endpoint sends requests elsewhere, and redirects are not followed; check blob.account_url or BlobEndpoint, and proxies"
 	}
 	if k := kindOf(answer); k != denied {
 		return ""

@@ -139,10 +139,13 @@ func (s *Source) visit(b *blobState) error {
 	return nil
 }
 
-// fill reads p from offset on. A connection that is cut is taken up where it was, as long as something comes.
+// maxResumes is how often a read that was cut is taken up at once. After that the blob waits for its turn, with a back-off.
+const maxResumes = 8
+
+// fill reads p from offset on. A connection that is cut is taken up where it was, as long as something comes, some times.
 // n tells how much there is when it returns an error.
 func (s *Source) fill(b *blobState, p []byte, offset int64) (n int, err error) {
-	for {
+	for resumes := 0; ; resumes++ {
 		var k int
 		etag := b.etag
 		if b.hot {
@@ -163,7 +166,7 @@ func (s *Source) fill(b *blobState, p []byte, offset int64) (n int, err error) {
 			}
 			return n, fmt.Errorf("%w: %w", errAgain, err)
 		case network:
-			if k == 0 {
+			if k == 0 || resumes == maxResumes {
 				return n, err
 			}
 			s.retried(kind)
