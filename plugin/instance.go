@@ -70,7 +70,7 @@ func newInstance(h host) (_ *instance, err error) {
 	} else {
 		in.log.Warn("db is not set: " + c.withoutState() + "; set db to the path of a file to keep positions")
 	}
-	in.log.LogAttrs(context.Background(), slog.LevelInfo, "starting version "+version, s.Effective()...)
+	in.log.LogAttrs(context.Background(), slog.LevelInfo, "starting version "+version+", commit "+commit, s.Effective()...)
 	if c.checkOnly {
 		if err := in.check(c); err != nil {
 			return nil, err

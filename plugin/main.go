@@ -21,8 +21,8 @@ import (
 	flb "github.com/fluent/fluent-bit-go/input"
 )
 
-// version is set when the library is built: see the Makefile.
-var version = "dev"
+// version and commit say which build this is. The Makefile sets them when it links the library.
+var version, commit = "dev", "unknown"
 
 // current is the only state of the package: the instances that the host has. The host's callbacks say little or nothing
 // about which instance they mean, so there has to be one place that knows them all.
