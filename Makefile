@@ -7,18 +7,24 @@ GO      ?= go
 CC      ?= cc
 CFLAGS  ?= -O2 -g -std=c11 -Wall -Wextra -Werror
 OUT     := build/out
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-IMAGE   ?= fluent-bit-defender:$(VERSION)
+# 0.1.0 at the tag v0.1.0, 0.1.0+3.g0123456789ab three commits later, and 0.0.0+N... before the first tag.
+VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --abbrev=12 --dirty=.dirty 2>/dev/null | sed -E 's/^v//; s/-([0-9]+)-g/+\1.g/; t; s/\.dirty$$/+dirty/' | grep . || \
+	echo "0.0.0+$$(git rev-list --count HEAD 2>/dev/null || echo 0).g$$(git describe --always --exclude '*' --abbrev=12 --dirty=.dirty 2>/dev/null || echo unknown)")
+COMMIT  ?= $(shell git describe --always --exclude '*' --abbrev=12 --dirty 2>/dev/null || echo unknown)
+IMAGE   ?= fluent-bit-defender:$(subst +,-,$(VERSION))
 
 # Tools are pinned here and run through the module cache: nothing is installed on the machine.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
+NFPM        := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
+CYCLONEDX   := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 
 # Everything but the cgo boundary is pure Go and stays so.
 PURE = $(shell $(GO) list ./... | grep -v '/plugin$$')
 
 FUZZTIME  ?= 20000x
 BENCHTIME ?= 1s
+ARCHES    ?= amd64 arm64
 SOAK      ?= 30m
 
 help: ## list the targets
@@ -26,7 +32,7 @@ help: ## list the targets
 
 plugin: ## build build/out/in_defender.so
 	@mkdir -p $(OUT)
-	CGO_ENABLED=1 $(GO) build -buildmode=c-shared -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o $(OUT)/in_defender.so ./plugin
+	CGO_ENABLED=1 $(GO) build -buildmode=c-shared -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)" -o $(OUT)/in_defender.so ./plugin
 
 host: $(OUT)/host ## build build/out/host, which loads the plugin as Fluent Bit does
 
@@ -34,9 +40,15 @@ $(OUT)/host: $(wildcard build/host/*.c build/host/*.h)
 	@mkdir -p $(OUT)
 	$(CC) $(CFLAGS) -rdynamic -o $@ $(filter %.c,$^) -ldl -lpthread -lm
 
-image: ## build the image with Fluent Bit and the plugin (needs Docker). IMAGE names it, PLATFORMS=linux/amd64,linux/arm64
+packages: ## .deb, .rpm and .tar.gz for amd64 and arm64, with SBOM, licences and sums, into build/out/packages. ARCHES=amd64
+	GO='$(GO)' VERSION='$(VERSION)' COMMIT='$(COMMIT)' ARCHES='$(ARCHES)' NFPM='$(NFPM)' CYCLONEDX='$(CYCLONEDX)' OUT=$(OUT)/packages WORK=$(OUT)/package build/package/build.sh
+
+image: packages ## build the image with Fluent Bit and the package (needs Docker). IMAGE names it, PLATFORMS=linux/amd64,linux/arm64
 	docker buildx build -f build/Dockerfile -t $(IMAGE) --build-arg VERSION=$(VERSION) $(if $(PLATFORMS),--platform $(PLATFORMS)) \
-		$(if $(GO_IMAGE),--build-arg GO_IMAGE=$(GO_IMAGE)) $(if $(FLUENT_BIT_IMAGE),--build-arg FLUENT_BIT_IMAGE=$(FLUENT_BIT_IMAGE)) .
+		$(if $(FLUENT_BIT_IMAGE),--build-arg FLUENT_BIT_IMAGE=$(FLUENT_BIT_IMAGE)) .
+
+release: ## the packages of the newest version in CHANGELOG.md, with its notes, in build/out/release; refuses a dirty tree
+	MAKE='$(MAKE)' OUT=$(OUT)/release WORK=$(OUT)/package build/package/release.sh
 
 demo: plugin host ## records on the screen: an embedded Event Hub, the plugin, a host. FROM=path replays files instead
 	@$(GO) run ./examples/demo $(if $(FROM),-from '$(FROM)')
@@ -90,4 +102,4 @@ check: lint vuln test ## what to run before a push
 clean: ## remove what was built
 	rm -rf $(OUT)
 
-.PHONY: help plugin host image demo demo-blob test integration faults mutants soak bench fuzz lint vuln settings-table check clean
+.PHONY: help plugin host packages image release demo demo-blob test integration faults mutants soak bench fuzz lint vuln settings-table check clean

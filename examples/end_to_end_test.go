@@ -91,7 +91,7 @@ func section(t *testing.T, config, dir, library string, hub *fakehub.Hub) string
 	t.Helper()
 	const connection = "      eventhub.connection_string: ${EVENTHUB_CONNECTION_STRING}\n"
 	return replace(t, config,
-		"/fluent-bit/plugins/in_defender.so", library,
+		"/opt/fluent-bit/lib/fluent-bit/in_defender.so", library,
 		"/var/lib/fluent-bit/defender.db", filepath.Join(dir, "defender.db"),
 		connection, connection+"      eventhub.brokers: "+hub.Brokers()+"\n      eventhub.ca_file: "+hub.CAFile()+"\n")
 }

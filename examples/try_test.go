@@ -67,7 +67,7 @@ func TestTry(t *testing.T) {
 			dir := t.TempDir()
 			text := service(t, string(config), dir)
 			text = replace(t, text,
-				"/fluent-bit/plugins/in_defender.so", library,
+				"/opt/fluent-bit/lib/fluent-bit/in_defender.so", library,
 				"/var/lib/fluent-bit/defender.db", filepath.Join(dir, "defender.db"),
 				"eventhub.brokers: localhost:9092", "eventhub.brokers: "+hub.Brokers())
 			if e.name != "splunk" {

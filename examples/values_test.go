@@ -77,7 +77,7 @@ func TestTwoValuesToFillIn(t *testing.T) {
 			if slices.Sort(passed); !slices.Equal(passed, needed) {
 				t.Errorf("a docker command of the guide of %s passes %v, want %v", name, passed, needed)
 			}
-			if !strings.Contains(line, " -c /fluent-bit/etc/"+name+".yaml") {
+			if !strings.Contains(line, " -c /etc/fluent-bit/defender/"+name+".yaml") {
 				t.Errorf("a docker command of the guide of %s does not name the image's configuration: %s", name, line)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"debug/elf"
 	"errors"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -11,69 +12,83 @@ import (
 	"testing"
 )
 
-const (
-	library = "../out/in_defender.so"
-
-	// The oldest glibc of a distribution for which there are packages of Fluent Bit 4.1 and which is still supported: Red Hat
-	// Enterprise Linux 9 and Amazon Linux 2023 (2.34). Ubuntu 22.04 has 2.35, Debian 12 2.36, the image of Fluent Bit 5 2.41.
-	newestGlibc = "2.34"
-)
+// The oldest glibc of a distribution for which there are packages of Fluent Bit 4.1 and which is still supported: Red Hat
+// Enterprise Linux 9 and Amazon Linux 2023 (2.34). Ubuntu 22.04 has 2.35, Debian 12 2.36, the image of Fluent Bit 5 2.41.
+const newestGlibc = "2.34"
 
 // loaded are libraries that every process of Fluent Bit has: all are part of glibc.
 var loaded = []string{"libc.so.6", "libdl.so.2", "libpthread.so.0", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
 
-func open(t *testing.T) *elf.File {
+// each runs test on the library of `make plugin` and on those of `make packages`, as far as they are built. At least one must
+// be. The tests of the packages see that all of theirs are.
+func each(t *testing.T, test func(t *testing.T, f *elf.File)) {
 	t.Helper()
-	f, err := elf.Open(library)
-	if errors.Is(err, os.ErrNotExist) {
-		t.Skip("no build/out/in_defender.so: run make plugin, or make test, which does")
-	}
+	names, err := filepath.Glob("../out/package/*/in_defender.so")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = f.Close() })
-	return f
+	found := false
+	for _, name := range append([]string{"../out/in_defender.so"}, names...) {
+		f, err := elf.Open(name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = true
+		t.Run(f.Machine.String(), func(t *testing.T) { test(t, f) })
+		_ = f.Close()
+	}
+	if !found {
+		t.Skip("no build/out/in_defender.so: run make plugin, or make test, which does")
+	}
 }
 
 // The image has no other libraries than those of Fluent Bit: a missing one would be an error at start, in production.
 func TestLibraries(t *testing.T) {
-	needed, err := open(t).ImportedLibraries()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(needed) == 0 {
-		t.Error("it needs no library, not even glibc: is it the plugin?")
-	}
-	for _, name := range needed {
-		if !slices.Contains(loaded, name) {
-			t.Errorf("the library needs %s, which the image lacks", name)
+	each(t, func(t *testing.T, f *elf.File) {
+		needed, err := f.ImportedLibraries()
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
+		if len(needed) == 0 {
+			t.Error("it needs no library, not even glibc: is it the plugin?")
+		}
+		for _, name := range needed {
+			if !slices.Contains(loaded, name) {
+				t.Errorf("the library needs %s, which the image lacks", name)
+			}
+		}
+	})
 }
 
 // A library built on a newer glibc than the one it is loaded by is refused: "version `GLIBC_2.38' not found".
 func TestGlibc(t *testing.T) {
-	needs, err := open(t).DynamicVersionNeeds()
-	if err != nil {
-		t.Fatal(err)
-	}
-	checked := 0
-	for _, need := range needs {
-		for _, dep := range need.Needs {
-			version, ok := strings.CutPrefix(dep.Dep, "GLIBC_")
-			if !ok {
-				t.Errorf("the library needs %s of %s", dep.Dep, need.Name)
-				continue
-			}
-			checked++
-			if newer(version, newestGlibc) {
-				t.Errorf("the library needs glibc %s, but must load with %s: build it on an older distribution, as build/Dockerfile does", version, newestGlibc)
+	each(t, func(t *testing.T, f *elf.File) {
+		needs, err := f.DynamicVersionNeeds()
+		if err != nil {
+			t.Fatal(err)
+		}
+		checked := 0
+		for _, need := range needs {
+			for _, dep := range need.Needs {
+				version, ok := strings.CutPrefix(dep.Dep, "GLIBC_")
+				if !ok {
+					t.Errorf("the library needs %s of %s", dep.Dep, need.Name)
+					continue
+				}
+				checked++
+				if newer(version, newestGlibc) {
+					t.Errorf("the library needs glibc %s, but must load with %s: build it on an older distribution, such as Debian 12",
+						version, newestGlibc)
+				}
 			}
 		}
-	}
-	if checked == 0 {
-		t.Error("no versions of glibc found: was anything checked?")
-	}
+		if checked == 0 {
+			t.Error("no versions of glibc found: was anything checked?")
+		}
+	})
 }
 
 func newer(a, b string) bool {
@@ -102,19 +117,21 @@ func TestNewer(t *testing.T) {
 
 // What Fluent Bit calls in a Go input must be exported, or the plugin cannot be loaded.
 func TestExports(t *testing.T) {
-	symbols, err := open(t).DynamicSymbols()
-	if err != nil {
-		t.Fatal(err)
-	}
-	exported := make(map[string]bool)
-	for _, s := range symbols {
-		exported[s.Name] = exported[s.Name] || s.Section != elf.SHN_UNDEF
-	}
-	for _, name := range []string{"FLBPluginRegister", "FLBPluginInit", "FLBPluginInputCallbackCtx", "FLBPluginExit"} {
-		if !exported[name] {
-			t.Errorf("the library does not export %s", name)
+	each(t, func(t *testing.T, f *elf.File) {
+		symbols, err := f.DynamicSymbols()
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
+		exported := make(map[string]bool)
+		for _, s := range symbols {
+			exported[s.Name] = exported[s.Name] || s.Section != elf.SHN_UNDEF
+		}
+		for _, name := range []string{"FLBPluginRegister", "FLBPluginInit", "FLBPluginInputCallbackCtx", "FLBPluginExit"} {
+			if !exported[name] {
+				t.Errorf("the library does not export %s", name)
+			}
+		}
+	})
 }
 
 func read(t *testing.T, name string) string {
@@ -135,38 +152,30 @@ func one(t *testing.T, name, pattern string) string {
 	return m[1]
 }
 
-// The Dockerfile compiles with a Go that go.mod accepts, on a Debian whose glibc is no newer than the runtime's, and puts
-// the library where the examples and plugins.conf look for it.
+// The image is made from the package, without a build of its own, and what the guides say of it holds.
 func TestDockerfile(t *testing.T) {
-	if have, want := one(t, "build/Dockerfile", `GO_IMAGE=golang:([0-9.]+)-bookworm`), one(t, "go.mod", `(?m)^go ([0-9.]+)$`); newer(want, have) {
-		t.Errorf("the Dockerfile has Go %s, go.mod wants %s", have, want)
-	}
 	if v := one(t, "build/Dockerfile", `FLUENT_BIT_IMAGE=fluent/fluent-bit:([0-9.]+)\n`); newer("4.1", v) {
 		t.Errorf("the Dockerfile has Fluent Bit %s, which is not supported", v)
 	}
 	text := read(t, "build/Dockerfile")
-	path := one(t, "build/image/plugins.conf", `Path (\S+)`)
-	if !strings.Contains(text, "/src/build/out/in_defender.so "+path+"\n") {
-		t.Errorf("the Dockerfile does not put the library at %s", path)
+	if !strings.Contains(text, "\nADD build/out/packages/fluent-bit-defender-${VERSION}-linux-${TARGETARCH}.tar.gz /\n") ||
+		!strings.Contains(read(t, "build/package/build.sh"), `"$OUT/fluent-bit-defender-$VERSION-linux-$arch.tar.gz"`) {
+		t.Error("the Dockerfile does not take the package that build.sh makes")
+	}
+	if !strings.Contains(read(t, "build/Dockerfile.dockerignore"), "\n!build/out/packages\n") {
+		t.Error("the packages are not sent to Docker")
 	}
 	if !regexp.MustCompile(`(?m)^USER [1-9][0-9]*:[1-9][0-9]*$`).MatchString(text) {
 		t.Error("the image runs as root, or as a user that Kubernetes cannot tell from root")
 	}
-	for _, m := range regexp.MustCompile(`(?m)^COPY ([^-/ ]\S*) (\S+)$`).FindAllStringSubmatch(text, -1) {
-		if m[1] == "." || m[1] == "go.mod" {
-			continue
-		}
-		if _, err := os.Stat("../../" + m[1]); err != nil {
-			t.Errorf("the Dockerfile copies %s: %v", m[1], err)
-		}
+	path := one(t, "build/package/files/plugins.conf", `Path (\S+)`)
+	if !strings.Contains(read(t, "build/package/build.sh"), `"$root`+path+`"`) {
+		t.Errorf("the packages do not put the library at %s", path)
 	}
 	for _, example := range []string{"splunk", "elastic", "opensearch"} {
 		config := read(t, "examples/"+example+"/fluent-bit.yaml")
 		if !strings.Contains(config, "  - "+path+"\n") {
 			t.Errorf("%s does not load %s", example, path)
-		}
-		if !strings.Contains(text, "COPY examples/"+example+"/fluent-bit.yaml ") {
-			t.Errorf("the image lacks the configuration for %s", example)
 		}
 		if !strings.Contains(text, "\nENV HTTP_LISTEN=0.0.0.0\n") || !strings.Contains(config, "http_listen: ${HTTP_LISTEN:-127.0.0.1}\n") {
 			t.Errorf("%s is open to the network on a plain install, or closed in the image", example)
