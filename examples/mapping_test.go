@@ -16,6 +16,7 @@ import (
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/examples/demo/story"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
 )
 
 // An indexTemplate is what the tests look at in an index template.
@@ -46,7 +47,7 @@ func readTemplate(t *testing.T, name string) indexTemplate {
 // records transforms payloads and returns every record as the JSON that Fluent Bit's outputs make of it.
 func records(t *testing.T, payloads ...[]byte) [][]byte {
 	t.Helper()
-	devices := transform.NewDevices(transform.DeviceConfig{Tables: []string{"AlertEvidence"}, Fields: []string{"*"}, Prefix: "DeviceInfo.", CacheBytes: 8 << 20})
+	devices := device.New(device.Config{Tables: []string{"AlertEvidence"}, Fields: []string{"*"}, CacheBytes: 8 << 20})
 	tr := transform.New(transform.Config{EventID: true, Devices: devices})
 	var all [][]byte
 	for _, p := range payloads {

@@ -21,6 +21,7 @@ var Settings = []input.Setting{
 	{Key: "keep_nulls", Kind: input.Switch, Default: "off", Doc: "Keep columns that are null or empty."},
 	{Key: "resolve_refs", Kind: input.Switch, Default: "off", Doc: "Write what a `$ref` refers to in its place; this multiplies the number of fields."},
 	{Key: "event_id", Kind: input.Switch, Default: "on", Doc: "Add `event_id`, the same for the same event however often it is delivered."},
+	{Key: "format", Kind: input.Choice, Default: "flat", Choices: transform.Formats(), Doc: "The shape of the records."},
 	{Key: "arrays", Kind: input.Choice, Default: "list", Choices: []string{"list", "json"}, Doc: "Write arrays as lists, or as JSON text."},
 	{Key: "check_only", Kind: input.Switch, Default: "off", Doc: "Try every connection once, say in the log what works and what to check, and stop: Fluent Bit ends with status 0 if all of it works."},
 	{Key: "memory_limit", Kind: input.Bytes, Default: "256M", Doc: "The most memory that this section takes in all: events that are fetched, transformed and wait for Fluent Bit, what is known of devices, and the plugin itself; at least 64M."},
@@ -66,6 +67,7 @@ func readConfig(s *input.Settings) (c config) {
 	c.tagPattern = s.Text("tag_pattern")
 	c.memory = s.Bytes("memory_limit")
 	c.transform = transform.Config{
+		Format:        s.Choice("format"),
 		Separator:     s.Text("separator"),
 		KeepNulls:     s.Switch("keep_nulls"),
 		ResolveRefs:   s.Switch("resolve_refs"),
@@ -88,6 +90,9 @@ func readConfig(s *input.Settings) (c config) {
 		c.blob = &cfg
 	}
 	c.devices = readDeviceConfig(s, id, c.memory)
+	if c.devices != nil {
+		c.transform.DevicePrefix = c.devices.prefix
+	}
 	if c.blob != nil && c.devices != nil {
 		c.blob.WarmUp = c.devices.warmUp
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/machines"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
-	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
 )
 
 const (
@@ -39,7 +39,8 @@ var deviceSettings = []input.Setting{
 
 // deviceConfig is what the settings of a section say of device information.
 type deviceConfig struct {
-	memory transform.DeviceConfig
+	memory device.Config
+	prefix string
 	api    machines.Config
 	warmUp time.Duration
 }
@@ -47,16 +48,17 @@ type deviceConfig struct {
 // readDeviceConfig returns nil when device information is off. Its cache is part of memory, the section's memory_limit.
 func readDeviceConfig(s *input.Settings, identity signin.Config, memory int64) *deviceConfig {
 	c := &deviceConfig{
-		memory: transform.DeviceConfig{
+		memory: device.Config{
 			Tables:       s.List("device_info.tables"),
 			Fields:       s.List("device_info.fields"),
-			Prefix:       s.Text("device_info.prefix"),
 			CacheBytes:   s.Bytes("device_info.cache_bytes"),
 			TTL:          s.Duration("device_info.ttl"),
 			Wait:         s.Duration("device_info.wait"),
+			Separator:    s.Text("separator"),
 			ArraysAsJSON: s.Choice("arrays") == "json",
 		},
 		api:    machines.ReadConfig(s, identity),
+		prefix: s.Text("device_info.prefix"),
 		warmUp: s.Duration("device_info.warm_up"),
 	}
 	if !s.Switch("device_info") {
@@ -76,7 +78,7 @@ func readDeviceConfig(s *input.Settings, identity signin.Config, memory int64) *
 // devices is what an instance knows of devices, with where that comes from besides its records: the snapshot in the state
 // file, and the machines API.
 type devices struct {
-	*transform.Devices
+	*device.Memory
 	client *machines.Client // nil when there is no API
 	state  *input.State
 	log    *slog.Logger
@@ -93,7 +95,7 @@ func openDevices(c *deviceConfig, state *input.State, log *slog.Logger) (*device
 			return d.client.Lookup(ctx, tenant, ids)
 		}
 	}
-	d.Devices = transform.NewDevices(memory)
+	d.Memory = device.New(memory)
 	if state != nil {
 		d.restore()
 	}
@@ -170,7 +172,7 @@ func (d *devices) save() (err error) {
 	return nil
 }
 
-func (d *devices) write(saved []transform.SavedDevice) error {
+func (d *devices) write(saved []device.Saved) error {
 	changes := make([]input.Change, len(saved))
 	for i, s := range saved {
 		changes[i] = input.Change{Key: s.Key, Value: s.Groups}

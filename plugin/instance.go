@@ -84,7 +84,7 @@ func newInstance(h host) (_ *instance, err error) {
 		if in.devices, err = openDevices(c.devices, in.state, in.log); err != nil {
 			return nil, err
 		}
-		c.transform.Devices = in.devices.Devices
+		c.transform.Devices = in.devices.Memory
 	}
 	in.start(c)
 	return in, nil

@@ -2,14 +2,26 @@ package transform
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/event"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
+)
+
+// What else can be wrong with a payload. The values are static, so that finding damage allocates nothing.
+var (
+	errBeside  = errors.New("data beside the records of an envelope")
+	errBetween = errors.New("text between records")
+	errTired   = errors.New("too much of the payload is damaged to look for records in the rest")
+	errPanic   = errors.New("the transformer panicked on it")
 )
 
 // walk is what is known of the payload at hand.
 type walk struct {
 	emitted  int  // records, and unreadable ones, so far
+	empty    int  // records, lists and payloads without anything in them, so far
 	damaged  bool // it did not parse as a whole
 	effort   int  // bytes that were parsed in vain
 	nextFrom int  // where the last such search began
@@ -18,6 +30,15 @@ type walk struct {
 	// The first two keys of the first whole record. A record of a product we do not know can be told from any
 	// object inside it by beginning as its neighbours do.
 	keys [2][]byte
+}
+
+// found is how much was found so far, empty or not.
+func (w *walk) found() int { return w.emitted + w.empty }
+
+// empty counts something without anything in it.
+func (t *Transformer) empty() {
+	t.walk.empty++
+	t.stats.Empty.Add(1)
 }
 
 // maxNesting is how many envelopes may be inside each other before they are taken for records.
@@ -34,19 +55,18 @@ func (w *walk) tired(b []byte) bool { return w.effort > 8*len(b)+1<<20 }
 // costs the record that it is in, and no other, and nothing has to be done twice for it.
 func (t *Transformer) body(b []byte) {
 	i := 0
-	if hasPrefix(b, "\xef\xbb\xbf") {
+	if record.HasPrefix(b, "\xef\xbb\xbf") {
 		i = 3 // a byte order mark
 	}
-	if skipSpace(b, i) == len(b) {
-		t.stats.Empty.Add(1)
+	if record.SkipSpace(b, i) == len(b) {
+		t.empty()
 		return
 	}
-	empty := t.stats.Empty.Load()
 	t.values(b, i, 0, false)
-	if t.walk.emitted == 0 && t.stats.Empty.Load() == empty {
+	if t.walk.emitted == 0 && t.walk.empty == 0 {
 		// Brackets and commas, no more than the frame of an envelope: that, too, is passed on.
 		t.walk.damaged = true
-		t.unreadable(reasonCut, errEnd.Error(), 0, b)
+		t.unreadable(reasonCut, record.ErrEnd.Error(), 0, b)
 	}
 	if t.walk.damaged {
 		t.stats.Damaged.Add(1)
@@ -56,7 +76,7 @@ func (t *Transformer) body(b []byte) {
 // values emits the values from b[i] on, up to the end of the list they are in, or of b. It returns where it ended.
 func (t *Transformer) values(b []byte, i, nesting int, list bool) int {
 	for {
-		i = skipSpace(b, i)
+		i = record.SkipSpace(b, i)
 		if i >= len(b) {
 			if list {
 				t.walk.damaged = true
@@ -71,11 +91,10 @@ func (t *Transformer) values(b []byte, i, nesting int, list bool) int {
 		case c == ']' && list:
 			return i + 1
 		case c == '[' && !list && listOfObjects(b, i):
-			n := t.walk.emitted
-			empty := t.stats.Empty.Load()
+			found := t.walk.found()
 			i = t.values(b, i+1, nesting+1, true)
-			if n == t.walk.emitted && empty == t.stats.Empty.Load() && !t.walk.damaged {
-				t.stats.Empty.Add(1)
+			if t.walk.found() == found && !t.walk.damaged {
+				t.empty()
 			}
 		default:
 			i = t.other(b, i)
@@ -85,7 +104,7 @@ func (t *Transformer) values(b []byte, i, nesting int, list bool) int {
 
 // listOfObjects tells a list of records from text that happens to begin with a bracket.
 func listOfObjects(b []byte, i int) bool {
-	i = skipSpace(b, i+1)
+	i = record.SkipSpace(b, i+1)
 	return i < len(b) && (b[i] == '{' || b[i] == ']')
 }
 
@@ -106,7 +125,7 @@ func (t *Transformer) object(b []byte, i, nesting int) int {
 		t.walk.effort += max(end-i, 0)
 		return t.damage(b, i, nesting, err)
 	}
-	if r.records != 0 && nesting < maxNesting && r.table.name == Unknown {
+	if r.Records != 0 && nesting < maxNesting && t.table(r.Category()).name == Unknown {
 		return t.envelopeInside(b, i, end, nesting)
 	}
 	t.record(b, i, end)
@@ -116,15 +135,15 @@ func (t *Transformer) object(b []byte, i, nesting int) int {
 // recordsAt returns where the list begins if the member of an object that begins at b[i] is "records": [, and -1
 // otherwise.
 func recordsAt(b []byte, i int) int {
-	i = skipSpace(b, i)
-	if i >= len(b) || !hasPrefix(b[i:], `"records"`) {
+	i = record.SkipSpace(b, i)
+	if i >= len(b) || !record.HasPrefix(b[i:], `"records"`) {
 		return -1
 	}
-	i = skipSpace(b, i+len(`"records"`))
+	i = record.SkipSpace(b, i+len(`"records"`))
 	if i >= len(b) || b[i] != ':' {
 		return -1
 	}
-	i = skipSpace(b, i+1)
+	i = record.SkipSpace(b, i+1)
 	if i >= len(b) || b[i] != '[' {
 		return -1
 	}
@@ -135,14 +154,14 @@ func recordsAt(b []byte, i int) int {
 // on what else the envelope holds. It returns where the envelope ends.
 func (t *Transformer) records(b []byte, at, nesting int) int {
 	for {
-		emitted, empty := t.walk.emitted, t.stats.Empty.Load()
+		found := t.walk.found()
 		i := t.values(b, at+1, nesting+1, true)
-		if t.walk.emitted == emitted && t.stats.Empty.Load() == empty && !t.walk.damaged {
-			t.stats.Empty.Add(1) // {"records":[]}
+		if t.walk.found() == found && !t.walk.damaged {
+			t.empty() // {"records":[]}
 		}
 		// What follows the list: the end of the envelope, as a rule.
 		for {
-			i = skipSpace(b, i)
+			i = record.SkipSpace(b, i)
 			if i >= len(b) {
 				t.walk.damaged = true
 				return i
@@ -154,7 +173,7 @@ func (t *Transformer) records(b []byte, at, nesting int) int {
 				t.walk.damaged = true
 				return i // whatever it is, values goes on with it
 			}
-			member := skipSpace(b, i+1)
+			member := record.SkipSpace(b, i+1)
 			if at = recordsAt(b, member); at >= 0 {
 				break
 			}
@@ -174,16 +193,16 @@ func (t *Transformer) memberEnd(b []byte, i int) int {
 	if i >= len(b) || b[i] != '"' {
 		return -1
 	}
-	_, i, err := t.scanner.parse(b, i, t.row.nodes[:0])
+	i, err := t.row.Scratch(&t.scanner, b, i)
 	if err != nil {
 		return -1
 	}
-	i = skipSpace(b, i)
+	i = record.SkipSpace(b, i)
 	if i >= len(b) || b[i] != ':' {
 		return -1
 	}
-	nodes, end, err := t.scanner.parse(b, i+1, t.row.nodes[:0])
-	if t.row.nodes = nodes; err != nil {
+	end, err := t.row.Scratch(&t.scanner, b, i+1)
+	if err != nil {
 		t.walk.effort += end - i
 		return -1
 	}
@@ -193,35 +212,35 @@ func (t *Transformer) memberEnd(b []byte, i int) int {
 // envelopeInside emits the records of an envelope that was read as one object, since "records" is not its first member.
 func (t *Transformer) envelopeInside(b []byte, i, end, nesting int) int {
 	r := &t.row
-	v := r.doc.nodes[r.records]
-	from, to := int(v.start), int(v.end)
+	v := r.Doc.Nodes[r.Records]
+	from, to := int(v.Start), int(v.End)
 	// What is beside: everything of the object but the list of records, cut at the members' ends. The row is
 	// gone once the first record is read, so this comes first.
-	doc := r.doc
-	for k, last := uint32(1), doc.nodes[0].next; k < last; k = doc.nodes[k+1].next {
-		m := doc.nodes[k+1]
-		if int(m.start) <= from && to <= int(m.end) {
-			if int(m.start) == from {
+	doc := r.Doc
+	for k, last := uint32(1), doc.Nodes[0].Next; k < last; k = doc.Nodes[k+1].Next {
+		m := doc.Nodes[k+1]
+		if int(m.Start) <= from && to <= int(m.End) {
+			if int(m.Start) == from {
 				continue
 			}
 			// {"body":{"records":...}}: the other members of body.
-			for k, last := k+2, m.next; k < last; k = doc.nodes[k+1].next {
-				if k+1 != r.records {
-					t.unreadable(reasonBeside, errBeside.Error(), int(doc.nodes[k].start), b[doc.nodes[k].start:doc.nodes[k+1].end])
+			for k, last := k+2, m.Next; k < last; k = doc.Nodes[k+1].Next {
+				if k+1 != r.Records {
+					t.unreadable(reasonBeside, errBeside.Error(), int(doc.Nodes[k].Start), b[doc.Nodes[k].Start:doc.Nodes[k+1].End])
 				}
 			}
 			continue
 		}
-		t.unreadable(reasonBeside, errBeside.Error(), int(doc.nodes[k].start), b[doc.nodes[k].start:m.end])
+		t.unreadable(reasonBeside, errBeside.Error(), int(doc.Nodes[k].Start), b[doc.Nodes[k].Start:m.End])
 	}
-	if v.kind == kindObject {
+	if v.Kind == record.KindObject {
 		t.object(b, from, nesting+1)
 		return end
 	}
-	emitted, empty := t.walk.emitted, t.stats.Empty.Load()
+	found := t.walk.found()
 	t.values(b, from+1, nesting+1, true)
-	if t.walk.emitted == emitted && t.stats.Empty.Load() == empty {
-		t.stats.Empty.Add(1)
+	if t.walk.found() == found {
+		t.empty()
 	}
 	return end
 }
@@ -229,64 +248,64 @@ func (t *Transformer) envelopeInside(b []byte, i, end, nesting int) int {
 // record emits the record that t.row holds, b[i:end] as received.
 func (t *Transformer) record(b []byte, i, end int) {
 	r := &t.row
-	if r.doc.empty(0) {
-		t.stats.Empty.Add(1)
+	if r.Doc.Empty(0) {
+		t.empty()
 		return
 	}
 	if t.walk.keys[0] == nil {
-		t.walk.keys = firstKeys(&r.doc)
+		t.walk.keys = firstKeys(&r.Doc)
 	}
-	if t.devices != nil && t.tryHold(b, i, end) {
+	tb := t.table(r.Category())
+	if t.hold != nil && t.tryKeep(tb, b, i, end) {
 		t.walk.emitted++
-		if t.devices.bytes > maxHeld {
-			t.devices.flush()
+		if t.hold.bytes > maxHeld {
+			t.flush()
 		}
 		return
 	}
-	if r.table.excluded {
+	if tb.excluded {
 		t.stats.Excluded.Add(1)
 		t.walk.emitted++
 		return
 	}
 	t.walk.emitted++
-	t.finish(r, b, i, end)
+	t.finish(r, tb, nil, b, i, end)
 }
 
-// finish writes the record r, b[i:end] as received, and emits it.
-func (t *Transformer) finish(r *row, b []byte, i, end int) {
-	now := t.stats.TimeNow.Load()
-	event, err := t.tryWrite(r)
+// finish writes the record r of a table, b[i:end] as received, and emits it. s is its device, or nil.
+func (t *Transformer) finish(r *record.Record, tb *table, s *device.Sighting, b []byte, i, end int) {
+	event, sec, from, err := t.tryWrite(r, tb, s)
 	if err != nil {
 		t.unreadable(reasonOf(err), err.Error(), i, b[i:end])
 		return
 	}
 	t.stats.Records.Add(1)
-	r.table.counts.records.Add(1)
-	if t.stats.TimeNow.Load() == now {
-		r.table.counts.delay.observe(t.began - int64(binary.BigEndian.Uint32(event[timeAt:])))
+	tb.counts.records.Add(1)
+	if from != record.TimeNone {
+		tb.counts.delay.observe(t.began - sec)
 	}
-	t.emit(r.table.name, event)
+	t.emit(tb.name, event)
 }
 
-// tryRead is read, with a panic as an error: it must cost no more than the record.
-func (t *Transformer) tryRead(r *row, b []byte, i int) (end int, err error) {
+// tryRead is Read, with a panic as an error: it must cost no more than the record.
+func (t *Transformer) tryRead(r *record.Record, b []byte, i int) (end int, err error) {
 	defer caught(&err)
-	return t.read(r, b, i)
+	return r.Read(&t.scanner, b, i)
 }
 
-// tryHold is observe, with a panic as a no: it must cost no more than the device.
-func (t *Transformer) tryHold(b []byte, i, end int) (held bool) {
+// tryKeep is keep, with a panic as a no: it must cost no more than the device.
+func (t *Transformer) tryKeep(tb *table, b []byte, i, end int) (held bool) {
 	var err error
 	defer caught(&err)
-	return t.devices.observe(b, i, end)
+	return t.keep(tb, b, i, end)
 }
 
 // tryWrite writes the event of r, with a panic as an error. The event is valid until the next.
-func (t *Transformer) tryWrite(r *row) (event []byte, err error) {
+func (t *Transformer) tryWrite(r *record.Record, tb *table, s *device.Sighting) (event []byte, sec int64, from record.TimeSource, err error) {
 	defer caught(&err)
-	event, err = t.write(t.event[:0], r)
+	event, sec, from, err = t.write(t.event[:0], r, tb, s)
 	t.event = event
-	return event, err
+	return event, sec, from, err
 }
 
 func caught(err *error) {
@@ -299,11 +318,11 @@ func reasonOf(err error) reason {
 	switch {
 	case errors.Is(err, errPanic):
 		return reasonPanic
-	case errors.Is(err, errOutput):
+	case errors.Is(err, event.ErrSize):
 		return reasonOutput
-	case errors.Is(err, errEnd):
+	case errors.Is(err, record.ErrEnd):
 		return reasonCut
-	case errors.Is(err, errNotObject):
+	case errors.Is(err, record.ErrNotObject):
 		return reasonNotObject
 	}
 	return reasonSyntax
@@ -312,9 +331,9 @@ func reasonOf(err error) reason {
 // damage passes on the record that begins at b[i] and cannot be read, and returns where it ends.
 func (t *Transformer) damage(b []byte, i, nesting int, err error) int {
 	t.walk.damaged = true
-	at := t.scanner.at
+	at := t.scanner.At()
 	next := t.nextRecord(b, i+1)
-	end, balanced := skipLoosely(b[:next], i)
+	end, balanced := record.SkipLoosely(b[:next], i)
 	if nesting < maxNesting {
 		// An envelope whose list is not its first member: its records are better than its whole.
 		if list := recordsAfter(b[:end], i+1); list >= 0 {
@@ -338,13 +357,12 @@ func (t *Transformer) damage(b []byte, i, nesting int, err error) int {
 // other passes on what stands at b[i] where a record should, and returns where it ends.
 func (t *Transformer) other(b []byte, i int) int {
 	if c := b[i]; c != '}' && c != ']' && !t.walk.tired(b) {
-		nodes, end, err := t.scanner.parse(b, i, t.row.nodes[:0])
-		t.row.nodes = nodes
+		end, err := t.row.Scratch(&t.scanner, b, i)
 		t.walk.effort += end - i
 		if err == nil {
-			after := skipSpace(b, end)
+			after := record.SkipSpace(b, end)
 			if after == len(b) || b[after] == ',' || b[after] == ']' || b[after] == '{' {
-				t.unreadable(reasonNotObject, errNotObject.Error(), i, b[i:end])
+				t.unreadable(reasonNotObject, record.ErrNotObject.Error(), i, b[i:end])
 				return end
 			}
 		}
@@ -414,7 +432,7 @@ func (t *Transformer) nextRecord(b []byte, i int) int {
 
 // beginsLikeRecord is a quick look at the first member of an object.
 func (t *Transformer) beginsLikeRecord(b []byte, i int) bool {
-	i = skipSpace(b, i+1)
+	i = record.SkipSpace(b, i+1)
 	if i >= len(b) || b[i] != '"' {
 		return false
 	}
@@ -424,17 +442,16 @@ func (t *Transformer) beginsLikeRecord(b []byte, i int) bool {
 		return false
 	}
 	key := rest[:n]
-	i = skipSpace(rest, n+1)
+	i = record.SkipSpace(rest, n+1)
 	if i >= len(rest) || rest[i] != ':' {
 		return false
 	}
-	i = skipSpace(rest, i+1)
+	i = record.SkipSpace(rest, i+1)
 	if i >= len(rest) {
 		return false
 	}
 	// The value tells "time" in an envelope from "time" in garbage that is nested on purpose.
-	var r row
-	if r.slot(key) != nil {
+	if record.IsEnvelopeKey(key) {
 		return rest[i] == '"' || rest[i] == 'n'
 	}
 	if string(key) == "properties" {
@@ -443,20 +460,20 @@ func (t *Transformer) beginsLikeRecord(b []byte, i int) bool {
 	return t.walk.keys[0] != nil && bytes.Equal(key, t.walk.keys[0])
 }
 
-func (t *Transformer) looksLikeRecord(r *row) bool {
-	if r.category != 0 && r.properties != 0 {
+func (t *Transformer) looksLikeRecord(r *record.Record) bool {
+	if r.Envelope.Category != 0 && r.Properties != 0 {
 		return true
 	}
-	keys := firstKeys(&r.doc)
+	keys := firstKeys(&r.Doc)
 	return t.walk.keys[1] != nil && bytes.Equal(keys[0], t.walk.keys[0]) && bytes.Equal(keys[1], t.walk.keys[1])
 }
 
 // firstKeys returns the first two keys of an object, in the text of its payload.
-func firstKeys(doc *tree) (keys [2][]byte) {
-	k, end := uint32(1), doc.nodes[0].next
+func firstKeys(doc *record.Tree) (keys [2][]byte) {
+	k, end := uint32(1), doc.Nodes[0].Next
 	for i := 0; i < len(keys) && k < end; i++ {
-		keys[i] = doc.inner(k)
-		k = doc.nodes[k+1].next
+		keys[i] = doc.Inner(k)
+		k = doc.Nodes[k+1].Next
 	}
 	return keys
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
 )
 
 const (
@@ -28,13 +29,13 @@ const (
 )
 
 // defaults are near those of the settings.
-func defaults() transform.DeviceConfig {
-	return transform.DeviceConfig{Tables: []string{"AlertEvidence"}, Prefix: "DeviceInfo.", CacheBytes: 8 << 20, TTL: 48 * time.Hour,
+func defaults() device.Config {
+	return device.Config{Tables: []string{"AlertEvidence"}, CacheBytes: 8 << 20, TTL: 48 * time.Hour,
 		Fields: strings.Fields("DeviceName OSPlatform OSVersion OSVersionInfo OSBuild OSFamily MachineGroup LoggedOnUsers ExposureLevel PublicIP Timestamp")}
 }
 
-func withDevices(cfg transform.DeviceConfig) (*transform.Transformer, *transform.Devices) {
-	d := transform.NewDevices(cfg)
+func withDevices(cfg device.Config) (*transform.Transformer, *device.Memory) {
+	d := device.New(cfg)
 	return transform.New(transform.Config{EventID: true, Devices: d}), d
 }
 
@@ -92,7 +93,7 @@ func evidenceRows(alert, id string) map[string]string {
 func envelopeOf(records ...string) string { return `{"records":[` + strings.Join(records, ",") + `]}` }
 
 // device returns the fields of an event that were added, without their prefix.
-func device(e event) map[string]any {
+func deviceOf(e event) map[string]any {
 	m := make(map[string]any)
 	for k, v := range e.m {
 		if name, ok := strings.CutPrefix(k, "DeviceInfo."); ok {
@@ -113,7 +114,7 @@ func ofTable(events []event, table string) (out []event) {
 
 func wantDevice(t *testing.T, e event, want ...any) {
 	t.Helper()
-	got := device(e)
+	got := deviceOf(e)
 	for i := 0; i < len(want); i += 2 {
 		if !reflect.DeepEqual(got[want[i].(string)], want[i+1]) {
 			t.Errorf("%v row: DeviceInfo.%s is %v (%T), want %v\nall: %v", e.m["EntityType"], want[i], got[want[i].(string)], got[want[i].(string)], want[i+1], got)
@@ -229,7 +230,7 @@ func TestReportsAreMerged(t *testing.T) {
 			run(t, tr, reports[i])
 		}
 		e := run(t, tr, reports[len(reports)-1])[0]
-		if got := device(e); !reflect.DeepEqual(got, want) {
+		if got := deviceOf(e); !reflect.DeepEqual(got, want) {
 			t.Fatalf("order %v:\ngot  %v\nwant %v", order, got, want)
 		}
 		if after := d.Stats().Learned; after != before {
@@ -300,7 +301,7 @@ func TestReportFromTheFuture(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // it is 2000
 		tr, _ := withDevices(defaults())
 		name := func() any {
-			return device(run(t, tr, row("", "File", `{"Host":{"MachineId":"`+ws1+`"}}`))[0])["DeviceName"]
+			return deviceOf(run(t, tr, row("", "File", `{"Host":{"MachineId":"`+ws1+`"}}`))[0])["DeviceName"]
 		}
 		run(t, tr, recordOf("DeviceInfo", "DeviceId", ws1, "Timestamp", "2037-01-01T00:00:00Z", "DeviceName", "future"))
 		run(t, tr, recordOf("DeviceInfo", "DeviceId", ws1, "Timestamp", "2000-01-01T01:00:00Z", "DeviceName", "now"))
@@ -318,14 +319,15 @@ func TestReportFromTheFuture(t *testing.T) {
 func TestFieldsAndPrefix(t *testing.T) {
 	report := deviceInfo(ws1, "MergedToDeviceId", "", "AdditionalFields", `{"a":1}`, "NewColumn", 5, "Nested", map[string]any{"x": 1}, "IsTransient", "0", "DeviceDynamicTags", `["a"]`)
 	ask := row("", "File", `{"Host":{"MachineId":"`+ws1+`"}}`)
-	f := func(cfg transform.DeviceConfig, want map[string]any) {
+	const prefix = "host_"
+	f := func(cfg device.Config, want map[string]any) {
 		t.Helper()
-		d := transform.NewDevices(cfg)
-		tr := transform.New(transform.Config{Devices: d})
+		d := device.New(cfg)
+		tr := transform.New(transform.Config{Devices: d, DevicePrefix: prefix})
 		run(t, tr, report)
 		got := run(t, tr, ask)[0].m
 		for k := range got {
-			if !strings.HasPrefix(k, cfg.Prefix) {
+			if !strings.HasPrefix(k, prefix) {
 				delete(got, k)
 			}
 		}
@@ -334,7 +336,7 @@ func TestFieldsAndPrefix(t *testing.T) {
 		}
 	}
 	cfg := defaults()
-	cfg.Prefix, cfg.Fields = "host_", []string{"devicename", "NewColumn"}
+	cfg.Fields = []string{"devicename", "NewColumn"}
 	f(cfg, map[string]any{"host_DeviceId": ws1, "host_match": "evidence", "host_status": "hit", "host_DeviceName": "ws-a1.corp.example", "host_NewColumn": int64(5)})
 	cfg.Fields = nil
 	f(cfg, map[string]any{"host_DeviceId": ws1, "host_match": "evidence", "host_status": "unknown"})
@@ -356,7 +358,7 @@ func TestTables(t *testing.T) {
 		recordOf("DeviceEvents", "DeviceId", ws1),
 		deviceInfo(ws1)))
 	for _, e := range events {
-		got := device(e)
+		got := deviceOf(e)
 		switch e.table {
 		case "AlertInfo":
 			wantDevice(t, e, "match", "alert", "DeviceId", ws1, "OSPlatform", "Windows11", "status", "hit")
@@ -375,7 +377,7 @@ func TestTables(t *testing.T) {
 
 // Tables that are left out of the output still tell of devices.
 func TestExcludedTablesAreLearnedFrom(t *testing.T) {
-	tr := transform.New(transform.Config{Devices: transform.NewDevices(defaults()), TablesExclude: []string{"DeviceInfo", "AlertInfo"}})
+	tr := transform.New(transform.Config{Devices: device.New(defaults()), TablesExclude: []string{"DeviceInfo", "AlertInfo"}})
 	events := run(t, tr, envelopeOf(evidenceRows("da1_1", ws1)["file"], deviceInfo(ws1), recordOf("AlertInfo", "AlertId", "da1_1", "Title", "T")))
 	if len(events) != 1 {
 		t.Fatalf("%d events", len(events))
@@ -465,7 +467,7 @@ type lookup struct {
 	mu      sync.Mutex
 	calls   [][]string
 	answer  func(ctx context.Context, tenant string, ids []string) []string
-	devices *transform.Devices
+	devices *device.Memory
 }
 
 func (l *lookup) ask(ctx context.Context, tenant string, ids []string) []string {
@@ -475,7 +477,7 @@ func (l *lookup) ask(ctx context.Context, tenant string, ids []string) []string 
 	return l.answer(ctx, tenant, ids)
 }
 
-func withLookup(cfg transform.DeviceConfig, answer func(l *lookup, ctx context.Context, ids []string) []string) (*transform.Transformer, *lookup) {
+func withLookup(cfg device.Config, answer func(l *lookup, ctx context.Context, ids []string) []string) (*transform.Transformer, *lookup) {
 	l := &lookup{}
 	l.answer = func(ctx context.Context, tenant string, ids []string) []string {
 		if tenant != aTenant {
@@ -507,7 +509,7 @@ func TestMissesAreAskedForAtOnce(t *testing.T) {
 		t.Fatalf("asked %v", l.calls)
 	}
 	for _, e := range events {
-		if device(e)["DeviceId"] == ws1 {
+		if deviceOf(e)["DeviceId"] == ws1 {
 			wantDevice(t, e, "status", "hit", "OSPlatform", "Linux", "OSBuild", int64(77), "DeviceName", "WS-a1.corp.example")
 		} else {
 			// The API does not know it; the evidence tells a little.
@@ -629,7 +631,7 @@ func TestCacheIsBoundedInBytes(t *testing.T) {
 	for i := range 4000 {
 		run(t, tr, deviceInfo(id(i)))
 		if i%200 == 3 { // device 3 is looked at, and so it stays
-			if got := device(run(t, tr, hot)[0])["OSPlatform"]; got != "Windows11" {
+			if got := deviceOf(run(t, tr, hot)[0])["OSPlatform"]; got != "Windows11" {
 				t.Fatalf("after %d devices: %v", i, got)
 			}
 		}
@@ -655,7 +657,7 @@ func TestSnapshot(t *testing.T) {
 	cfg.Fields = append(cfg.Fields, "BrandNew")
 	tr, d := withDevices(cfg)
 	file := make(map[string][]byte)
-	write := func(saved []transform.SavedDevice) error {
+	write := func(saved []device.Saved) error {
 		for _, s := range saved {
 			if s.Groups == nil {
 				delete(file, s.Key)
@@ -684,7 +686,7 @@ func TestSnapshot(t *testing.T) {
 		run(t, tr, deviceInfo(fmt.Sprintf("%040x", i)))
 	}
 	failed := fmt.Errorf("disk full")
-	if _, err := d.Save(3, func([]transform.SavedDevice) error { return failed }); err != failed {
+	if _, err := d.Save(3, func([]device.Saved) error { return failed }); err != failed {
 		t.Errorf("%v", err)
 	}
 	if n := save(); n != 8 || len(file) != 23 {
@@ -694,11 +696,11 @@ func TestSnapshot(t *testing.T) {
 		t.Errorf("%d writes with no change", n)
 	}
 	run(t, tr, deviceInfo(ws2, "OSPlatform", "macOS"))
-	if more, _ := d.Save(10, func([]transform.SavedDevice) error { t.Error("a report that changes nothing is written"); return nil }); more {
+	if more, _ := d.Save(10, func([]device.Saved) error { t.Error("a report that changes nothing is written"); return nil }); more {
 		t.Error("more")
 	}
 
-	restart := func(cfg transform.DeviceConfig) (*transform.Transformer, *transform.Devices) {
+	restart := func(cfg device.Config) (*transform.Transformer, *device.Memory) {
 		tr, d := withDevices(cfg)
 		for k, v := range file {
 			if !d.Restore(k, v) {
@@ -710,15 +712,15 @@ func TestSnapshot(t *testing.T) {
 	tr2, d2 := restart(cfg)
 	for _, id := range []string{ws1, odd} {
 		r := row("first", "File", `{"Host":{"MachineId":"`+id+`"}}`)
-		before, after := device(run(t, tr, r)[0]), device(run(t, tr2, r)[0])
+		before, after := deviceOf(run(t, tr, r)[0]), deviceOf(run(t, tr2, r)[0])
 		if before["status"] != "hit" || !reflect.DeepEqual(before, after) {
 			t.Errorf("before %v\nafter  %v", before, after)
 		}
 	}
-	if got := device(run(t, tr2, row("first", "File", `{"Host":{"MachineId":"`+ws1+`"}}`))[0]); got["DeviceId"] != ws2 || got["BrandNew"] != int64(5) {
+	if got := deviceOf(run(t, tr2, row("first", "File", `{"Host":{"MachineId":"`+ws1+`"}}`))[0]); got["DeviceId"] != ws2 || got["BrandNew"] != int64(5) {
 		t.Errorf("%v", got)
 	}
-	if more, _ := d2.Save(100, func(s []transform.SavedDevice) error {
+	if more, _ := d2.Save(100, func(s []device.Saved) error {
 		t.Errorf("%d devices are written that were just read", len(s))
 		return nil
 	}); more {
@@ -727,7 +729,7 @@ func TestSnapshot(t *testing.T) {
 	// With other settings: fewer columns.
 	cfg.Fields = []string{"OSPlatform"}
 	tr3, _ := restart(cfg)
-	if got := device(run(t, tr3, row("", "File", `{"Host":{"MachineId":"`+ws1+`"}}`))[0]); !reflect.DeepEqual(got, map[string]any{"DeviceId": ws2, "match": "evidence", "status": "hit", "OSPlatform": "macOS"}) {
+	if got := deviceOf(run(t, tr3, row("", "File", `{"Host":{"MachineId":"`+ws1+`"}}`))[0]); !reflect.DeepEqual(got, map[string]any{"DeviceId": ws2, "match": "evidence", "status": "hit", "OSPlatform": "macOS"}) {
 		t.Errorf("%v", got)
 	}
 	// A file that is damaged.
@@ -758,7 +760,7 @@ func TestSnapshotForgetsTheEvicted(t *testing.T) {
 	file := make(map[string]bool)
 	save := func() {
 		for more := true; more; {
-			more, _ = d.Save(50, func(saved []transform.SavedDevice) error {
+			more, _ = d.Save(50, func(saved []device.Saved) error {
 				for _, s := range saved {
 					if s.Groups == nil {
 						delete(file, s.Key)
@@ -784,7 +786,7 @@ func TestSnapshotForgetsTheEvicted(t *testing.T) {
 }
 
 func TestSeveralTransformersShareDevices(t *testing.T) {
-	d := transform.NewDevices(defaults())
+	d := device.New(defaults())
 	var all sync.WaitGroup
 	for g := range 4 {
 		all.Go(func() {
@@ -793,7 +795,7 @@ func TestSeveralTransformersShareDevices(t *testing.T) {
 				id := fmt.Sprintf("%040x", i%17)
 				run(t, tr, envelopeOf(deviceInfo(id, "ReportId", g*1000+i), evidenceRows(fmt.Sprint("da", i%5), id)["process"]))
 				d.Learn(aTenant, []byte(`{"DeviceId":"`+id+`","ExposureLevel":"Low"}`), i%2 == 0)
-				_, _ = d.Save(5, func([]transform.SavedDevice) error { return nil })
+				_, _ = d.Save(5, func([]device.Saved) error { return nil })
 				d.Stats()
 			}
 		})
@@ -873,7 +875,7 @@ func TestSampleEvidence(t *testing.T) {
 	}
 	hits, none := 0, 0
 	for _, e := range run(t, tr, string(lines)) {
-		switch device(e)["status"] {
+		switch deviceOf(e)["status"] {
 		case "none":
 			none++
 		default:

@@ -2,12 +2,12 @@ package transform_test
 
 import (
 	"fmt"
-	"runtime"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
 )
 
 // fullReport is a report with every column that device_info.fields keeps by default, as the properties of DeviceInfo.
@@ -23,64 +23,6 @@ var everyField = []string{"DeviceName", "OSPlatform", "OSVersion", "OSVersionInf
 	"JoinType", "AadDeviceId", "PublicIP", "LastIPAddress", "LoggedOnUsers", "OnboardingStatus", "SensorHealthState", "ExposureLevel", "RiskScore", "AssetValue", "IsInternetFacing",
 	"RegistryDeviceTag", "DeviceManualTags", "DeviceDynamicTags", "AzureResourceId", "OSFamily", "Timestamp"}
 
-// A million devices with 22 columns each: how much memory one takes, and how long a record's hit.
-func BenchmarkMillionDevices(b *testing.B) {
-	const n = 1_000_000
-	cfg := defaults()
-	cfg.Fields, cfg.CacheBytes = everyField, 4<<30
-	heap := func() uint64 {
-		runtime.GC()
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
-	before := heap()
-	d := transform.NewDevices(cfg)
-	for i := range n {
-		d.Learn(aTenant, fullReport(fmt.Sprintf("%040x", i*7919), "2026-03-04T11:00:00Z", i), true)
-	}
-	took := heap() - before
-	s := d.Stats()
-	if s.Devices != n {
-		b.Fatalf("%+v", s)
-	}
-	keys := transform.DeviceKeys(d, aTenant, func(i int) string { return fmt.Sprintf("%040x", i*7919) }, n)
-	h := transform.NewHitter(d)
-	i, columns := 0, 0
-	var hits []time.Duration // of a thousand hits, and of those the quickest, which other work on the machine has not lengthened
-	hits = make([]time.Duration, 0, 1<<16)
-	b.ReportAllocs()
-	b.ResetTimer()
-	for b.Loop() {
-		start := time.Now()
-		for range 1000 {
-			i = (i + 104729) % n
-			columns = h.Hit(keys[i])
-		}
-		if len(hits) < cap(hits) {
-			hits = append(hits, time.Since(start))
-		}
-	}
-	b.StopTimer()
-	slices.Sort(hits)
-	b.ReportMetric(float64(hits[len(hits)/50])/1000, "ns/hit")
-	warm := time.Duration(1 << 62) // a thousand devices that are in the processor's cache, as those of one incident are
-	for range 200 {
-		start := time.Now()
-		for _, key := range keys[:1000] {
-			h.Hit(key)
-		}
-		warm = min(warm, time.Since(start))
-	}
-	b.ReportMetric(float64(warm)/1000, "ns/warm-hit")
-	if columns != 25 { // 22 columns, DeviceId, match, status
-		b.Fatalf("%d fields", columns)
-	}
-	b.ReportMetric(float64(took)/n, "B/device")
-	b.ReportMetric(float64(s.Bytes)/n, "counted-B/device")
-}
-
 // The envelope of BenchmarkTransform, one record in ten AlertEvidence and one DeviceInfo, in turn without and with devices, so
 // that what else runs on the machine meets both alike. The figures are the quickest fiftieth of each.
 func BenchmarkEnrichment(b *testing.B) {
@@ -90,12 +32,12 @@ func BenchmarkEnrichment(b *testing.B) {
 	dc.Fields, dc.CacheBytes = everyField, 64<<20
 	records := 0
 	emit := func(string, []byte) { records++ }
-	devices := transform.NewDevices(dc)
+	devices := device.New(dc)
 	for i := range 97 { // those that record names
 		devices.Learn(aTenant, fullReport(fmt.Sprintf("%040x", i+0x1234567), "2026-03-04T09:00:00Z", i), true)
 	}
 	var trs [2]*transform.Transformer
-	for i, d := range []*transform.Devices{nil, devices} {
+	for i, d := range []*device.Memory{nil, devices} {
 		trs[i] = transform.New(transform.Config{EventID: true, Devices: d})
 		trs[i].Append(b.Context(), payloads, emit)
 	}

@@ -23,7 +23,7 @@
 //	  "Tenant": "DefaultTenant"
 //	}]}
 //
-// becomes one event, [2026-03-04T10:18:02.7654321Z, map] in msgpack:
+// becomes one event in the format "flat", [2026-03-04T10:18:02.7654321Z, map] in msgpack:
 //
 //	"table":            "AlertEvidence"
 //	"tenant_id":        "0a1b2c3d-0000-4000-8000-000000000001"
@@ -39,13 +39,26 @@
 //	"AdditionalFields.ImageFile.Host.MachineId": "aa11"
 //	"AdditionalFields.ImageFile.Host.OSFamily":  "Windows"
 //
+// # The rooms
+//
+//	transform/          the way of a payload: records, tables, rows that wait, what is unreadable
+//	  |          \
+//	format/    device/  the shape of an event; what is known of devices. Neither knows the other
+//	  |          /
+//	event/              one event being written
+//	  |
+//	record/             one record as received
+//
+// Each room imports only rooms below it (build/arch).
+//
 // # How a payload flows
 //
 //	Append -> body, values, object: find the records, one by one (body.go)
-//	            | read: the record's tree, and its envelope (scan.go, row.go)
-//	            | row complete: nothing of it has been written yet
+//	            | Record.Read: the record's tree, its envelope, its columns (record/)
+//	            | table: which table it is of, and whether it is wanted (table.go)
+//	            | keep: a row that gets a device waits until all payloads are read (hold.go)
 //	            v
-//	          write = flat.record: columns by class, names, event time, event_id (flat.go, columns.go, names.go)
+//	          write: a Format writes it with a Writer (format/, event/)
 //	            | what cannot be read or written: unreadable (unreadable.go)
 //	            v
 //	          emit(table, event)
@@ -64,12 +77,12 @@
 //	"DeviceInfo.status":      "hit"
 //
 //	DeviceInfo record --report----+                              +--> Learn <-- machines API, snapshot (Restore)
-//	AlertInfo record  --inform----|--> Devices <-----------------+
-//	Machine row, host --witness---+    devices: tenant, id -> groups of columns, newest first (devicemerge.go)
-//	                                   alerts:  tenant, AlertId -> its devices, its title (alert.go)
+//	AlertInfo record  --inform----|--> Memory <------------------+
+//	Machine row, host --witness---+    devices: tenant, id -> groups of columns, newest first (device/groups.go)
+//	                                   alerts:  tenant, AlertId -> its devices, its title (device/alert.go)
 //	                                        ^
-//	AlertEvidence row --observe--> held ----|- 1. its DeviceId            match: row        (devicehost.go)
-//	  (deviceenrich.go)              |      |- 2. its host, through $ref  match: evidence
+//	AlertEvidence row --observe--> hold ----|- 1. its DeviceId            match: row        (device/host.go)
+//	  (device/join.go)                |      |- 2. its host, through $ref  match: evidence
 //	                                 |      |- 3. the one device of its alert: the leading host, else the only one;
 //	                                 |      |     of several none is guessed       match: alert
 //	     all payloads are read:      v      |
@@ -116,7 +129,7 @@
 //     properties, is flattened as it is. Its table is its category; without one SecurityAlert,
 //     SecurityRecommendation and so on for Defender for Cloud, else unknown.
 //   - In names, a dot inside a key becomes _, and more that an index refuses a record over is avoided: see join in
-//     names.go. Two members that end up with one name are both kept: the later one gets _2, _3. A key that is
+//     event/names.go. Two members that end up with one name are both kept: the later one gets _2, _3. A key that is
 //     cut because it is long is kept whole in the value.
 //   - Elements of lists are never dropped, not even null or empty ones: their position may mean something. Lists of
 //     scalars and objects mixed become lists of text.

@@ -4,19 +4,22 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/event"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/format"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
 // A panic while a record is written costs that record, and says so.
 func TestPanicIsIsolated(t *testing.T) {
 	tr := New(Config{})
-	write := tr.write
-	tr.write = func(dst []byte, r *row) ([]byte, error) {
-		out, err := write(dst, r)
-		if strings.Contains(string(r.doc.raw(0)), "boom") {
+	write := tr.format.Record
+	tr.format.Record = func(w *event.Writer, r *record.Record, own *format.Own) {
+		write(w, r, own)
+		if strings.Contains(string(r.Doc.Raw(0)), "boom") {
 			var none []int
-			_ = none[len(out)]
+			_ = none[w.Len()]
 		}
-		return out, err
 	}
 	var tables []string
 	body := `{"records":[{"category":"AdvancedHunting-A","properties":{"x":1}},{"category":"AdvancedHunting-B","properties":{"x":"boom"}},{"category":"AdvancedHunting-C","properties":{"x":[{"y":1}]}}]}`
@@ -40,18 +43,4 @@ func TestPanicOfEmit(t *testing.T) {
 	}()
 	tr.Append(t.Context(), []Payload{{Body: []byte(`{"a":1}`)}}, func(string, []byte) { panic(boom) })
 	t.Error("emit's panic was swallowed")
-}
-
-// Columns are listed once, under one class.
-func TestColumnLists(t *testing.T) {
-	n := 0
-	for _, list := range []string{objectColumns, objectsColumns, scalarsColumns, differingColumns, integerColumns, booleanColumns, realColumns, textColumns} {
-		n += len(strings.Fields(list))
-	}
-	if n != len(columnClasses) {
-		t.Errorf("%d names in the lists, %d different ones", n, len(columnClasses))
-	}
-	if got := len(strings.Fields(differingColumns)); got != 18 {
-		t.Errorf("%d differing columns, want 22 less the 4 that are opened", got)
-	}
 }

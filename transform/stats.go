@@ -4,6 +4,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/event"
 )
 
 // Stats counts what a Transformer did. It may be read while the Transformer works.
@@ -17,13 +19,10 @@ type Stats struct {
 	Empty    atomic.Uint64 // payloads without any record, and records without any member
 	Damaged  atomic.Uint64 // payloads that did not parse as a whole
 
-	Renamed       atomic.Uint64 // fields that got a number because their name was taken, or whose name was cut
-	Misfits       atomic.Uint64 // columns that went to <column>_raw
-	Converted     atomic.Uint64 // integers and booleans that came as something else, such as "0"
-	Repaired      atomic.Uint64 // bytes and surrogates that no text can hold, written as escapes
+	event.Counts
+
 	TimeFallbacks atomic.Uint64 // records whose event time is not that of the event
 	TimeNow       atomic.Uint64 // of these, records that had no usable time at all
-	Unresolved    atomic.Uint64 // references that resolve_refs left alone: a cycle, or too much text
 
 	unreadable [reasonCount]atomic.Uint64
 

@@ -2,11 +2,13 @@ package transform
 
 import (
 	"context"
-	"crypto/sha256"
-	"hash"
 	"math"
-	"strings"
 	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/event"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/format"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
 // Payload is what a source yields: an Event Hubs message, or a line of a blob.
@@ -21,23 +23,22 @@ type Payload struct {
 // table is never empty, has only ASCII letters, digits, '-' and '_', and at most 64 of them.
 type Emit func(table string, event []byte)
 
-// Tables that are no table of Defender's.
-const (
-	Unreadable = "unreadable" // what could not be read, passed on raw
-	Unknown    = "unknown"    // a record without a category that is not known from another product
-)
-
-// Config is what the user chose. The zero value is usable: Separator is then ".".
+// Config is what the user chose. The zero value is usable: Separator is then ".", Format "flat".
 type Config struct {
+	Format        string // one of Formats
 	Separator     string // between the names of nested objects
 	KeepNulls     bool   // keep nulls, empty strings, lists and objects
 	ResolveRefs   bool   // write what a Json.NET {"$ref":"3"} refers to in its place
 	EventID       bool
-	ArraysAsJSON  bool     // write lists as JSON text
-	Tables        []string // only these tables; names in any case, with * for any text
-	TablesExclude []string // not these
-	Devices       *Devices // what is known of devices, to be added to records; nil adds nothing
+	ArraysAsJSON  bool           // write lists as JSON text
+	Tables        []string       // only these tables; names in any case, with * for any text
+	TablesExclude []string       // not these
+	Devices       *device.Memory // what is known of devices, to be added to records; nil adds nothing
+	DevicePrefix  string         // of the names of what is added; "DeviceInfo." if empty
 }
+
+// Formats are the names of the formats.
+func Formats() []string { return format.Names }
 
 // Transformer turns payloads into events. It is not safe for concurrent use: each pump has its own.
 type Transformer struct {
@@ -45,17 +46,15 @@ type Transformer struct {
 	stats Stats
 	now   func() time.Time
 
-	// write appends the event of a record to dst: the output format. It returns an error when the record must
-	// be passed on raw instead.
-	write func(dst []byte, r *row) ([]byte, error)
-
-	flat    flat
-	devices *enricher // nil if none are added
-	scanner scanner
-	row     row
+	scanner record.Scanner
+	row     record.Record
+	id      *record.ID
+	format  format.Format
+	writer  *event.Writer
+	hold    *hold             // nil if no devices are added
 	tables  map[string]*table // by category as received
+	own     format.Own        // of the record being written
 	event   []byte
-	id      identity
 
 	// of the payload at hand
 	began   int64 // when the Append at hand began, in Unix seconds
@@ -64,19 +63,27 @@ type Transformer struct {
 	walk    walk
 }
 
-// New returns a Transformer.
+// New returns a Transformer. It panics on a Format that is none of Formats.
 func New(cfg Config) *Transformer {
 	if cfg.Separator == "" {
 		cfg.Separator = "."
 	}
-	t := &Transformer{cfg: cfg, now: time.Now, tables: make(map[string]*table)}
-	t.id.hash = sha256.New()
-	t.flat = flat{cfg: &t.cfg, stats: &t.stats, id: &t.id, scanner: &t.scanner, names: newNames(cfg.Separator)}
-	t.flat.now = func() time.Time { return t.now() }
-	t.write = t.flat.record
+	if cfg.Format == "" {
+		cfg.Format = "flat"
+	}
+	if cfg.DevicePrefix == "" {
+		cfg.DevicePrefix = "DeviceInfo."
+	}
+	t := &Transformer{cfg: cfg, now: time.Now, tables: make(map[string]*table), id: record.NewID()}
+	var known bool
+	t.format, known = format.New(cfg.Format, format.Config{Separator: cfg.Separator, DevicePrefix: cfg.DevicePrefix})
+	if !known {
+		panic("BUG: there is no format " + cfg.Format)
+	}
+	options := event.Options{KeepNulls: cfg.KeepNulls, ResolveRefs: cfg.ResolveRefs, ArraysAsJSON: cfg.ArraysAsJSON}
+	t.writer = event.NewWriter(options, &t.stats.Counts, t.format.Names, &t.scanner)
 	if cfg.Devices != nil {
-		t.devices = newEnricher(cfg.Devices, t)
-		t.flat.devices = t.devices
+		t.hold = &hold{devices: cfg.Devices.NewJoiner(&t.scanner)}
 	}
 	return t
 }
@@ -93,8 +100,8 @@ func (t *Transformer) Append(ctx context.Context, payloads []Payload, emit Emit)
 	t.emit = emit
 	t.began = t.now().Unix()
 	defer t.release()
-	if t.devices != nil {
-		t.devices.begin(ctx)
+	if t.hold != nil {
+		t.hold.devices.Begin(ctx)
 	}
 	for i := range payloads {
 		if ctx.Err() != nil {
@@ -110,165 +117,60 @@ func (t *Transformer) Append(ctx context.Context, payloads []Payload, emit Emit)
 			continue
 		}
 		if len(p.Body) > math.MaxInt32 {
-			t.unreadable(reasonSyntax, errTooLong.Error(), 0, p.Body)
+			t.unreadable(reasonSyntax, record.ErrTooLong.Error(), 0, p.Body)
 			continue
 		}
 		t.body(p.Body)
 	}
-	if t.devices != nil {
-		t.devices.flush()
+	if t.hold != nil {
+		t.flush()
 	}
 }
-
-// keepBytes is what a buffer may keep between two calls. What a giant payload needed beyond it goes back.
-const keepBytes = 1 << 20
 
 // release lets go of the payloads, and of what a giant one needed.
 func (t *Transformer) release() {
 	t.payload, t.emit = nil, nil
-	t.row.release()
-	t.flat.release()
-	t.id.release()
-	if t.devices != nil {
-		t.devices.release()
+	t.row.Release()
+	t.writer.Release()
+	t.id.Release()
+	t.scanner.Release()
+	if t.hold != nil {
+		t.hold.release()
 	}
-	if cap(t.event) > keepBytes {
+	if cap(t.event) > record.KeepBytes {
 		t.event = nil
 	}
-	if cap(t.scanner.open) > keepBytes/8 {
-		t.scanner.open = nil
-	}
 }
 
-// A table is what is known of a category.
-type table struct {
-	name     string // as it is emitted and written
-	exact    bool   // the category says nothing that name does not
-	hunting  bool   // "AdvancedHunting-": its properties are the columns
-	excluded bool
-	counts   *tableStats
-	device   bool // its records get what is known of their device
-}
-
+// An event may be this many times as large as its record, and a little. What would be larger is passed on raw.
 const (
-	huntingPrefix  = "AdvancedHunting-"
-	maxTableName   = 64
-	maxKnownTables = 1024
+	maxGrowth      = 8
+	maxGrowthSpare = 1 << 20
 )
 
-// table looks up a category, or the name of a table of another product.
-func (t *Transformer) table(category string) *table {
-	if tb, ok := t.tables[category]; ok {
-		return tb
+// write appends the event of a record to dst. It returns when the event happened, and from where that is known.
+// An error means that the record must be passed on raw instead.
+func (t *Transformer) write(dst []byte, r *record.Record, tb *table, s *device.Sighting) (_ []byte, sec int64, from record.TimeSource, err error) {
+	size := int(r.Doc.Nodes[0].End - r.Doc.Nodes[0].Start)
+	own := &t.own
+	*own = format.Own{Table: tb.name, Exact: tb.exact, Hunting: tb.hunting}
+	if t.cfg.EventID {
+		own.ID = t.id.Of(r, tb.name)
 	}
-	text, _ := appendText(nil, []byte(category))
-	full := string(text)
-	tb := &table{}
-	tb.name, tb.hunting = strings.CutPrefix(full, huntingPrefix)
-	safe := safeName(tb.name)
-	tb.exact = safe == tb.name
-	tb.name = safe
-	tb.excluded = len(t.cfg.Tables) > 0 && !matchAny(t.cfg.Tables, safe) || matchAny(t.cfg.TablesExclude, safe)
-	tb.device = t.devices != nil && tb.hunting && t.devices.wants(safe)
-	tb.counts = t.stats.table(safe)
-	if len(t.tables) < maxKnownTables {
-		t.tables[strings.Clone(category)] = tb
+	if s != nil {
+		own.Device = t.hold.devices.Describe(r, tb.role, s)
 	}
-	return tb
-}
-
-// safeName makes a name that can be a tag, a file name, part of an index name.
-func safeName(s string) string {
-	b := make([]byte, 0, maxTableName)
-	for i := 0; i < len(s) && len(b) < maxTableName; i++ {
-		c := s[i]
-		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-') {
-			c = '_'
-		}
-		b = append(b, c)
+	t.writer.Begin(dst, maxGrowth*size+maxGrowthSpare)
+	t.format.Record(t.writer, r, own)
+	sec, nsec, from := r.Time()
+	if from != record.TimeEvent {
+		t.stats.TimeFallbacks.Add(1)
 	}
-	if len(b) == 0 {
-		return Unknown
+	if from == record.TimeNone {
+		t.stats.TimeNow.Add(1)
+		now := t.now()
+		sec, nsec = now.Unix(), uint32(now.Nanosecond())
 	}
-	return string(b)
-}
-
-func matchAny(patterns []string, name string) bool {
-	for _, p := range patterns {
-		if match(strings.ToLower(p), strings.ToLower(name)) {
-			return true
-		}
-	}
-	return false
-}
-
-// match compares with * for any text. It goes back to the last * only, so it cannot be made to take long.
-func match(pattern, s string) bool {
-	star, from := -1, 0
-	p, i := 0, 0
-	for i < len(s) {
-		switch {
-		case p < len(pattern) && pattern[p] == '*':
-			star, from = p, i
-			p++
-		case p < len(pattern) && pattern[p] == s[i]:
-			p++
-			i++
-		case star >= 0:
-			from++
-			p, i = star+1, from
-		default:
-			return false
-		}
-	}
-	for p < len(pattern) && pattern[p] == '*' {
-		p++
-	}
-	return p == len(pattern)
-}
-
-// identity computes event ids.
-type identity struct {
-	hash    hash.Hash
-	sum     [sha256.Size]byte
-	hex     [32]byte
-	name    []byte
-	compact []byte
-}
-
-func (id *identity) release() {
-	if cap(id.compact) > keepBytes {
-		id.compact = nil
-	}
-}
-
-var zero = []byte{0}
-
-// begin starts the id of a record of this tenant and table.
-func (id *identity) begin(tenant, table []byte) {
-	id.hash.Reset()
-	id.hash.Write(tenant)
-	id.hash.Write(zero)
-	id.hash.Write(table)
-	id.hash.Write(zero)
-}
-
-// value adds a JSON value without its insignificant white space.
-func (id *identity) value(tr *tree, n uint32) {
-	raw := tr.raw(n)
-	if tr.nodes[n].flags&flagSpaced != 0 && tr.nodes[n].kind >= kindArray {
-		id.compact = appendCompact(id.compact[:0], raw)
-		raw = id.compact
-	}
-	id.hash.Write(raw)
-}
-
-// end returns the id: the first 16 bytes of the SHA-256, in hex. It is valid until the next id.
-func (id *identity) end() []byte {
-	const digits = "0123456789abcdef"
-	sum := id.hash.Sum(id.sum[:0])
-	for i, c := range sum[:16] {
-		id.hex[2*i], id.hex[2*i+1] = digits[c>>4], digits[c&15]
-	}
-	return id.hex[:]
+	dst, err = t.writer.End(sec, nsec)
+	return dst, sec, from, err
 }

@@ -2,11 +2,11 @@ package transform
 
 import (
 	"encoding/base64"
+	"math"
 	"strconv"
-	"time"
 	"unicode/utf8"
 
-	"github.com/tinylib/msgp/msgp"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/format"
 )
 
 // pieceBytes is how much raw text one event carries; it stays below the 32,766 bytes that Lucene takes as one term.
@@ -33,14 +33,28 @@ func (t *Transformer) unreadable(why reason, text string, at int, raw []byte) {
 	// again has the same ids.
 	var whole [32]byte
 	if t.cfg.EventID {
-		t.id.begin(noText, []byte(Unreadable))
-		t.id.hash.Write(raw)
-		copy(whole[:], t.id.end())
+		t.id.Begin(nil, []byte(Unreadable))
+		t.id.Write(raw)
+		copy(whole[:], t.id.End())
 	}
 	now := t.now()
-	for part, rest := 1, raw; part <= parts; part++ {
+	u := format.Unreadable{Reason: text, Lane: t.payload.Lane, Offset: t.payload.Offset, At: at, Parts: parts}
+	for rest := raw; u.Part < parts; {
+		u.Part++
 		end := pieceEnd(rest, size, encoded)
-		t.event = t.piece(t.event[:0], now, text, at, rest[:end], encoded, part, parts, whole)
+		u.Text = rest[:end]
+		if encoded {
+			u.Text, u.Encoding = base64.StdEncoding.AppendEncode(nil, rest[:end]), "base64"
+		}
+		if t.cfg.EventID {
+			if u.ID = whole[:]; parts > 1 {
+				t.id.Begin(u.ID, strconv.AppendInt(nil, int64(u.Part), 10))
+				u.ID = t.id.End()
+			}
+		}
+		t.writer.Begin(t.event[:0], math.MaxInt32)
+		t.format.Unreadable(t.writer, &u)
+		t.event, _ = t.writer.End(now.Unix(), uint32(now.Nanosecond())) // there is no limit to exceed
 		t.emit(Unreadable, t.event)
 		rest = rest[end:]
 	}
@@ -58,49 +72,4 @@ func pieceEnd(rest []byte, size int, encoded bool) int {
 		size--
 	}
 	return size
-}
-
-func (t *Transformer) piece(dst []byte, now time.Time, text string, at int, piece []byte, encoded bool, part, parts int, whole [32]byte) []byte {
-	key := func(id nameID) { dst = append(dst, t.flat.names.list[id].key...) }
-	str := func(id nameID, s string) {
-		key(id)
-		dst = msgp.AppendString(dst, s)
-	}
-	from := len(dst)
-	dst = appendEventHeader(dst)
-	fields := uint32(6)
-	str(nameTable, Unreadable)
-	str(nameReason, text)
-	key(nameRaw)
-	if encoded {
-		dst = msgp.AppendString(dst, base64.StdEncoding.EncodeToString(piece))
-		str(nameEncoding, "base64")
-		fields++
-	} else {
-		dst = msgp.AppendStringFromBytes(dst, piece)
-	}
-	str(nameLane, t.payload.Lane)
-	key(nameOffset)
-	dst = msgp.AppendInt64(dst, t.payload.Offset)
-	key(nameAt)
-	dst = msgp.AppendInt(dst, at)
-	if parts > 1 {
-		key(namePart)
-		dst = msgp.AppendInt(dst, part)
-		key(nameParts)
-		dst = msgp.AppendInt(dst, parts)
-		fields += 2
-	}
-	if t.cfg.EventID {
-		id := whole[:]
-		if parts > 1 {
-			t.id.begin(id, strconv.AppendInt(nil, int64(part), 10))
-			id = t.id.end()
-		}
-		key(nameEventID)
-		dst = msgp.AppendStringFromBytes(dst, id)
-		fields++
-	}
-	patchEventHeader(dst[from:], now.Unix(), uint32(now.Nanosecond()), fields)
-	return dst
 }

@@ -96,6 +96,30 @@ func parseAll(t *testing.T) {
 	})
 }
 
+// floors are the rooms of transform, and which rooms each may import. transform/doc.go draws them.
+var floors = map[string][]string{
+	"transform/record": {},
+	"transform/event":  {"transform/record"},
+	"transform/device": {"transform/record", "transform/event"},
+	"transform/format": {"transform/record", "transform/event"},
+	"transform":        {"transform/record", "transform/event", "transform/device", "transform/format"},
+}
+
+// allowed tells whether a room may import another.
+func allowed(dir, imported string) bool {
+	return slices.Contains(floors[dir], strings.TrimPrefix(imported, module+"/"))
+}
+
+// Every room of transform has its place in floors.
+func TestFloors(t *testing.T) {
+	_, files := goFiles(t)
+	for _, f := range files {
+		if _, known := floors[f.dir]; f.in("transform") && !known {
+			t.Errorf("%s: which rooms of transform may %s import? Say it in floors", f.path, f.dir)
+		}
+	}
+}
+
 func TestImports(t *testing.T) {
 	_, files := goFiles(t)
 	within := func(imported, dir string) bool {
@@ -107,6 +131,8 @@ func TestImports(t *testing.T) {
 			switch {
 			case f.in("input") && within(imported, "transform"), f.in("transform") && within(imported, "input"):
 				bad("input and transform meet as bytes, in package plugin")
+			case !f.test && f.in("transform") && within(imported, "transform") && !allowed(f.dir, imported):
+				bad("the rooms of transform are in floors: record, event, then device and format, which do not know each other, then the root")
 			case imported == "C" && !f.in("plugin"):
 				bad("cgo stays in package plugin")
 			case imported == "unsafe" && !f.in("plugin", "transform") && !onlySizes(f):

@@ -1,4 +1,4 @@
-package transform
+package record
 
 import (
 	"encoding/binary"
@@ -7,93 +7,91 @@ import (
 	"math/bits"
 )
 
-// A tree is a parsed JSON value: nodes in the order of the text, each knowing where it begins and ends in src and which
+// A Tree is a parsed JSON value: nodes in the order of the text, each knowing where it begins and ends in src and which
 // node comes after it. The root is node 0, an array's elements and an object's members follow their container, a
 // member being two nodes, its key and its value.
 //
 // It has no pointers, so that the garbage collector does not look at it, and it keeps the raw text of every value,
 // which is what an event id is computed from and what is handed on when a value is passed through as text.
-type tree struct {
-	src   []byte
-	nodes []node
+type Tree struct {
+	Src   []byte
+	Nodes []Node
 }
 
-type node struct {
-	start, end uint32 // raw text in src; with the quotes for strings
-	next       uint32 // the node after this value and all that is inside it
-	kind       kind
-	flags      uint8
+// Node is a value, or the key of a member.
+type Node struct {
+	Start, End uint32 // raw text in Src; with the quotes for strings
+	Next       uint32 // the node after this value and all that is inside it
+	Kind       Kind
+	Flags      uint8
 }
 
-type kind uint8
+// Kind is the kind of a value.
+type Kind uint8
 
+// The kinds. Whatever is at most KindString has nothing inside it.
 const (
-	kindNull kind = iota
-	kindFalse
-	kindTrue
-	kindNumber
-	kindWord // NaN and the infinities, which Json.NET writes and JSON does not know
-	kindString
-	kindArray
-	kindObject
+	KindNull Kind = iota
+	KindFalse
+	KindTrue
+	KindNumber
+	KindWord // NaN and the infinities, which Json.NET writes and JSON does not know
+	KindString
+	KindArray
+	KindObject
 )
 
+// What is known of the text of a node.
 const (
-	flagEscaped uint8 = 1 << iota // a string with a backslash
-	flagWide                      // a string with a byte above 0x7f
-	flagSpaced                    // an array or object with insignificant white space
+	FlagEscaped uint8 = 1 << iota // a string with a backslash
+	FlagWide                      // a string with a byte above 0x7f
+	FlagSpaced                    // an array or object with insignificant white space
 )
 
-// raw is the text of node n as received.
-func (tr *tree) raw(n uint32) []byte {
-	v := &tr.nodes[n]
-	return tr.src[v.start:v.end]
+// Raw is the text of node n as received.
+func (tr *Tree) Raw(n uint32) []byte {
+	v := &tr.Nodes[n]
+	return tr.Src[v.Start:v.End]
 }
 
-// inner is the text of string n without its quotes, escapes as received.
-func (tr *tree) inner(n uint32) []byte {
-	v := &tr.nodes[n]
-	return tr.src[v.start+1 : v.end-1]
+// Inner is the text of string n without its quotes, escapes as received.
+func (tr *Tree) Inner(n uint32) []byte {
+	v := &tr.Nodes[n]
+	return tr.Src[v.Start+1 : v.End-1]
 }
 
-// empty reports whether array or object n has nothing in it.
-func (tr *tree) empty(n uint32) bool { return tr.nodes[n].next == n+1 }
+// Empty reports whether array or object n has nothing in it.
+func (tr *Tree) Empty(n uint32) bool { return tr.Nodes[n].Next == n+1 }
 
-// find returns the value of the first member of object n with this key, or 0. The key must not need escapes.
-func (tr *tree) find(n uint32, key string) uint32 {
-	if tr.nodes[n].kind != kindObject {
+// Find returns the value of the first member of object n with this key, or 0. The key must not need escapes.
+func (tr *Tree) Find(n uint32, key string) uint32 {
+	if tr.Nodes[n].Kind != KindObject {
 		return 0
 	}
-	for k, end := n+1, tr.nodes[n].next; k < end; k = tr.nodes[k+1].next {
-		if string(tr.inner(k)) == key {
+	for k, end := n+1, tr.Nodes[n].Next; k < end; k = tr.Nodes[k+1].Next {
+		if string(tr.Inner(k)) == key {
 			return k + 1
 		}
 	}
 	return 0
 }
 
-// What can be wrong with a text. The values are static, so that finding damage allocates nothing.
+// What may be wrong with a text. The values are static, so that finding damage allocates nothing.
 var (
-	errEnd       = errors.New("text ends inside a value")
-	errValue     = errors.New("not a JSON value")
-	errNumber    = errors.New("malformed number")
-	errEscape    = errors.New("malformed escape in a string")
-	errKey       = errors.New("object key expected")
-	errColon     = errors.New("colon expected after an object key")
-	errComma     = errors.New("comma or end of an array or object expected")
-	errTail      = errors.New("text after the end of the value")
-	errTooLong   = errors.New("larger than 2 GiB")
-	errNotObject = errors.New("not an object")
-	errBeside    = errors.New("data beside the records of an envelope")
-	errBetween   = errors.New("text between records")
-	errOutput    = errors.New("its flat form would be many times its size")
-	errTired     = errors.New("too much of the payload is damaged to look for records in the rest")
-	errPanic     = errors.New("the transformer panicked on it")
+	ErrEnd       = errors.New("text ends inside a value")
+	ErrValue     = errors.New("not a JSON value")
+	ErrNumber    = errors.New("malformed number")
+	ErrEscape    = errors.New("malformed escape in a string")
+	ErrKey       = errors.New("object key expected")
+	ErrColon     = errors.New("colon expected after an object key")
+	ErrComma     = errors.New("comma or end of an array or object expected")
+	ErrTooLong   = errors.New("larger than 2 GiB")
+	ErrNotObject = errors.New("not an object")
 )
 
-// scanner parses JSON strictly: what it accepts, any JSON parser accepts, with the exceptions of raw control characters in
+// Scanner parses JSON strictly: what it accepts, any JSON parser accepts, with the exceptions of raw control characters in
 // strings, which say plainly what is meant, and of NaN and the infinities. Depth costs memory, not stack.
-type scanner struct {
+type Scanner struct {
 	open []frame
 	at   int // where the last error is
 }
@@ -103,16 +101,29 @@ type frame struct {
 	spaces uint32 // runs of insignificant white space before the container began
 }
 
-// parse appends the nodes of the value that begins at src[at], and returns where its text ends.
-func (s *scanner) parse(src []byte, at int, nodes []node) ([]node, int, error) {
+// At is the byte of the text at which the last error was found.
+func (s *Scanner) At() int { return s.at }
+
+// Release lets go of what a giant text needed.
+func (s *Scanner) Release() {
+	if cap(s.open) > KeepBytes/8 {
+		s.open = nil
+	}
+}
+
+// Held is about how many bytes the scanner keeps.
+func (s *Scanner) Held() int { return 8 * cap(s.open) }
+
+// Parse appends the nodes of the value that begins at src[at], and returns where its text ends. src must outlive the nodes.
+func (s *Scanner) Parse(src []byte, at int, nodes []Node) ([]Node, int, error) {
 	if len(src) > math.MaxInt32 {
-		return nodes, at, errTooLong
+		return nodes, at, ErrTooLong
 	}
 	base := uint32(len(nodes))
 	s.open = s.open[:0]
 	spaces := uint32(0)
 	i := at
-	fail := func(at int, err error) ([]node, int, error) {
+	fail := func(at int, err error) ([]Node, int, error) {
 		s.at = at
 		return nodes, at, err
 	}
@@ -121,20 +132,20 @@ value:
 	for {
 		// A value begins at i.
 		if i >= len(src) {
-			return fail(i, errEnd)
+			return fail(i, ErrEnd)
 		}
 		switch c := src[i]; c {
 		case ' ', '\t', '\n', '\r':
 			spaces++
-			i = skipSpace(src, i+1)
+			i = SkipSpace(src, i+1)
 			continue value
 		case '{':
 			n := uint32(len(nodes))
-			nodes = append(nodes, node{start: uint32(i), kind: kindObject})
+			nodes = append(nodes, Node{Start: uint32(i), Kind: KindObject})
 			before := spaces
 			i++
 			if i < len(src) && src[i] <= ' ' {
-				j := skipSpace(src, i)
+				j := SkipSpace(src, i)
 				if j != i {
 					spaces++
 					i = j
@@ -149,11 +160,11 @@ value:
 			goto key
 		case '[':
 			n := uint32(len(nodes))
-			nodes = append(nodes, node{start: uint32(i), kind: kindArray})
+			nodes = append(nodes, Node{Start: uint32(i), Kind: KindArray})
 			before := spaces
 			i++
 			if i < len(src) && src[i] <= ' ' {
-				j := skipSpace(src, i)
+				j := SkipSpace(src, i)
 				if j != i {
 					spaces++
 					i = j
@@ -171,7 +182,7 @@ value:
 			if err != nil {
 				return fail(end, err)
 			}
-			nodes = appendScalar(nodes, base, i, end, kindString, flags)
+			nodes = appendScalar(nodes, base, i, end, KindString, flags)
 			i = end
 		default:
 			k, end, err := scanBare(src, i)
@@ -188,17 +199,17 @@ value:
 				return nodes, i, nil
 			}
 			if i < len(src) && src[i] <= ' ' {
-				j := skipSpace(src, i)
+				j := SkipSpace(src, i)
 				if j != i {
 					spaces++
 					i = j
 				}
 			}
 			if i >= len(src) {
-				return fail(i, errEnd)
+				return fail(i, ErrEnd)
 			}
 			f := s.open[len(s.open)-1]
-			object := nodes[f.node].kind == kindObject
+			object := nodes[f.node].Kind == KindObject
 			switch c := src[i]; {
 			case c == ',':
 				i++
@@ -212,61 +223,62 @@ value:
 				s.open = s.open[:len(s.open)-1]
 				continue
 			}
-			return fail(i, errComma)
+			return fail(i, ErrComma)
 		}
 
 	key:
 		if i < len(src) && src[i] <= ' ' {
-			j := skipSpace(src, i)
+			j := SkipSpace(src, i)
 			if j != i {
 				spaces++
 				i = j
 			}
 		}
 		if i >= len(src) {
-			return fail(i, errEnd)
+			return fail(i, ErrEnd)
 		}
 		if src[i] != '"' {
-			return fail(i, errKey)
+			return fail(i, ErrKey)
 		}
 		end, flags, err := scanString(src, i+1)
 		if err != nil {
 			return fail(end, err)
 		}
-		nodes = appendScalar(nodes, base, i, end, kindString, flags)
+		nodes = appendScalar(nodes, base, i, end, KindString, flags)
 		i = end
 		if i < len(src) && src[i] <= ' ' {
-			j := skipSpace(src, i)
+			j := SkipSpace(src, i)
 			if j != i {
 				spaces++
 				i = j
 			}
 		}
 		if i >= len(src) {
-			return fail(i, errEnd)
+			return fail(i, ErrEnd)
 		}
 		if src[i] != ':' {
-			return fail(i, errColon)
+			return fail(i, ErrColon)
 		}
 		i++
 	}
 }
 
 // appendScalar is append, small enough to be inlined.
-func appendScalar(nodes []node, base uint32, start, end int, k kind, flags uint8) []node {
-	return append(nodes, node{uint32(start), uint32(end), uint32(len(nodes)) - base + 1, k, flags})
+func appendScalar(nodes []Node, base uint32, start, end int, k Kind, flags uint8) []Node {
+	return append(nodes, Node{uint32(start), uint32(end), uint32(len(nodes)) - base + 1, k, flags})
 }
 
-func closeNode(nodes []node, n, base uint32, end int, spaced bool) {
+func closeNode(nodes []Node, n, base uint32, end int, spaced bool) {
 	v := &nodes[n]
-	v.end = uint32(end)
-	v.next = uint32(len(nodes)) - base
+	v.End = uint32(end)
+	v.Next = uint32(len(nodes)) - base
 	if spaced {
-		v.flags = flagSpaced
+		v.Flags = FlagSpaced
 	}
 }
 
-func skipSpace(src []byte, i int) int {
+// SkipSpace returns where the white space that begins at src[i] ends.
+func SkipSpace(src []byte, i int) int {
 	for i < len(src) && (src[i] == ' ' || src[i] == '\n' || src[i] == '\r' || src[i] == '\t') {
 		i++
 	}
@@ -304,18 +316,18 @@ func scanString(src []byte, i int) (end int, flags uint8, err error) {
 			i++
 		}
 		if i >= len(src) {
-			return i, 0, errEnd
+			return i, 0, ErrEnd
 		}
 	found:
 		if src[i] == '"' {
 			if wide&highs != 0 {
-				flags |= flagWide
+				flags |= FlagWide
 			}
 			return i + 1, flags, nil
 		}
-		flags |= flagEscaped
+		flags |= FlagEscaped
 		if i+1 >= len(src) {
-			return i, 0, errEnd
+			return i, 0, ErrEnd
 		}
 		switch src[i+1] {
 		case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
@@ -323,20 +335,21 @@ func scanString(src []byte, i int) (end int, flags uint8, err error) {
 		case 'u':
 			for j := i + 2; j < i+6; j++ {
 				if j >= len(src) {
-					return j, 0, errEnd
+					return j, 0, ErrEnd
 				}
-				if hexDigit(src[j]) < 0 {
-					return i, 0, errEscape
+				if HexDigit(src[j]) < 0 {
+					return i, 0, ErrEscape
 				}
 			}
 			i += 6
 		default:
-			return i, 0, errEscape
+			return i, 0, ErrEscape
 		}
 	}
 }
 
-func hexDigit(c byte) rune {
+// HexDigit is the value of a hexadecimal digit, or -1.
+func HexDigit(c byte) rune {
 	switch {
 	case '0' <= c && c <= '9':
 		return rune(c - '0')
@@ -349,29 +362,29 @@ func hexDigit(c byte) rune {
 }
 
 // scanBare finds the end of a number or a literal.
-func scanBare(src []byte, i int) (kind, int, error) {
+func scanBare(src []byte, i int) (Kind, int, error) {
 	rest := src[i:]
 	switch c := rest[0]; {
-	case c == 'n' && hasPrefix(rest, "null"):
-		return kindNull, i + 4, nil
-	case c == 't' && hasPrefix(rest, "true"):
-		return kindTrue, i + 4, nil
-	case c == 'f' && hasPrefix(rest, "false"):
-		return kindFalse, i + 5, nil
+	case c == 'n' && HasPrefix(rest, "null"):
+		return KindNull, i + 4, nil
+	case c == 't' && HasPrefix(rest, "true"):
+		return KindTrue, i + 4, nil
+	case c == 'f' && HasPrefix(rest, "false"):
+		return KindFalse, i + 5, nil
 	case c == '-' || '0' <= c && c <= '9':
 		n := 0
 		if c == '-' {
 			n++
 		}
 		if word := nonFinite(rest[n:]); word > 0 && (c == '-' || word == 3) {
-			return kindWord, i + n + word, nil
+			return KindWord, i + n + word, nil
 		}
 		d := n
 		for n < len(rest) && '0' <= rest[n] && rest[n] <= '9' {
 			n++
 		}
 		if n == d || rest[d] == '0' && n > d+1 {
-			return 0, i, errNumber
+			return 0, i, ErrNumber
 		}
 		if n < len(rest) && rest[n] == '.' {
 			n++
@@ -380,7 +393,7 @@ func scanBare(src []byte, i int) (kind, int, error) {
 				n++
 			}
 			if n == d {
-				return 0, i, errNumber
+				return 0, i, ErrNumber
 			}
 		}
 		if n < len(rest) && (rest[n] == 'e' || rest[n] == 'E') {
@@ -393,32 +406,33 @@ func scanBare(src []byte, i int) (kind, int, error) {
 				n++
 			}
 			if n == d {
-				return 0, i, errNumber
+				return 0, i, ErrNumber
 			}
 		}
-		return kindNumber, i + n, nil
+		return KindNumber, i + n, nil
 	}
 	if n := nonFinite(rest); n > 0 {
-		return kindWord, i + n, nil
+		return KindWord, i + n, nil
 	}
-	return 0, i, errValue
+	return 0, i, ErrValue
 }
 
 // nonFinite returns the length of a spelling of NaN or infinity at the beginning of b.
 func nonFinite(b []byte) int {
 	for _, w := range [...]string{"Infinity", "NaN", "inf", "nan"} {
-		if hasPrefix(b, w) {
+		if HasPrefix(b, w) {
 			return len(w)
 		}
 	}
 	return 0
 }
 
-func hasPrefix(b []byte, s string) bool { return len(b) >= len(s) && string(b[:len(s)]) == s }
+// HasPrefix reports whether b begins with s.
+func HasPrefix(b []byte, s string) bool { return len(b) >= len(s) && string(b[:len(s)]) == s }
 
-// skipLoosely finds the end of the object that begins at src[i] by its strings and brackets alone, whatever
+// SkipLoosely finds the end of the object that begins at src[i] by its strings and brackets alone, whatever
 // stands between them.
-func skipLoosely(src []byte, i int) (end int, ok bool) {
+func SkipLoosely(src []byte, i int) (end int, ok bool) {
 	depth := 0
 	for i < len(src) {
 		switch src[i] {
@@ -459,7 +473,7 @@ func appendCompact(dst, text []byte) []byte {
 			i++
 		case ' ', '\t', '\n', '\r':
 			dst = append(dst, text[start:i]...)
-			i = skipSpace(text, i)
+			i = SkipSpace(text, i)
 			start = i
 		default:
 			i++

@@ -1,35 +1,36 @@
-package transform
+package record
 
 import "strings"
 
-// class is what a column may hold, in every table and every record, so that an index never sees two types under one name.
+// Class is what a column may hold, in every table and every record, so that an index never sees two types under one name.
 // What does not fit goes to <column>_raw, as text.
-type class uint8
+type Class uint8
 
+// The classes.
 const (
-	classAny     class = iota // as it comes: not documented, or documented as dynamic
-	classText                 // any scalar as its text; an array or object as JSON text
-	classInteger              // an integer, also when it comes in quotes
-	classBoolean              // true or false, also as 0 and 1 and in quotes
-	classReal                 // a number, always as float64
-	classObject               // an object, also as JSON in a string
-	classObjects              // a list of objects, also as JSON in a string
-	classScalars              // a list of scalars, also as JSON in a string
+	ClassAny     Class = iota // as it comes: not documented, or documented as dynamic
+	ClassText                 // any scalar as its text; an array or object as JSON text
+	ClassInteger              // an integer, also when it comes in quotes
+	ClassBoolean              // true or false, also as 0 and 1 and in quotes
+	ClassReal                 // a number, always as float64
+	ClassObject               // an object, also as JSON in a string
+	ClassObjects              // a list of objects, also as JSON in a string
+	ClassScalars              // a list of scalars, also as JSON in a string
 )
 
 // columnClasses is by column alone and not by table, since the name is what an index sees. From Microsoft's
 // documentation of the advanced hunting tables as of July 2026, and for the JSON columns from records of the
 // stream: the documentation calls most of them strings. Datetimes are text: a time is passed on as received.
-var columnClasses = func() map[string]class {
-	classes := make(map[string]class)
-	for c, names := range map[class]string{
-		classText:    textColumns + differingColumns,
-		classInteger: integerColumns,
-		classBoolean: booleanColumns,
-		classReal:    realColumns,
-		classObject:  objectColumns,
-		classObjects: objectsColumns,
-		classScalars: scalarsColumns,
+var columnClasses = func() map[string]Class {
+	classes := make(map[string]Class)
+	for c, names := range map[Class]string{
+		ClassText:    textColumns + differingColumns,
+		ClassInteger: integerColumns,
+		ClassBoolean: booleanColumns,
+		ClassReal:    realColumns,
+		ClassObject:  objectColumns,
+		ClassObjects: objectsColumns,
+		ClassScalars: scalarsColumns,
 	} {
 		for _, name := range strings.Fields(names) {
 			classes[name] = c
@@ -37,6 +38,9 @@ var columnClasses = func() map[string]class {
 	}
 	return classes
 }()
+
+// ClassOf is the class of a column.
+func ClassOf(column string) Class { return columnClasses[column] }
 
 // JSON in a string, or native: both are seen for one column, and both give the same record. Which columns hold
 // JSON is listed and never guessed from the first character: adapter names are {GUID}s and alert titles begin with [SOC].
@@ -160,3 +164,31 @@ TransactionIdHex TunnelType Type UnallowedUrlDomains UniqueTokenIdentifier Url U
 UserAccountControl UserAgent UserAgentHeader UserAlternateEmails UserAuthenticationType UserLevelAction
 UserLevelPolicy Vendor Version VulnerabilityDescription VulnerabilitySeverityLevel Workload
 `
+
+// Nothing reports whether a value is null, "", [] or {}.
+func (tr *Tree) Nothing(n uint32) bool {
+	v := &tr.Nodes[n]
+	return v.Kind == KindNull || v.Kind == KindString && v.End-v.Start == 2 || v.Kind >= KindArray && tr.Empty(n)
+}
+
+// Fits reports whether a JSON value is what a column of class c is declared to hold; null and the empty ones always are.
+func (tr *Tree) Fits(n uint32, c Class) bool {
+	k := tr.Nodes[n].Kind
+	if k == KindNull || k >= KindArray && tr.Empty(n) {
+		return true
+	}
+	if c == ClassObject {
+		return k == KindObject
+	}
+	if k != KindArray {
+		return false
+	}
+	for e, end := n+1, tr.Nodes[n].Next; e < end; e = tr.Nodes[e].Next {
+		switch k := tr.Nodes[e].Kind; {
+		case k == KindNull:
+		case (k == KindObject) != (c == ClassObjects), k == KindArray:
+			return false
+		}
+	}
+	return true
+}

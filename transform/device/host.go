@@ -1,26 +1,28 @@
-package transform
+package device
+
+import "github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 
 // host is the device that a row names.
 type host struct {
 	id      []byte // as received; nil if there is none
-	match   deviceMatch
+	match   Match
 	leading bool
-	tree    tree   // AdditionalFields
-	node    uint32 // its host object there, with names of its own; 0 with has false if there is none
+	tree    record.Tree // AdditionalFields
+	node    uint32      // its host object there, with names of its own; 0 with has false if there is none
 	has     bool
 }
 
-// deviceMatch is how the device of a record was found.
-type deviceMatch uint8
+// Match is how the device of a record was found.
+type Match uint8
 
 const (
-	matchNone     deviceMatch = iota
-	matchRow                  // the row's own DeviceId
-	matchEvidence             // the host inside AdditionalFields
-	matchAlert                // the one device that the rows of the same alert name
+	matchNone     Match = iota
+	matchRow            // the row's own DeviceId
+	matchEvidence       // the host inside AdditionalFields
+	matchAlert          // the one device that the rows of the same alert name
 )
 
-var deviceMatches = [...]string{"", "row", "evidence", "alert"}
+var matchNames = [...]string{"", "row", "evidence", "alert"}
 
 // hostPaths are where the entities of AlertEvidence have their host, by what they are: a Machine is one, a File and a User have one, a Process has it
 // in its image, its account or its parent. In real records all but the first are references to the first.
@@ -35,15 +37,15 @@ var hostPaths = [...][]string{
 }
 
 // findHost finds the device that a row names, in its DeviceId or its AdditionalFields.
-func findHost(s *scanner, r *row) (h host) {
-	if !r.lifted {
+func findHost(s *record.Scanner, r *record.Record) (h host) {
+	if !r.Lifted {
 		return host{}
 	}
-	if n := r.columns.find(r.props, "DeviceId"); n != 0 && r.columns.nodes[n].kind == kindString && len(r.columns.inner(n)) > 0 {
-		h.id, h.match = r.columns.inner(n), matchRow
+	if n := r.Columns.Find(r.Props, "DeviceId"); n != 0 && r.Columns.Nodes[n].Kind == record.KindString && len(r.Columns.Inner(n)) > 0 {
+		h.id, h.match = r.Columns.Inner(n), matchRow
 	}
-	tr, at, ok := r.column(s, "AdditionalFields")
-	if !ok || tr.nodes[at].kind != kindObject {
+	tr, at, ok := r.Column(s, "AdditionalFields")
+	if !ok || tr.Nodes[at].Kind != record.KindObject {
 		return h
 	}
 	for _, path := range hostPaths {
@@ -61,8 +63,8 @@ func findHost(s *scanner, r *row) (h host) {
 				h.id, h.match = id, matchEvidence
 			}
 			h.tree, h.node, h.has = tr, n, true
-			leading := tr.find(n, "LeadingHost")
-			h.leading = leading != 0 && tr.nodes[leading].kind == kindTrue
+			leading := tr.Find(n, "LeadingHost")
+			h.leading = leading != 0 && tr.Nodes[leading].Kind == record.KindTrue
 			return h
 		}
 	}
@@ -70,8 +72,8 @@ func findHost(s *scanner, r *row) (h host) {
 		return h
 	}
 	// An entity of a kind that is not known: if all its hosts are one, that is the host.
-	for n := range tr.nodes {
-		if tr.nodes[n].kind != kindObject {
+	for n := range tr.Nodes {
+		if tr.Nodes[n].Kind != record.KindObject {
 			continue
 		}
 		id := machineID(&tr, uint32(n))
@@ -87,33 +89,33 @@ func findHost(s *scanner, r *row) (h host) {
 }
 
 // member returns the object under key of object n, or the one that it refers to.
-func member(tr *tree, n uint32, key string) (uint32, bool) {
-	in := tr.find(n, key)
-	if in == 0 || tr.nodes[in].kind != kindObject {
+func member(tr *record.Tree, n uint32, key string) (uint32, bool) {
+	in := tr.Find(n, key)
+	if in == 0 || tr.Nodes[in].Kind != record.KindObject {
 		return 0, false
 	}
-	ref := refOf(tr, in)
+	ref := tr.Ref(in)
 	if ref == 0 {
 		return in, true
 	}
-	id := tr.inner(ref)
-	for k := range tr.nodes {
-		if tr.nodes[k].kind != kindObject || tr.empty(uint32(k)) {
+	id := tr.Inner(ref)
+	for k := range tr.Nodes {
+		if tr.Nodes[k].Kind != record.KindObject || tr.Empty(uint32(k)) {
 			continue
 		}
-		if v := uint32(k) + 2; string(tr.inner(uint32(k)+1)) == "$id" && tr.nodes[v].kind == kindString && string(tr.inner(v)) == string(id) {
+		if v := uint32(k) + 2; string(tr.Inner(uint32(k)+1)) == "$id" && tr.Nodes[v].Kind == record.KindString && string(tr.Inner(v)) == string(id) {
 			return uint32(k), true
 		}
 	}
 	return 0, false
 }
 
-func machineID(tr *tree, n uint32) []byte {
-	id := tr.find(n, "MachineId")
-	if id == 0 || tr.nodes[id].kind != kindString || len(tr.inner(id)) == 0 {
+func machineID(tr *record.Tree, n uint32) []byte {
+	id := tr.Find(n, "MachineId")
+	if id == 0 || tr.Nodes[id].Kind != record.KindString || len(tr.Inner(id)) == 0 {
 		return nil
 	}
-	return tr.inner(id)
+	return tr.Inner(id)
 }
 
 // sameText compares ids, in any case.
@@ -137,8 +139,8 @@ func sameText(a, b []byte) bool {
 }
 
 // witness merges what evidence says of its host: less than any report does, and only where none has.
-func (d *Devices) witness(r *row, h *host, key []byte) {
-	if dev, ok := d.cache.Peek(view(key)); ok && !isEvidence(dev.groups) {
+func (m *Memory) witness(r *record.Record, h *host, key []byte) {
+	if dev, ok := m.cache.Peek(record.View(key)); ok && !isEvidence(dev.groups) {
 		// Mostly a report has said all this before.
 		said := 0
 		for w := (walker{rest: dev.groups}); ; {
@@ -150,15 +152,15 @@ func (d *Devices) witness(r *row, h *host, key []byte) {
 				said++
 			}
 		}
-		if said == d.witnessed {
+		if said == m.witnessed {
 			return
 		}
 	}
-	l := d.learner
+	l := m.learner
 	l.begin()
 	own := func(id columnID, name string) {
-		if n := r.columns.find(r.props, name); n != 0 && d.keeps(id) {
-			l.addValue(id, classText, &r.columns, n)
+		if n := r.Columns.Find(r.Props, name); n != 0 && m.keeps(id) {
+			l.addValue(id, record.ClassText, &r.Columns, n)
 		}
 	}
 	// DeviceName and MachineGroup of a row are those of its DeviceId.
@@ -171,27 +173,27 @@ func (d *Devices) witness(r *row, h *host, key []byte) {
 			id   columnID
 			name string
 		}{{columnOSFamily, "OSFamily"}, {columnOSVersion, "OSVersion"}} {
-			if n := h.tree.find(h.node, c.name); n != 0 && d.keeps(c.id) {
-				l.addValue(c.id, classText, &h.tree, n)
+			if n := h.tree.Find(h.node, c.name); n != 0 && m.keeps(c.id) {
+				l.addValue(c.id, record.ClassText, &h.tree, n)
 			}
 		}
-		if d.keeps(columnDeviceName) {
+		if m.keeps(columnDeviceName) {
 			l.addHostName(&h.tree, h.node)
 		}
 	}
 	if columns := l.end(); len(columns) > 0 {
-		d.put(key, d.stamp(r)-evidenceAge, columns, true)
+		m.put(key, m.stamp(r)-evidenceAge, columns, true)
 	}
 	l.release()
 }
 
 // keeps reports whether a column is wanted.
-func (d *Devices) keeps(id columnID) bool { return d.fields.names[id] != "" }
+func (m *Memory) keeps(id columnID) bool { return m.fields.names[id] != "" }
 
 // addHostName takes the name of a host object: its name and its domain.
-func (l *learner) addHostName(tr *tree, n uint32) {
-	name := tr.find(n, "HostName")
-	if name == 0 || tr.nodes[name].kind != kindString || nothing(tr, name) {
+func (l *learner) addHostName(tr *record.Tree, n uint32) {
+	name := tr.Find(n, "HostName")
+	if name == 0 || tr.Nodes[name].Kind != record.KindString || tr.Nothing(name) {
 		return
 	}
 	for _, c := range l.columns {
@@ -199,13 +201,13 @@ func (l *learner) addHostName(tr *tree, n uint32) {
 			return
 		}
 	}
-	text, _ := appendText(l.text[:0], tr.inner(name))
-	if domain := tr.find(n, "DnsDomain"); domain != 0 && tr.nodes[domain].kind == kindString && !nothing(tr, domain) {
+	text, _ := record.AppendText(l.text[:0], tr.Inner(name))
+	if domain := tr.Find(n, "DnsDomain"); domain != 0 && tr.Nodes[domain].Kind == record.KindString && !tr.Nothing(domain) {
 		text = append(text, '.')
-		text, _ = appendText(text, tr.inner(domain))
+		text, _ = record.AppendText(text, tr.Inner(domain))
 	}
 	l.text = text
-	l.flat.text(text)
+	l.values.JSON(text)
 	l.columns = append(l.columns, column{id: columnDeviceName})
-	l.ends = append(l.ends, len(l.flat.out))
+	l.ends = append(l.ends, l.values.Len())
 }

@@ -1,13 +1,13 @@
-package transform
+package record
 
 // maxEventSeconds is the end of 2038-01-18. Fluent Bit keeps the seconds of an event time in 31 bits, and a record whose
 // time does not fit takes the rest of its chunk with it (seen on v3.2 to v5.0).
 const maxEventSeconds = 2147472000
 
-// parseTime reads the forms in which Defender and those who pass its records on write times: RFC 3339 with 0 to 9 digits of
+// ParseTime reads the forms in which Defender and those who pass its records on write times: RFC 3339 with 0 to 9 digits of
 // a fraction (more are ignored), a blank instead of the T, no zone for UTC. ok is false for anything else, and
 // for what an event time cannot hold.
-func parseTime(b []byte) (sec int64, nsec uint32, ok bool) {
+func ParseTime(b []byte) (sec int64, nsec uint32, ok bool) {
 	if len(b) < 19 || b[4] != '-' || b[7] != '-' || b[10] != 'T' && b[10] != ' ' && b[10] != 't' || b[13] != ':' || b[16] != ':' {
 		return 0, 0, false
 	}
@@ -90,4 +90,54 @@ func days(year, month, day int64) int64 {
 	yoe := year % 400
 	doy := (153*(month-3)+2)/5 + day - 1
 	return era*146097 + yoe*365 + yoe/4 - yoe/100 + doy - 719468
+}
+
+// TimeSource tells where an event time comes from.
+type TimeSource uint8
+
+// The sources, the best first.
+const (
+	TimeEvent    TimeSource = iota // the record says when it happened
+	TimeExported                   // a hunting record does not: when it was exported
+	TimeNone                       // it has no usable time
+)
+
+// Time is the event time: when it happened, else when it was exported.
+func (r *Record) Time() (sec int64, nsec uint32, from TimeSource) {
+	if r.Lifted {
+		if sec, nsec, ok := r.Columns.time(r.Columns.Find(r.Props, "Timestamp")); ok {
+			return sec, nsec, TimeEvent
+		}
+	}
+	if sec, nsec, ok := r.Doc.time(r.Envelope.Time); ok {
+		if r.Lifted {
+			return sec, nsec, TimeExported
+		}
+		return sec, nsec, TimeEvent
+	}
+	if !r.Lifted {
+		for _, name := range [...]string{"TimeGenerated", "StartTimeUtc"} {
+			if sec, nsec, ok := r.Doc.time(r.Doc.Find(0, name)); ok {
+				return sec, nsec, TimeEvent
+			}
+		}
+	}
+	return 0, 0, TimeNone
+}
+
+// Nanos is the event time in nanoseconds since 1970, or otherwise if the record has none.
+func (r *Record) Nanos(otherwise int64) int64 {
+	sec, nsec, from := r.Time()
+	if from == TimeNone {
+		return otherwise
+	}
+	return sec*1e9 + int64(nsec)
+}
+
+// time is the time that string n holds. Node 0 stands for none.
+func (tr *Tree) time(n uint32) (sec int64, nsec uint32, ok bool) {
+	if n == 0 || tr.Nodes[n].Kind != KindString {
+		return 0, 0, false
+	}
+	return ParseTime(tr.Inner(n))
 }

@@ -1,4 +1,4 @@
-package transform
+package record
 
 import (
 	"encoding/json"
@@ -17,10 +17,10 @@ func FuzzScan(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var s scanner
-		at := skipSpace(b, 0)
-		nodes, end, err := s.parse(b, at, nil)
-		ok := err == nil && skipSpace(b, end) == len(b)
+		var s Scanner
+		at := SkipSpace(b, 0)
+		nodes, end, err := s.Parse(b, at, nil)
+		ok := err == nil && SkipSpace(b, end) == len(b)
 		// Where the two may differ: raw control characters, and words that begin with n or i.
 		lenient := strings.ContainsAny(string(b), "nNiI") || strings.IndexFunc(string(b), func(r rune) bool { return r < ' ' }) >= 0
 		if valid := json.Valid(b); valid != ok && !(ok && lenient) {
@@ -30,21 +30,21 @@ func FuzzScan(f *testing.F) {
 			return
 		}
 		// The nodes cover the text, each inside the one it belongs to, and the raw text of each is a value of its own.
-		tr := tree{b, nodes}
-		if nodes[0].next != uint32(len(nodes)) || int(nodes[0].end) != end {
+		tr := Tree{b, nodes}
+		if nodes[0].Next != uint32(len(nodes)) || int(nodes[0].End) != end {
 			t.Fatalf("%q: root %+v of %d nodes", b, nodes[0], len(nodes))
 		}
 		for n := range nodes {
 			v := nodes[n]
-			if v.start >= v.end || v.next <= uint32(n) || v.next > uint32(len(nodes)) {
+			if v.Start >= v.End || v.Next <= uint32(n) || v.Next > uint32(len(nodes)) {
 				t.Fatalf("%q: node %d %+v", b, n, v)
 			}
-			if v.kind < kindArray && v.next != uint32(n)+1 {
+			if v.Kind < KindArray && v.Next != uint32(n)+1 {
 				t.Fatalf("%q: scalar %d has members", b, n)
 			}
-			compact := appendCompact(nil, tr.raw(uint32(n)))
-			if v.kind >= kindArray && (v.flags&flagSpaced == 0) != (len(compact) == len(tr.raw(uint32(n)))) {
-				t.Fatalf("%q: node %d is spaced: %v, compact %q", b, n, v.flags&flagSpaced != 0, compact)
+			compact := appendCompact(nil, tr.Raw(uint32(n)))
+			if v.Kind >= KindArray && (v.Flags&FlagSpaced == 0) != (len(compact) == len(tr.Raw(uint32(n)))) {
+				t.Fatalf("%q: node %d is spaced: %v, compact %q", b, n, v.Flags&FlagSpaced != 0, compact)
 			}
 		}
 		if json.Valid(b) {
@@ -67,7 +67,7 @@ func FuzzText(f *testing.F) {
 			return
 		}
 		b = []byte(strings.TrimSpace(string(b)))
-		got, repairs := appendText(nil, b[1:len(b)-1])
+		got, repairs := AppendText(nil, b[1:len(b)-1])
 		if repairs == 0 && string(got) != want {
 			t.Fatalf("%q: %q, want %q", b, got, want)
 		}
@@ -84,16 +84,16 @@ func FuzzNumber(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		k, end, err := kindNull, 0, error(nil)
+		k, end, err := KindNull, 0, error(nil)
 		if len(s) > 0 && len(s) < 400 {
 			k, end, err = scanBare([]byte(s), 0)
 		}
-		if err != nil || k != kindNumber || end != len(s) {
+		if err != nil || k != KindNumber || end != len(s) {
 			return
 		}
 		if i := strings.IndexAny(s, "eE"); i >= 0 && len(s)-i > 5 {
 			// big.Rat would take for ever; the answer must be no, or the number nothing.
-			if x, ok := parseFloat([]byte(s)); ok && x != 0 && strings.Trim(s[i+1:], "+-0") != "" && len(strings.TrimLeft(s[i+1:], "+-0")) > 4 {
+			if x, ok := ParseFloat([]byte(s)); ok && x != 0 && strings.Trim(s[i+1:], "+-0") != "" && len(strings.TrimLeft(s[i+1:], "+-0")) > 4 {
 				t.Fatalf("%s became %v", s, x)
 			}
 			return
@@ -102,11 +102,11 @@ func FuzzNumber(f *testing.F) {
 		if !ok {
 			t.Fatalf("%s is no number", s)
 		}
-		if i, ok := parseInteger([]byte(s)); ok {
+		if i, ok := ParseInteger([]byte(s)); ok {
 			if new(big.Rat).SetInt64(i).Cmp(want) != 0 || strconv.FormatInt(i, 10) != s {
 				t.Fatalf("%s became %d", s, i)
 			}
-		} else if x, ok := parseFloat([]byte(s)); ok {
+		} else if x, ok := ParseFloat([]byte(s)); ok {
 			// The shortest text that means x is what any reader of the record sees.
 			got, _ := new(big.Rat).SetString(strconv.FormatFloat(x, 'g', -1, 64))
 			if math.IsInf(x, 0) || math.IsNaN(x) || got.Cmp(want) != 0 {
@@ -122,7 +122,7 @@ func FuzzTime(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		sec, nsec, ok := parseTime([]byte(s))
+		sec, nsec, ok := ParseTime([]byte(s))
 		if ok && (sec < 0 || sec >= maxEventSeconds || nsec >= 1e9) {
 			t.Fatalf("%q: %d.%d", s, sec, nsec)
 		}
@@ -143,24 +143,4 @@ func TestDays(t *testing.T) {
 			t.Fatalf("%v: %d, want %d", d, got, d.Unix()/86400)
 		}
 	}
-}
-
-func TestMatch(t *testing.T) {
-	f := func(pattern, s string, want bool) {
-		t.Helper()
-		if match(pattern, s) != want {
-			t.Errorf("%q matches %q: %v", pattern, s, !want)
-		}
-	}
-	f("", "", true)
-	f("a", "", false)
-	f("*", "", true)
-	f("*", "abc", true)
-	f("a*c", "abc", true)
-	f("a*c", "abcd", false)
-	f("*b*", "abc", true)
-	f("*bc", "abcbc", true)
-	f("a*b*c", "a-b-b-c", true)
-	f("a**c", "ac", true)
-	f(strings.Repeat("*a", 30)+"b", strings.Repeat("a", 10_000), false)
 }

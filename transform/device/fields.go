@@ -1,14 +1,18 @@
-package transform
+package device
 
-import "strings"
+import (
+	"strings"
 
-// columnID is the place of a column in deviceColumns, or behind them for one that is not listed there. Snapshots hold the ids of listed
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
+)
+
+// columnID is the place of a column in columnNames, or behind them for one that is not listed there. Snapshots hold the ids of listed
 // columns, so the list only ever grows at its end.
 type columnID uint8
 
-// deviceColumns are the columns of DeviceInfo in the order of their documentation, what the machines API knows beyond
+// columnNames are the columns of DeviceInfo in the order of their documentation, what the machines API knows beyond
 // them, and what evidence says of its host. DeviceId is what a device is kept under.
-var deviceColumns = [...]string{
+var columnNames = [...]string{
 	columnMergedTo:   "MergedToDeviceId", // kept always, since it is followed
 	columnDeviceName: "DeviceName",
 	columnOSVersion:  "OSVersion",
@@ -37,9 +41,9 @@ const columnNone columnID = 255 // so there are fewer than 256, and a group can 
 
 const maxDeviceNames = 1024 // that are remembered: names come from outside
 
-// deviceFields are the columns that are kept. Names that are not in deviceColumns get ids as they come up, because Microsoft adds
+// A fieldSet is the columns that are kept. Names that are not in columnNames get ids as they come up, because Microsoft adds
 // columns without notice.
-type deviceFields struct {
+type fieldSet struct {
 	all   bool
 	names []string // by columnID; "" for a column that is not kept
 	ids   map[string]field
@@ -47,24 +51,24 @@ type deviceFields struct {
 	order []field           // the columns of the last report, by place: the next mostly has the same there
 }
 
-func newDeviceFields(fields []string) deviceFields {
-	f := deviceFields{ids: make(map[string]field), wish: make(map[string]string)}
+func newFields(fields []string) fieldSet {
+	f := fieldSet{ids: make(map[string]field), wish: make(map[string]string)}
 	for _, name := range fields {
 		if name == "*" {
 			f.all = true
 		}
 		f.wish[strings.ToLower(name)] = name
 	}
-	f.names = make([]string, len(deviceColumns))
-	f.order = make([]field, 2*len(deviceColumns))
-	for i, name := range deviceColumns {
+	f.names = make([]string, len(columnNames))
+	f.order = make([]field, 2*len(columnNames))
+	for i, name := range columnNames {
 		_, wished := f.wish[strings.ToLower(name)]
 		switch {
 		case wished || f.all:
 			f.names[i] = name
-			f.ids[name] = field{name, columnID(i), columnClasses[name]}
+			f.ids[name] = field{name, columnID(i), record.ClassOf(name)}
 		case columnID(i) == columnMergedTo:
-			f.ids[name] = field{name, columnID(i), columnClasses[name]}
+			f.ids[name] = field{name, columnID(i), record.ClassOf(name)}
 		default:
 			f.ids[name] = field{name: name, id: columnNone}
 		}
@@ -76,11 +80,11 @@ func newDeviceFields(fields []string) deviceFields {
 type field struct {
 	name  string // as reports have it
 	id    columnID
-	class class
+	class record.Class
 }
 
 // fieldAt is field for the column at a place in its report.
-func (f *deviceFields) fieldAt(place int, name []byte) field {
+func (f *fieldSet) fieldAt(place int, name []byte) field {
 	if place < len(f.order) && len(name) > 0 && f.order[place].name == string(name) {
 		return f.order[place]
 	}
@@ -92,19 +96,19 @@ func (f *deviceFields) fieldAt(place int, name []byte) field {
 }
 
 // field returns the column that a report names.
-func (f *deviceFields) field(name []byte) field {
+func (f *fieldSet) field(name []byte) field {
 	known, ok := f.ids[string(name)]
 	if ok {
 		return known
 	}
 	id := columnNone
-	text, _ := appendText(nil, name)
+	text, _ := record.AppendText(nil, name)
 	_, wished := f.wish[strings.ToLower(string(text))]
 	if (wished || f.all) && len(text) > 0 && len(text) <= 128 && string(text) != "DeviceId" && len(f.names) < int(columnNone) {
 		id = columnID(len(f.names))
 		f.names = append(f.names, string(text))
 	}
-	found := field{id: id, class: columnClasses[string(text)]}
+	found := field{id: id, class: record.ClassOf(string(text))}
 	if len(f.ids) < maxDeviceNames {
 		found.name = string(name)
 		f.ids[found.name] = found

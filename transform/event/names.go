@@ -1,4 +1,4 @@
-package transform
+package event
 
 import (
 	"bytes"
@@ -7,21 +7,24 @@ import (
 	"strconv"
 	"unicode"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/tinylib/msgp/msgp"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// names turns a key of the input and the path it stands under into a field name, once: from then on the name is an
+// Names turns a key of the input and the path it stands under into a field name, once: from then on the name is an
 // encoded key that is copied. It also knows which names the map that is being written has already.
 //
-// Names come from outside, so the cache is bounded: reset is called between records when it has grown beyond maxNames.
-type names struct {
+// Names come from outside, so the cache is bounded: Reset is called between records when it has grown beyond maxNames.
+type Names struct {
 	separator string
 	seed      maphash.Seed
 	slots     []int32 // open addressing, index into links, -1 for none
 	links     []link
-	list      []name
-	byFull    map[fullName]nameID
+	list      []entry
+	byFull    map[fullName]Name
 	bytes     int
 	era       uint32 // how often everything was forgotten
 	scratch   []byte
@@ -32,32 +35,33 @@ const (
 	maxNameBytes = 2 << 20
 )
 
-type nameID int32
+// A Name is a name of a field, in the Names that it comes from.
+type Name int32
 
-// A root is the empty name under which the names of one map begin. The record's own map is root 0. The maps in its
+// A Root is the empty name under which the names of one map begin. The record's own map is root 0. The maps in its
 // arrays have roots of their own by level, so that writing an inner map does not disturb what is known of the
 // outer.
-func root(level int) nameID { return nameID(level) }
+func Root(level int) Name { return Name(level) }
 
 // Our own fields are the first names, so that they are known without looking.
 const (
-	nameTable nameID = maxDepth + 1 + iota
-	nameTenantID
-	nameExportedAt
-	nameReceivedAt
-	nameEventID
-	nameOperationName
-	nameTenantName
-	nameCategory
-	nameRepairedText
-	nameReason
-	nameRaw
-	nameEncoding
-	nameLane
-	nameOffset
-	nameAt
-	namePart
-	nameParts
+	NameTable Name = MaxDepth + 1 + iota
+	NameTenantID
+	NameExportedAt
+	NameReceivedAt
+	NameEventID
+	NameOperationName
+	NameTenantName
+	NameCategory
+	NameRepairedText
+	NameReason
+	NameRaw
+	NameEncoding
+	NameLane
+	NameOffset
+	NameAt
+	NamePart
+	NameParts
 )
 
 var ownNames = [...]string{
@@ -67,62 +71,62 @@ var ownNames = [...]string{
 }
 
 type fullName struct {
-	root nameID
+	root Name
 	text string
 }
 
-type name struct {
+type entry struct {
 	text   string // whole, without the root
 	key    []byte // text in msgpack
-	root   nameID
-	class  class
+	root   Name
+	class  record.Class
 	seen   uint32 // the map that has this name, by generation
 	copies uint32 // how many more of it that map has
-	raw    nameID // text with _raw behind it, or 0
+	raw    Name   // text with _raw behind it, or 0
 }
 
 // A link leads from a name and a key of the input, as received, to the name below.
 type link struct {
-	parent nameID
-	child  nameID
+	parent Name
+	child  Name
 	next   int32 // the link that was last followed under the same parent after this one: columns keep their order
 	hash   uint32
 	raw    string
 }
 
-func newNames(separator string) *names {
-	ns := &names{separator: separator, seed: maphash.MakeSeed()}
-	ns.reset()
+func NewNames(separator string) *Names {
+	ns := &Names{separator: separator, seed: maphash.MakeSeed()}
+	ns.Reset()
 	return ns
 }
 
-// reset forgets all names. No map may be under way.
-func (ns *names) reset() {
+// Reset forgets all names. No map may be under way.
+func (ns *Names) Reset() {
 	ns.era++
 	ns.slots = make([]int32, 1024)
 	for i := range ns.slots {
 		ns.slots[i] = -1
 	}
 	ns.links = nil
-	ns.list = make([]name, maxDepth+1, 512)
+	ns.list = make([]entry, MaxDepth+1, 512)
 	for i := range ns.list {
-		ns.list[i].root = nameID(i)
+		ns.list[i].root = Name(i)
 	}
-	ns.byFull = make(map[fullName]nameID)
+	ns.byFull = make(map[fullName]Name)
 	ns.bytes = 0
 	for _, own := range ownNames {
-		ns.id(root(0), []byte(own))
+		ns.ID(Root(0), []byte(own))
 	}
 }
 
-// full reports whether the cache should be reset before the next record.
-func (ns *names) full() bool {
+// Full reports whether the cache should be reset before the next record.
+func (ns *Names) Full() bool {
 	return len(ns.links) > maxNames || len(ns.list) > maxNames || ns.bytes > maxNameBytes
 }
 
 // child returns the name of the member of parent with this key, which is the text between its quotes. hint is the
 // link of the member before it, or -1; the link that was used is returned, to be the next hint.
-func (ns *names) child(parent nameID, key []byte, hint int32) (nameID, int32) {
+func (ns *Names) child(parent Name, key []byte, hint int32) (Name, int32) {
 	if hint >= 0 {
 		if next := ns.links[hint].next; next >= 0 {
 			if l := &ns.links[next]; l.raw == string(key) {
@@ -155,7 +159,7 @@ func (ns *names) child(parent nameID, key []byte, hint int32) (nameID, int32) {
 	return ns.links[at].child, at
 }
 
-func (ns *names) grow() {
+func (ns *Names) grow() {
 	ns.slots = make([]int32, 2*len(ns.slots))
 	for i := range ns.slots {
 		ns.slots[i] = -1
@@ -178,14 +182,14 @@ const maxKeyBytes = 500
 // over one name that they do not like (examples/mapping_test.go). So a dot inside a key becomes _, that a dot always means
 // "inside"; so does a NUL; a key without a visible character becomes _; and a column loses the _ or @ in front of its
 // name, where _id, _source and @timestamp are the index's own.
-func (ns *names) join(parent nameID, key []byte) nameID {
+func (ns *Names) join(parent Name, key []byte) Name {
 	p := &ns.list[parent]
 	b := append(ns.scratch[:0], p.text...)
 	if len(b) > 0 {
 		b = append(b, ns.separator...)
 	}
 	from := len(b)
-	b, _ = appendText(b, key)
+	b, _ = record.AppendText(b, key)
 	if len(b)-from > maxKeyBytes {
 		n := maxKeyBytes
 		for n > 0 && !utf8.RuneStart(b[from+n]) {
@@ -193,7 +197,7 @@ func (ns *names) join(parent nameID, key []byte) nameID {
 		}
 		b = b[:from+n]
 	}
-	if parent == root(0) {
+	if parent == Root(0) {
 		own := 0
 		for from+own < len(b)-1 && (b[from+own] == '_' || b[from+own] == '@') {
 			own++
@@ -209,24 +213,24 @@ func (ns *names) join(parent nameID, key []byte) nameID {
 		b = append(b[:from], '_')
 	}
 	ns.scratch = b
-	return ns.id(p.root, b)
+	return ns.ID(p.root, b)
 }
 
 // isBlank is what Java and Go together take for white space: the index is written in Java.
 func isBlank(r rune) bool { return r <= ' ' || unicode.IsSpace(r) }
 
-// id returns the name with this text.
-func (ns *names) id(root nameID, text []byte) nameID {
+// ID returns the name with this text.
+func (ns *Names) ID(root Name, text []byte) Name {
 	if id, ok := ns.byFull[fullName{root, string(text)}]; ok {
 		return id
 	}
-	id := nameID(len(ns.list))
-	n := name{text: string(text), root: root}
+	id := Name(len(ns.list))
+	n := entry{text: string(text), root: root}
 	n.key = msgp.AppendString(nil, n.text)
 	if root == 0 {
-		n.class = columnClasses[n.text]
-		if n.class == classAny && slices.Contains(ownNames[:], n.text) {
-			n.class = classText // a column that has the name of a field of ours is no object, or the name would be two things
+		n.class = record.ClassOf(n.text)
+		if n.class == record.ClassAny && slices.Contains(ownNames[:], n.text) {
+			n.class = record.ClassText // a column that has the name of a field of ours is no object, or the name would be two things
 		}
 	}
 	ns.list = append(ns.list, n)
@@ -236,10 +240,10 @@ func (ns *names) id(root nameID, text []byte) nameID {
 }
 
 // rawOf returns the name for what does not fit the column.
-func (ns *names) rawOf(id nameID) nameID {
+func (ns *Names) rawOf(id Name) Name {
 	if ns.list[id].raw == 0 {
 		ns.scratch = append(append(ns.scratch[:0], ns.list[id].text...), "_raw"...)
-		raw := ns.id(ns.list[id].root, ns.scratch)
+		raw := ns.ID(ns.list[id].root, ns.scratch)
 		ns.list[id].raw = raw
 	}
 	return ns.list[id].raw
@@ -247,7 +251,7 @@ func (ns *names) rawOf(id nameID) nameID {
 
 // take returns the name to use for id in the map with this generation: the same, unless the map has it already; then
 // the first of name_2, name_3 and so on that it does not have.
-func (ns *names) take(id nameID, generation uint32) (_ nameID, renamed bool) {
+func (ns *Names) take(id Name, generation uint32) (_ Name, renamed bool) {
 	n := &ns.list[id]
 	if n.seen != generation {
 		n.seen, n.copies = generation, 0
@@ -257,10 +261,24 @@ func (ns *names) take(id nameID, generation uint32) (_ nameID, renamed bool) {
 		ns.list[id].copies++
 		b := append(append(ns.scratch[:0], ns.list[id].text...), '_')
 		ns.scratch = strconv.AppendUint(b, uint64(ns.list[id].copies)+1, 10)
-		other := ns.id(ns.list[id].root, ns.scratch)
+		other := ns.ID(ns.list[id].root, ns.scratch)
 		if o := &ns.list[other]; o.seen != generation {
 			o.seen, o.copies = generation, 0
 			return other, true
 		}
 	}
+}
+
+// Class is the class of the column that has this name.
+func (ns *Names) Class(id Name) record.Class { return ns.list[id].class }
+
+// Key is the name as an encoded msgpack string. It is valid until Reset.
+func (ns *Names) Key(id Name) []byte { return ns.list[id].key }
+
+// Era counts the resets: a Name is good for one era.
+func (ns *Names) Era() uint32 { return ns.era }
+
+// Held is about how many bytes the names take.
+func (ns *Names) Held() int {
+	return cap(ns.links)*int(unsafe.Sizeof(link{})) + cap(ns.list)*int(unsafe.Sizeof(entry{})) + cap(ns.slots)*4 + ns.bytes + cap(ns.scratch)
 }

@@ -1,15 +1,18 @@
-package transform
+package record
 
-import "unicode/utf8"
+import (
+	"unicode/utf8"
+	"unsafe"
+)
 
-// appendText appends the text of a JSON string that scanString has accepted, escapes resolved. What no text can
+// AppendText appends the text of a JSON string that scanString has accepted, escapes resolved. What no text can
 // hold is written as the escape that says what it was, and counted: a byte that is not UTF-8 as \xe9, half a
 // surrogate pair as \ud83d. Nothing is replaced by U+FFFD, which would make different values equal.
-func appendText(dst, inner []byte) (_ []byte, repairs int) { return unescape(dst, inner, true) }
+func AppendText(dst, inner []byte) (_ []byte, repairs int) { return Unescape(dst, inner, true) }
 
-// unescape is appendText with a choice: JSON in a string is opened with repair off, so that its own strings are
+// Unescape is AppendText with a choice: JSON in a string is opened with repair off, so that its own strings are
 // repaired, once, when they are written.
-func unescape(dst, inner []byte, repair bool) (_ []byte, repairs int) {
+func Unescape(dst, inner []byte, repair bool) (_ []byte, repairs int) {
 	for i := 0; i < len(inner); {
 		c := inner[i]
 		switch {
@@ -68,9 +71,9 @@ func unescape(dst, inner []byte, repair bool) (_ []byte, repairs int) {
 	return dst, repairs
 }
 
-// appendJSONText appends JSON text, escapes as they are, in a way that leaves it JSON: a byte that is not UTF-8
-// becomes \\xe9, which a JSON parser reads as appendText writes it.
-func appendJSONText(dst, b []byte) (_ []byte, repairs int) {
+// AppendJSONText appends JSON text, escapes as they are, in a way that leaves it JSON: a byte that is not UTF-8
+// becomes \\xe9, which a JSON parser reads as AppendText writes it.
+func AppendJSONText(dst, b []byte) (_ []byte, repairs int) {
 	for i := 0; i < len(b); {
 		r, n := utf8.DecodeRune(b[i:])
 		if r == utf8.RuneError && n == 1 {
@@ -90,5 +93,8 @@ func appendByteEscape(dst []byte, c byte) []byte {
 }
 
 func hex4(b []byte) rune {
-	return hexDigit(b[0])<<12 | hexDigit(b[1])<<8 | hexDigit(b[2])<<4 | hexDigit(b[3])
+	return HexDigit(b[0])<<12 | HexDigit(b[1])<<8 | HexDigit(b[2])<<4 | HexDigit(b[3])
 }
+
+// View is b as a string, without a copy. It changes when b does.
+func View(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

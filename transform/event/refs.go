@@ -1,11 +1,11 @@
-package transform
+package event
 
-import "unsafe"
+import "github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 
 // Json.NET writes an object that occurs twice once, with "$id", and refers to it later by {"$ref":"<id>"}. Ids are
 // looked up within one tree: an opened AdditionalFields, or a record.
 type refs struct {
-	tree    *node             // the first node of the tree that targets is of
+	tree    *record.Node      // the first node of the tree that targets is of
 	targets map[string]uint32 // id as received -> object; the keys point into the tree's text
 	chain   []uint32          // targets that are being written, one inside the other
 	written int               // bytes of text that were written in place of references, in this record
@@ -28,44 +28,32 @@ func (rs *refs) release() {
 	clear(rs.targets)
 }
 
-// refOf returns the value of "$ref" if object n is a reference and nothing else, or 0.
-func refOf(tr *tree, n uint32) uint32 {
-	v := &tr.nodes[n]
-	if v.next != n+3 || tr.nodes[n+2].kind != kindString || string(tr.inner(n+1)) != "$ref" {
-		return 0
-	}
-	return n + 2
-}
-
 // target returns the object that a reference refers to, and false if there is none in this tree.
-func (rs *refs) target(tr *tree, ref uint32) (uint32, bool) {
-	if rs.tree != &tr.nodes[0] {
+func (rs *refs) target(tr *record.Tree, ref uint32) (uint32, bool) {
+	if rs.tree != &tr.Nodes[0] {
 		rs.index(tr)
 	}
-	n, ok := rs.targets[view(tr.inner(ref))]
+	n, ok := rs.targets[record.View(tr.Inner(ref))]
 	return n, ok
 }
 
 // index finds the objects of tr that can be referred to. Json.NET writes "$id" first.
-func (rs *refs) index(tr *tree) {
-	rs.tree = &tr.nodes[0]
+func (rs *refs) index(tr *record.Tree) {
+	rs.tree = &tr.Nodes[0]
 	clear(rs.targets)
-	for n := range tr.nodes {
-		if tr.nodes[n].kind != kindObject || tr.empty(uint32(n)) {
+	for n := range tr.Nodes {
+		if tr.Nodes[n].Kind != record.KindObject || tr.Empty(uint32(n)) {
 			continue
 		}
 		k := uint32(n) + 1
-		if tr.nodes[k+1].kind == kindString && string(tr.inner(k)) == "$id" {
+		if tr.Nodes[k+1].Kind == record.KindString && string(tr.Inner(k)) == "$id" {
 			if rs.targets == nil {
 				rs.targets = make(map[string]uint32)
 			}
-			rs.targets[view(tr.inner(k+1))] = uint32(n)
+			rs.targets[record.View(tr.Inner(k+1))] = uint32(n)
 		}
 	}
 }
-
-// view is b as a string, without a copy.
-func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 type refUse int
 
@@ -77,7 +65,7 @@ const (
 )
 
 // follow decides what becomes of the reference n, whose id is at ref.
-func (rs *refs) follow(tr *tree, n, ref uint32, resolve bool) (target uint32, how refUse) {
+func (rs *refs) follow(tr *record.Tree, n, ref uint32, resolve bool) (target uint32, how refUse) {
 	target, ok := rs.target(tr, ref)
 	if !ok {
 		return 0, refDangling
@@ -85,7 +73,7 @@ func (rs *refs) follow(tr *tree, n, ref uint32, resolve bool) (target uint32, ho
 	if !resolve {
 		return target, refOmitted
 	}
-	if target <= n && n < tr.nodes[target].next {
+	if target <= n && n < tr.Nodes[target].Next {
 		return 0, refLeft // inside what it refers to
 	}
 	for _, open := range rs.chain {
@@ -93,7 +81,7 @@ func (rs *refs) follow(tr *tree, n, ref uint32, resolve bool) (target uint32, ho
 			return 0, refLeft
 		}
 	}
-	rs.written += len(tr.raw(target))
+	rs.written += len(tr.Raw(target))
 	if rs.written > maxResolved {
 		return 0, refLeft
 	}

@@ -1,10 +1,10 @@
-package transform
+package record
 
 import "strconv"
 
-// parseInteger reads an integer in its one canonical form. ok is false for anything else (-0 and leading
+// ParseInteger reads an integer in its one canonical form. ok is false for anything else (-0 and leading
 // zeros among it) and for what int64 cannot hold.
-func parseInteger(b []byte) (_ int64, ok bool) {
+func ParseInteger(b []byte) (_ int64, ok bool) {
 	negative := len(b) > 0 && b[0] == '-'
 	if negative {
 		b = b[1:]
@@ -25,10 +25,10 @@ func parseInteger(b []byte) (_ int64, ok bool) {
 	return int64(n), n < 1<<63
 }
 
-// parseFloat reads a JSON number. ok is false when float64 would say another number than the text: 1e400, 1e-400, or
+// ParseFloat reads a JSON number. ok is false when float64 would say another number than the text: 1e400, 1e-400, or
 // more digits than it keeps. Whole numbers without fraction and exponent are not asked here unless int64 cannot hold
 // them, and then ok is false too: rounded, two record ids become one.
-func parseFloat(b []byte) (_ float64, ok bool) {
+func ParseFloat(b []byte) (_ float64, ok bool) {
 	digits, exp, whole := decimal(make([]byte, 0, 24), b)
 	if whole || len(digits) > 17 {
 		return 0, false
@@ -96,4 +96,23 @@ func decimal(dst, b []byte) (_ []byte, exp int, whole bool) {
 		exp += e
 	}
 	return dst, exp, whole
+}
+
+// ParseReal is ParseFloat for a column whose numbers are all floats: whole ones too.
+func ParseReal(b []byte) (float64, bool) {
+	if i, ok := ParseInteger(b); ok {
+		return float64(i), int64(float64(i)) == i && i > -1<<53 && i < 1<<53
+	}
+	return ParseFloat(b)
+}
+
+// ParseBoolean reads the spellings of true and false that columns have.
+func ParseBoolean(b []byte) (value, ok bool) {
+	switch string(b) {
+	case "true", "True", "TRUE", "1":
+		return true, true
+	case "false", "False", "FALSE", "0":
+		return false, true
+	}
+	return false, false
 }

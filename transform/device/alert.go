@@ -1,6 +1,7 @@
-package transform
+package device
 
 import (
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 	"math"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -39,7 +40,7 @@ func (h *hosts) add(key []byte) int64 {
 	return 0
 }
 
-// alertOverhead is as deviceOverhead.
+// alertOverhead is as overhead.
 const (
 	alertOverhead = 240
 	maxAlertID    = 256
@@ -66,7 +67,7 @@ func (a *alerts) get(tenant uint16, id []byte) *alert {
 	if key == nil {
 		return nil
 	}
-	al, _ := a.cache.Get(view(key))
+	al, _ := a.cache.Get(record.View(key))
 	return al
 }
 
@@ -121,31 +122,31 @@ var alertColumns = [...]string{"Title", "Severity", "ServiceSource", "DetectionS
 const alertCategories columnID = 5
 
 // inform takes what AlertInfo says of an alert.
-func (d *Devices) inform(r *row, tenant uint16) {
-	tr := &r.columns
-	n := tr.find(r.props, "AlertId")
-	if n == 0 || tr.nodes[n].kind != kindString {
+func (m *Memory) inform(r *record.Record, tenant uint16) {
+	tr := &r.Columns
+	n := tr.Find(r.Props, "AlertId")
+	if n == 0 || tr.Nodes[n].Kind != record.KindString {
 		return
 	}
-	al := d.alerts.make(tenant, tr.inner(n))
+	al := m.alerts.make(tenant, tr.Inner(n))
 	if al == nil {
 		return
 	}
-	l := d.learner
+	l := m.learner
 	l.begin()
 	for i, name := range alertColumns {
-		if n := tr.find(r.props, name); n != 0 {
-			l.add(columnID(i), columnClasses[name], r, n)
+		if n := tr.Find(r.Props, name); n != 0 {
+			l.add(columnID(i), record.ClassOf(name), r, n)
 		}
 	}
-	if n := tr.find(r.props, "Category"); n != 0 && tr.nodes[n].kind == kindString {
+	if n := tr.Find(r.Props, "Category"); n != 0 && tr.Nodes[n].Kind == record.KindString {
 		l.addList(alertCategories, tr, n)
 	}
-	merged, changed := d.merger.merge(al.info, d.stamp(r), l.end())
+	merged, changed := m.merger.merge(al.info, m.stamp(r), l.end())
 	if changed {
 		before := cap(al.info)
 		al.info = append(al.info[:0], merged...)
-		d.alerts.grow(int64(cap(al.info) - before))
+		m.alerts.grow(int64(cap(al.info) - before))
 	}
 	l.release()
 }

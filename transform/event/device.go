@@ -1,0 +1,19 @@
+package event
+
+// A Device is what goes onto a record of the device that was found for it. A format writes it under
+// names of its own.
+type Device struct {
+	ID     []byte // in lower case; nil if the record has no device
+	Match  string // how it was found: row, evidence, alert; "" without a device
+	Status string // hit, stale, unknown, pending, none
+
+	Columns []Column // of DeviceInfo, the newest report first
+	Alert   []Column // what the row does not say and the AlertInfo of its alert does
+}
+
+// A Column is a column and its value in msgpack, as any record has it.
+type Column struct {
+	Name  string
+	ID    int // the same for the same name, from 0 on; below 256
+	Value []byte
+}

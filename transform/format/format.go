@@ -1,0 +1,61 @@
+package format
+
+import (
+	"slices"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/event"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
+)
+
+// Names are the formats: the choices of the setting format.
+var Names = []string{"flat"}
+
+// A Format is the shape of an event: how a record is written into the map that a Writer has begun. Time,
+// size limit and what becomes of errors are the caller's, the same in every format.
+type Format struct {
+	// Names are the names that the Writer of this format must have.
+	Names *event.Names
+	// Record writes a record.
+	Record func(w *event.Writer, r *record.Record, own *Own)
+	// Unreadable writes a piece of text that could not be read as a record.
+	Unreadable func(w *event.Writer, u *Unreadable)
+}
+
+// Own is what is written with a record and is not in it.
+type Own struct {
+	Table   string        // as it is emitted
+	Exact   bool          // the category says nothing that Table does not
+	Hunting bool          // the category is of Advanced Hunting
+	ID      []byte        // event_id; nil for none
+	Device  *event.Device // nil where none is looked for
+}
+
+// Unreadable is a piece of text that could not be read as a record, and where it was.
+type Unreadable struct {
+	Reason   string
+	Text     []byte // UTF-8
+	Encoding string // of Text: base64, or "" for none
+	Lane     string
+	Offset   int64 // of the payload in the lane
+	At       int   // byte of the payload
+	Part     int   // from 1 on
+	Parts    int
+	ID       []byte // event_id; nil for none
+}
+
+// Config is what the user chose of the shape.
+type Config struct {
+	Separator    string // between the names of nested objects
+	DevicePrefix string // of the names of the device's columns
+}
+
+// New returns the format of a name.
+func New(name string, cfg Config) (Format, bool) {
+	if !slices.Contains(Names, name) {
+		return Format{}, false
+	}
+	return newFlat(cfg), true
+}
+
+// UnreadableTable is the table of what could not be read.
+const UnreadableTable = "unreadable"

@@ -1,0 +1,273 @@
+package record
+
+// A Record is one record as received: its tree, and where in it the members of the envelope are.
+// It is complete before anything of it is written, so that it can be looked at, and kept, first.
+type Record struct {
+	Doc      Tree
+	Envelope Envelope
+
+	// Records: an array or object "records" inside the record, or inside its "body". Then the record
+	// is an envelope. 0 if there is none.
+	Records uint32
+
+	// The columns: the members of node Props of tree Columns. Columns is Doc, or what a properties
+	// string was opened into. Not Lifted: a record of another product, whose members are passed on
+	// as they are.
+	Lifted     bool
+	Properties uint32 // node of Doc, 0 if absent
+	Columns    Tree
+	Props      uint32
+
+	opened []opened
+	nodes  []Node // of Doc and everything opened
+	text   []byte // of everything opened
+}
+
+// Envelope has the members around the columns: nodes of Doc, 0 for those that are absent or not a string.
+type Envelope struct {
+	Time, TenantID, Operation, Category, Received, Tenant uint32
+}
+
+// opened is JSON in a string, opened.
+type opened struct {
+	value uint32 // the string: a node of Columns
+	tree  Tree   // without nodes if it is not JSON
+}
+
+const (
+	// KeepBytes is what a buffer may keep between two calls. What a giant payload needed beyond it goes back.
+	KeepBytes = 1 << 20
+
+	// maxOpened is how many opened columns are remembered; no table has that many. Beyond it they are opened at each look.
+	maxOpened = 8
+
+	// HuntingPrefix begins the category of every table of Advanced Hunting.
+	HuntingPrefix = "AdvancedHunting-"
+)
+
+// Unknown is the table of a record without a category that is not known from another product.
+const Unknown = "unknown"
+
+// Release lets go of the text, and of what a giant record needed.
+func (r *Record) Release() {
+	r.Doc, r.Columns = Tree{}, Tree{}
+	clear(r.opened)
+	r.opened = r.opened[:0]
+	if cap(r.nodes) > KeepBytes/16 {
+		r.nodes = nil
+	}
+	if cap(r.text) > KeepBytes {
+		r.text = nil
+	}
+}
+
+// Size is how many bytes the trees take.
+func (r *Record) Size() int { return 16*cap(r.nodes) + cap(r.text) }
+
+// Read parses the value that begins at src[at] and, if it is an object, finds the members of the
+// envelope. It returns where the value ends. The record points into src until Release.
+func (r *Record) Read(s *Scanner, src []byte, at int) (end int, err error) {
+	r.nodes, end, err = s.Parse(src, at, r.nodes[:0])
+	if err != nil {
+		return end, err
+	}
+	clear(r.opened)
+	*r = Record{Doc: Tree{src, r.nodes}, opened: r.opened[:0], nodes: r.nodes, text: r.text[:0]}
+	if r.Doc.Nodes[0].Kind != KindObject {
+		return end, ErrNotObject
+	}
+	r.envelope(s)
+	return end, nil
+}
+
+// Scratch parses the value that begins at b[i] into the buffers of r, which then hold no record, and
+// returns where it ends.
+func (r *Record) Scratch(s *Scanner, b []byte, i int) (end int, err error) {
+	r.nodes, end, err = s.Parse(b, i, r.nodes[:0])
+	return end, err
+}
+
+// ReadColumns makes r a record of nothing but columns: the properties of a record, as JSON text.
+// It returns false if they are no object. The record points into properties until Release.
+func (r *Record) ReadColumns(s *Scanner, properties []byte) bool {
+	nodes, end, err := s.Parse(properties, 0, r.nodes[:0])
+	if err != nil || SkipSpace(properties, end) != len(properties) || nodes[0].Kind != KindObject {
+		return false
+	}
+	clear(r.opened)
+	*r = Record{Columns: Tree{properties, nodes}, Lifted: true, opened: r.opened[:0], nodes: nodes, text: r.text[:0]}
+	return true
+}
+
+func (r *Record) envelope(s *Scanner) {
+	doc := &r.Doc
+	for k, end := uint32(1), doc.Nodes[0].Next; k < end; k = doc.Nodes[k+1].Next {
+		if slot := r.Envelope.slot(doc.Inner(k)); slot != nil && *slot == 0 && doc.Nodes[k+1].Kind == KindString {
+			*slot = k + 1
+			continue
+		}
+		switch string(doc.Inner(k)) {
+		case "properties":
+			if r.Properties == 0 {
+				r.Properties = k + 1
+			}
+		case "records":
+			if r.Records == 0 && doc.Nodes[k+1].Kind >= KindArray {
+				r.Records = k + 1
+			}
+		case "body":
+			if in := doc.Find(k+1, "records"); in != 0 && r.Records == 0 && doc.Nodes[in].Kind >= KindArray {
+				r.Records = in
+			}
+		}
+	}
+	if r.hunting() {
+		r.lift(s)
+	}
+}
+
+// slot returns where the value of a member of the envelope belongs, or nil.
+func (e *Envelope) slot(key []byte) *uint32 {
+	switch string(key) {
+	case "time":
+		return &e.Time
+	case "tenantId":
+		return &e.TenantID
+	case "operationName":
+		return &e.Operation
+	case "category":
+		return &e.Category
+	case "_TimeReceivedBySvc":
+		return &e.Received
+	case "Tenant":
+		return &e.Tenant
+	}
+	return nil
+}
+
+// IsEnvelopeKey reports whether a member with this key belongs to the envelope and is a string there.
+func IsEnvelopeKey(key []byte) bool {
+	var e Envelope
+	return e.slot(key) != nil
+}
+
+// hunting reports whether the category is of Advanced Hunting.
+func (r *Record) hunting() bool {
+	n := r.Envelope.Category
+	if n == 0 {
+		return false
+	}
+	if r.Doc.Nodes[n].Flags&FlagEscaped == 0 {
+		return HasPrefix(r.Doc.Inner(n), HuntingPrefix)
+	}
+	text, _ := AppendText(nil, r.Doc.Inner(n))
+	return HasPrefix(text, HuntingPrefix)
+}
+
+// lift finds the columns. properties that are a string of JSON are opened like any such column.
+func (r *Record) lift(s *Scanner) {
+	if r.Properties == 0 {
+		return
+	}
+	switch r.Doc.Nodes[r.Properties].Kind {
+	case KindObject:
+		r.Columns, r.Props, r.Lifted = r.Doc, r.Properties, true
+	case KindString:
+		if in := r.parseString(s, &r.Doc, r.Properties); len(in.Nodes) > 0 && in.Nodes[0].Kind == KindObject {
+			r.Columns, r.Props, r.Lifted = in, 0, true
+		}
+	}
+}
+
+// Category is the category as received, escapes and all, or the name of the table that Azure gives
+// a record of another product. It points into the record's text.
+func (r *Record) Category() string {
+	if r.Envelope.Category != 0 {
+		return View(r.Doc.Inner(r.Envelope.Category))
+	}
+	return product(&r.Doc)
+}
+
+// product names the tables of records that have no category. Microsoft Defender for Cloud exports alerts as bare
+// objects, and recommendations and scores as Azure resources; their names are those that Azure gives the same data
+// as a table.
+func product(doc *Tree) string {
+	if doc.Find(0, "SystemAlertId") != 0 || doc.Find(0, "AlertType") != 0 && doc.Find(0, "VendorName") != 0 {
+		return "SecurityAlert"
+	}
+	if n := doc.Find(0, "type"); n != 0 && doc.Nodes[n].Kind == KindString {
+		switch string(doc.Inner(n)) {
+		case "Microsoft.Security/assessments":
+			return "SecurityRecommendation"
+		case "Microsoft.Security/subAssessments", "Microsoft.Security/assessments/subAssessments":
+			return "SecurityNestedRecommendation"
+		case "Microsoft.Security/secureScores":
+			return "SecureScores"
+		case "Microsoft.Security/secureScores/secureScoreControls":
+			return "SecureScoreControls"
+		}
+	}
+	return Unknown
+}
+
+// Open returns what the string at node n of the columns holds as JSON: a tree without nodes if it is none.
+func (r *Record) Open(s *Scanner, n uint32) Tree {
+	for i := range r.opened {
+		if r.opened[i].value == n {
+			return r.opened[i].tree
+		}
+	}
+	in := r.parseString(s, &r.Columns, n)
+	if len(r.opened) < maxOpened {
+		r.opened = append(r.opened, opened{n, in})
+	}
+	return in
+}
+
+func (r *Record) parseString(s *Scanner, tr *Tree, n uint32) Tree {
+	text := tr.Inner(n)
+	if tr.Nodes[n].Flags&FlagEscaped != 0 {
+		from := len(r.text)
+		r.text, _ = Unescape(r.text, text, false)
+		text = r.text[from:len(r.text):len(r.text)]
+	}
+	from := len(r.nodes)
+	nodes, end, err := s.Parse(text, 0, r.nodes)
+	if err != nil || SkipSpace(text, end) != len(text) {
+		return Tree{}
+	}
+	r.nodes = nodes
+	return Tree{text, nodes[from:len(nodes):len(nodes)]}
+}
+
+// Column returns the tree and the node of a column, opened if it is JSON in a string, and false if there is no
+// such column or it holds nothing to look into.
+func (r *Record) Column(s *Scanner, name string) (Tree, uint32, bool) {
+	if !r.Lifted {
+		return Tree{}, 0, false
+	}
+	n := r.Columns.Find(r.Props, name)
+	if n == 0 {
+		return Tree{}, 0, false
+	}
+	if r.Columns.Nodes[n].Kind == KindString && ClassOf(name) >= ClassObject {
+		in := r.Open(s, n)
+		return in, 0, len(in.Nodes) > 0
+	}
+	return r.Columns, n, true
+}
+
+// AppendTenant appends the tenant of the record, in lower case.
+func (r *Record) AppendTenant(dst []byte) []byte {
+	if r.Envelope.TenantID == 0 {
+		return dst
+	}
+	from := len(dst)
+	dst, _ = AppendText(dst, r.Doc.Inner(r.Envelope.TenantID))
+	for i, c := range dst[from:] {
+		if 'A' <= c && c <= 'Z' {
+			dst[from+i] = c + 'a' - 'A'
+		}
+	}
+	return dst
+}

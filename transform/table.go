@@ -1,0 +1,104 @@
+package transform
+
+import (
+	"strings"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/format"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
+)
+
+// Tables that are no table of Defender's.
+const (
+	Unreadable = format.UnreadableTable // what could not be read, passed on raw
+	Unknown    = record.Unknown         // a record without a category that is not known from another product
+)
+
+// A table is what is known of a category.
+type table struct {
+	name     string // as it is emitted and written
+	exact    bool   // the category says nothing that name does not
+	hunting  bool   // "AdvancedHunting-": its properties are the columns
+	excluded bool
+	counts   *tableStats
+	role     device.Role
+	device   bool // its records get what is known of their device
+}
+
+const (
+	maxTableName   = 64
+	maxKnownTables = 1024
+)
+
+// table looks up a category, or the name of a table of another product.
+func (t *Transformer) table(category string) *table {
+	if tb, ok := t.tables[category]; ok {
+		return tb
+	}
+	text, _ := record.AppendText(nil, []byte(category))
+	full := string(text)
+	tb := &table{}
+	tb.name, tb.hunting = strings.CutPrefix(full, record.HuntingPrefix)
+	safe := safeName(tb.name)
+	tb.exact = safe == tb.name
+	tb.name = safe
+	tb.excluded = len(t.cfg.Tables) > 0 && !matchAny(t.cfg.Tables, safe) || matchAny(t.cfg.TablesExclude, safe)
+	if tb.hunting && t.hold != nil {
+		tb.role, tb.device = device.RoleOf(safe), t.hold.devices.Wants(safe)
+	}
+	tb.counts = t.stats.table(safe)
+	if len(t.tables) < maxKnownTables {
+		t.tables[strings.Clone(category)] = tb
+	}
+	return tb
+}
+
+// safeName makes a name that can be a tag, a file name, part of an index name.
+func safeName(s string) string {
+	b := make([]byte, 0, maxTableName)
+	for i := 0; i < len(s) && len(b) < maxTableName; i++ {
+		c := s[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-') {
+			c = '_'
+		}
+		b = append(b, c)
+	}
+	if len(b) == 0 {
+		return Unknown
+	}
+	return string(b)
+}
+
+func matchAny(patterns []string, name string) bool {
+	for _, p := range patterns {
+		if match(strings.ToLower(p), strings.ToLower(name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// match compares with * for any text. It goes back to the last * only, so it cannot be made to take long.
+func match(pattern, s string) bool {
+	star, from := -1, 0
+	p, i := 0, 0
+	for i < len(s) {
+		switch {
+		case p < len(pattern) && pattern[p] == '*':
+			star, from = p, i
+			p++
+		case p < len(pattern) && pattern[p] == s[i]:
+			p++
+			i++
+		case star >= 0:
+			from++
+			p, i = star+1, from
+		default:
+			return false
+		}
+	}
+	for p < len(pattern) && pattern[p] == '*' {
+		p++
+	}
+	return p == len(pattern)
+}
