@@ -50,11 +50,11 @@ image: packages ## build the image with Fluent Bit and the package (needs Docker
 release: ## the packages of the newest version in CHANGELOG.md, with its notes, in build/out/release; refuses a dirty tree
 	MAKE='$(MAKE)' OUT=$(OUT)/release WORK=$(OUT)/package build/package/release.sh
 
-demo: plugin host ## records on the screen: an embedded Event Hub, the plugin, a host. FROM=path replays files instead
-	@$(GO) run ./examples/demo $(if $(FROM),-from '$(FROM)')
+demo: plugin host ## records on the screen: an embedded Event Hub, the plugin, a host. FROM=path replays files instead, FORMAT=splunk shows another shape
+	@$(GO) run ./examples/demo $(if $(FORMAT),-format '$(FORMAT)') $(if $(FROM),-from '$(FROM)')
 
 demo-blob: plugin host ## the same from a storage account inside the demo, which grows while you watch
-	@$(GO) run ./examples/demo -blob
+	@$(GO) run ./examples/demo -blob $(if $(FORMAT),-format '$(FORMAT)')
 
 test: plugin host ## every test with the race detector and leak checks, then everything but plugin/ without cgo
 	$(GO) test -race $(TESTFLAGS) ./...

@@ -22,6 +22,7 @@ import (
 type options struct {
 	from      string
 	blob      bool
+	format    string
 	records   int
 	seed      uint64
 	plugin    string
@@ -34,6 +35,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.from, "from", "", "replay these files or folders of NDJSON or JSON, separated by commas, instead of the story")
 	flag.BoolVar(&o.blob, "blob", false, "read the story from a storage account, which grows meanwhile, and not from an Event Hub")
+	flag.StringVar(&o.format, "format", "flat", "the shape of the records: "+formats())
 	flag.IntVar(&o.records, "records", 40_000, "how many records the story has")
 	flag.Uint64Var(&o.seed, "seed", 1, "another seed tells another story")
 	flag.StringVar(&o.plugin, "plugin", "build/out/in_defender.so", "the plugin")
@@ -67,6 +69,10 @@ func findFluentBit() string {
 
 // run does it all and tells whether everything arrived.
 func run(ctx context.Context, o options, v *view) (ok bool, err error) {
+	shape, known := shapes[o.format]
+	if !known {
+		return false, fmt.Errorf("-format %q: choose one of %s", o.format, formats())
+	}
 	plugin, err := filepath.Abs(o.plugin)
 	if err != nil {
 		return false, err
@@ -125,7 +131,10 @@ func run(ctx context.Context, o options, v *view) (ok bool, err error) {
 			return false, err
 		}
 	}
-	t := newTally(f)
+	if o.format != "flat" {
+		set = append(set, [2]string{"format", o.format})
+	}
+	t := newTally(f, shape)
 	started := time.Now()
 	var h *host
 	if o.fluentBit != "" {
@@ -141,7 +150,7 @@ func run(ctx context.Context, o options, v *view) (ok bool, err error) {
 	<-h.read
 	h.cleanup()
 
-	v.records(t.kept, f.alert, o.from != "")
+	v.records(t.kept, shape, f.alert, o.from != "")
 	if n := t.total - len(t.kept); n > 0 && o.from != "" {
 		v.printf("… and %d more\n", n)
 	}

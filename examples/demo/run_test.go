@@ -15,7 +15,7 @@ func built(t *testing.T) options {
 	t.Helper()
 	t.Parallel()
 	o := options{
-		records: 3000, seed: 1, patience: 20 * time.Second,
+		records: 3000, seed: 1, format: "flat", patience: 20 * time.Second,
 		plugin: "../../build/out/in_defender.so", host: "../../build/out/host",
 	}
 	for _, path := range []string{o.plugin, o.host} {

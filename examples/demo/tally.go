@@ -9,7 +9,8 @@ import (
 
 // A tally takes what came out of the pipeline: it counts everything and keeps what is worth showing.
 type tally struct {
-	feed *feed
+	feed  *feed
+	shape shape
 
 	mu          sync.Mutex // covers what follows
 	parser      fastjson.Parser
@@ -25,9 +26,10 @@ type tally struct {
 	keptOf      map[string]int
 }
 
-func newTally(f *feed) *tally {
+func newTally(f *feed, shape shape) *tally {
 	return &tally{
 		feed:    f,
+		shape:   shape,
 		records: make(map[string]int),
 		numbers: make([]bool, f.numbers),
 		ids:     make(map[string]struct{}),
@@ -60,29 +62,30 @@ func (t *tally) add(text []byte, tag string, path ...string) {
 	}
 	t.total++
 	t.tags[tag]++
-	table := t.table(r)
+	s := t.shape.read(r)
+	table := t.table(s)
 	t.records[table]++
 
 	if t.feed.numbers > 0 {
-		if n := r.GetInt64("StoryNumber"); r.Exists("StoryNumber") && n >= 0 && n < int64(len(t.numbers)) && !t.numbers[n] {
+		if n := s.number(); n >= 0 && n < int64(len(t.numbers)) && !t.numbers[n] {
 			t.numbers[n] = true
 			t.distinct++
 		}
-	} else if id := r.GetStringBytes("event_id"); len(id) > 0 {
-		t.ids[string(id)] = struct{}{}
+	} else if id := s.id(); id != "" {
+		t.ids[id] = struct{}{}
 	}
-	if t.worthShowing(r, table) {
+	if t.worthShowing(s, table) {
 		t.kept = append(t.kept, r.MarshalTo(nil))
 		t.keptOf[table]++
 	}
 }
 
 // table is the name under which the record counts. What has no category of Defender's may be called anything.
-func (t *tally) table(r *fastjson.Value) string {
-	if r.Exists("unreadable_reason") {
+func (t *tally) table(r seen) string {
+	if r.unreadable() {
 		return unreadable
 	}
-	table := string(r.GetStringBytes("table"))
+	table := r.table()
 	if _, ok := t.feed.records[table]; !ok && t.feed.records[other] > 0 {
 		return other
 	}
@@ -94,9 +97,9 @@ const (
 	filesShown  = 300 // of replayed files
 )
 
-func (t *tally) worthShowing(r *fastjson.Value, table string) bool {
+func (t *tally) worthShowing(r seen, table string) bool {
 	if t.feed.numbers > 0 {
-		return r.GetInt64("StoryNumber") < storyBegins || !r.Exists("StoryNumber")
+		return r.number() < storyBegins
 	}
 	return len(t.kept) < filesShown || t.keptOf[table] == 0
 }

@@ -15,7 +15,7 @@ func out(table string, number int) []byte {
 func TestTallyStory(t *testing.T) {
 	f := func(name string, want result, numbers ...int) {
 		t.Helper()
-		tl := newTally(&feed{records: map[string]int{"A": 3}, numbers: 3})
+		tl := newTally(&feed{records: map[string]int{"A": 3}, numbers: 3}, shapes["flat"])
 		for _, n := range numbers {
 			tl.add(out("A", n), "", "record")
 		}
@@ -35,7 +35,7 @@ func TestTallyStory(t *testing.T) {
 func TestTallyFiles(t *testing.T) {
 	f := func(name string, in map[string]int, want result, records ...string) {
 		t.Helper()
-		tl := newTally(&feed{records: in})
+		tl := newTally(&feed{records: in}, shapes["flat"])
 		for _, r := range records {
 			tl.add([]byte(r), "defender")
 		}
@@ -52,7 +52,7 @@ func TestTallyFiles(t *testing.T) {
 func TestSummary(t *testing.T) {
 	f := func(name string, ok bool, want string, lines ...string) {
 		t.Helper()
-		tl := newTally(&feed{records: map[string]int{"A": 2}, bytes: 10e6, messages: make([][]byte, 1)})
+		tl := newTally(&feed{records: map[string]int{"A": 2}, bytes: 10e6, messages: make([][]byte, 1)}, shapes["flat"])
 		for _, l := range lines {
 			tl.add([]byte(l), "defender")
 		}
@@ -78,7 +78,7 @@ func TestView(t *testing.T) {
 		[]byte(`{"table":"DeviceFileEvents","Timestamp":"2026-03-09T07:31:00Z","DeviceId":"d1","ActionType":"FileCreated","FileName":"a\nb"}`),
 		[]byte(`{"table":"AlertEvidence","Timestamp":"2026-03-09T07:32:00Z","AlertId":"x","EntityType":"Machine","DeviceId":"d1","DeviceInfo.OSPlatform":"Windows11","AdditionalFields.A":"1","AdditionalFields.B":"2","AdditionalFields.C":"3","AdditionalFields.D":"4","AdditionalFields.E":"5","AdditionalFields.F":"6"}`),
 		[]byte(`{"table":"DeviceLogonEvents","Timestamp":"2026-03-09T07:33:00Z","DeviceId":"d2"}`),
-	}, "", false)
+	}, shapes["flat"], "", false)
 	text := b.String()
 	for _, want := range []string{"DeviceInfo.OSPlatform", "1 more fields from inside", "FileCreated · a b", "07:31:00", "of the other tables"} {
 		if !strings.Contains(text, want) {

@@ -78,22 +78,20 @@ func cut(text string, n int) string {
 
 // shown is a record that was kept.
 type shown struct {
-	value *fastjson.Value
+	seen
 	table string
 	at    string // Timestamp, for the order
 }
 
-func (s shown) get(name string) string { return string(s.value.GetStringBytes(name)) }
-
-func parseKept(kept [][]byte) []shown {
+func parseKept(kept [][]byte, shape shape) []shown {
 	all := make([]shown, 0, len(kept))
 	for _, text := range kept {
 		v, err := fastjson.ParseBytes(text)
 		if err != nil {
 			continue // it was parsed before
 		}
-		s := shown{value: v}
-		s.table = s.get("table")
+		s := shown{seen: shape.read(v)}
+		s.table = s.seen.table()
 		s.at = s.get("Timestamp")
 		all = append(all, s)
 	}
@@ -103,8 +101,8 @@ func parseKept(kept [][]byte) []shown {
 
 // records shows an alert with its evidence (the one with most, if none is named), what else is known of its device and
 // user, and the others: all of them, or each of tables that were not shown yet.
-func (v *view) records(kept [][]byte, alert string, everything bool) {
-	all := parseKept(kept)
+func (v *view) records(kept [][]byte, shape shape, alert string, everything bool) {
+	all := parseKept(kept, shape)
 	if alert == "" {
 		rows := make(map[string]int)
 		for _, s := range all {
@@ -118,7 +116,7 @@ func (v *view) records(kept [][]byte, alert string, everything bool) {
 	printed := make(map[*fastjson.Value]bool)
 	about := make(map[string]bool) // ids of the device, the user and the mail
 	if alert != "" {
-		joined := slices.ContainsFunc(all, func(s shown) bool { return s.get("AlertId") == alert && s.value.Exists(deviceMatch) })
+		joined := slices.ContainsFunc(all, func(s shown) bool { return s.get("AlertId") == alert && s.joined() })
 		if joined {
 			v.heading("the alert, and its evidence with the device joined onto it")
 		} else {
@@ -131,10 +129,13 @@ func (v *view) records(kept [][]byte, alert string, everything bool) {
 			}
 			v.full(s, above)
 			printed[s.value] = true
-			for _, name := range []string{"DeviceId", "DeviceInfo.DeviceId", "AccountUpn", "AccountObjectId"} {
+			for _, name := range []string{"DeviceId", "AccountUpn", "AccountObjectId"} {
 				if id := s.get(name); id != "" {
 					about[id] = true
 				}
+			}
+			if id := text(s.both(shape.device + "DeviceId")); id != "" {
+				about[id] = true
 			}
 		}
 	}
@@ -203,17 +204,14 @@ func (v *view) line(s shown) {
 	} else {
 		who, _, _ = strings.Cut(who, "@")
 	}
-	fields, _ := s.value.Object()
+	fields := len(s.lines())
 	head := fmt.Sprintf("%s  %-26s", clock, cut(s.table, 26))
-	tail := fmt.Sprintf("  %-16s %3d fields", cut(who, 16), fields.Len())
+	tail := fmt.Sprintf("  %-16s %3d fields", cut(who, 16), fields)
 	room := max(20, v.width-utf8.RuneCountInString(head)-utf8.RuneCountInString(tail)-1)
 	what := cut(strings.Join(said, " · "), room)
 	what += strings.Repeat(" ", max(0, room-utf8.RuneCountInString(what)))
 	v.printf("%s %s%s\n", v.paint(cyan, head), what, v.paint(dim, tail))
 }
-
-// deviceMatch is there when device information was joined onto a record.
-const deviceMatch = "DeviceInfo.match"
 
 // full shows a record field by field, without what is the same as above. Of what was opened from AdditionalFields it shows
 // only the beginning: it is long.
@@ -221,31 +219,26 @@ func (v *view) full(s shown, above map[string]string) {
 	const opened, openedShown = "AdditionalFields.", 5
 	v.printf("\n%s\n", v.paint(cyan, strings.TrimSpace(s.table+"  "+s.get("EntityType"))))
 	same, openedHere := 0, 0
-	fields, _ := s.value.Object()
-	fields.Visit(func(key []byte, value *fastjson.Value) {
-		name := string(key)
-		if slices.Contains([]string{"date", "table", "EntityType", story.NumberColumn}, name) {
-			return
+	for _, l := range s.lines() {
+		column := l.name[strings.LastIndexByte(l.name, '.')+1:]
+		if slices.Contains([]string{"date", "table", "EntityType", story.NumberColumn}, column) {
+			continue
 		}
-		text := string(value.MarshalTo(nil))
-		if value.Type() == fastjson.TypeString {
-			text = string(value.GetStringBytes())
-		}
-		if strings.HasPrefix(name, opened) {
+		if strings.HasPrefix(l.name, opened) {
 			if openedHere++; openedHere > openedShown {
-				return
+				continue
 			}
-		} else if above[name] == text {
+		} else if above[l.name] == l.text {
 			same++
-			return
+			continue
 		}
-		above[name] = text
+		above[l.name] = l.text
 		style := dim
-		if strings.HasPrefix(name, "DeviceInfo.") {
+		if strings.HasPrefix(l.name, s.shape.device) {
 			style = green
 		}
-		v.printf("  %s %s\n", v.paint(style, fmt.Sprintf("%-36s", cut(name, 36))), cut(text, v.width-40))
-	})
+		v.printf("  %s %s\n", v.paint(style, fmt.Sprintf("%-36s", cut(l.name, 36))), cut(l.text, v.width-40))
+	}
 	var more []string
 	if n := openedHere - openedShown; n > 0 {
 		more = append(more, fmt.Sprintf("%d more fields from inside AdditionalFields", n))

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/valyala/fastjson"
+)
+
+// A shape tells where a format keeps what the demo looks at. Paths have a dot between the names.
+type shape struct {
+	table  string // the table's name, or its category
+	id     string // the event_id
+	reason string // why a record is unreadable
+	text   string // the field that holds Microsoft's record as JSON text; columns are looked up there
+	// column has the paths where a column may be, %s for its name. The first that is there counts.
+	column []string
+	device string // the object, or the prefix, of the joined device
+	names  map[string]string
+}
+
+// shapes has the shape of each format.
+var shapes = map[string]shape{
+	"flat": {table: "table", id: "event_id", reason: "unreadable_reason", column: []string{"%s"}, device: "DeviceInfo."},
+	"raw": {table: "table", id: "event_id", reason: "unreadable_reason", text: "raw", column: []string{"properties.%s", "%s"},
+		device: "DeviceInfo."},
+	"splunk": {table: "category", id: "event_id", reason: "unreadable_reason", column: []string{"properties.%s", "%s"},
+		device: "DeviceInfo."},
+	"elastic": {table: "category", id: "event.hash", reason: "properties.unreadable_reason", text: "message",
+		column: []string{"properties.%s", "%s"}, device: "m365_defender.device_info."},
+}
+
+// formats are the formats that the demo can show.
+func formats() string {
+	names := make([]string, 0, len(shapes))
+	for name := range shapes {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// A seen record is one that came out, with its shape.
+type seen struct {
+	shape shape
+	value *fastjson.Value
+	inner *fastjson.Value // Microsoft's record, where the shape keeps it as text
+}
+
+func (s shape) read(value *fastjson.Value) seen {
+	r := seen{shape: s, value: value, inner: value}
+	if s.text != "" {
+		if inner, err := fastjson.ParseBytes(value.GetStringBytes(s.text)); err == nil {
+			r.inner = inner
+		}
+	}
+	return r
+}
+
+// at looks a path up. A name may have dots itself: the flat format joins names with them.
+func at(v *fastjson.Value, path string) *fastjson.Value {
+	if found := v.Get(path); found != nil {
+		return found
+	}
+	for i := strings.IndexByte(path, '.'); i >= 0; {
+		if inside := v.Get(path[:i]); inside != nil && inside.Type() == fastjson.TypeObject {
+			return at(inside, path[i+1:])
+		}
+		next := strings.IndexByte(path[i+1:], '.')
+		if next < 0 {
+			break
+		}
+		i += 1 + next
+	}
+	return nil
+}
+
+// both looks a path up in what came out, and then in Microsoft's record inside it.
+func (r seen) both(path string) *fastjson.Value {
+	if v := at(r.value, path); v != nil || r.inner == r.value {
+		return v
+	}
+	return at(r.inner, path)
+}
+
+func text(v *fastjson.Value) string {
+	switch {
+	case v == nil, v.Type() == fastjson.TypeNull:
+		return ""
+	case v.Type() == fastjson.TypeString:
+		return string(v.GetStringBytes())
+	}
+	return string(v.MarshalTo(nil))
+}
+
+// table is the name of the record's table.
+func (r seen) table() string {
+	return strings.TrimPrefix(text(r.both(r.shape.table)), "AdvancedHunting-")
+}
+
+func (r seen) id() string       { return text(r.both(r.shape.id)) }
+func (r seen) unreadable() bool { return text(r.both(r.shape.reason)) != "" }
+
+// get is the text of a column, whatever the shape; "" where it is not there.
+func (r seen) get(name string) string {
+	if path, ok := r.shape.names[name]; ok {
+		return text(r.both(path))
+	}
+	for _, column := range r.shape.column {
+		if v := at(r.inner, fmt.Sprintf(column, name)); v != nil {
+			return text(v)
+		}
+	}
+	return ""
+}
+
+// number is the record's place in the story, or -1.
+func (r seen) number() int64 {
+	var n int64
+	if _, err := fmt.Sscan(r.get("StoryNumber"), &n); err != nil {
+		return -1
+	}
+	return n
+}
+
+// joined tells whether a device was joined onto the record.
+func (r seen) joined() bool { return text(r.both(r.shape.device+"match")) != "" }
+
+// A line is a field as a destination lists it: names of nested objects are joined with dots.
+type line struct{ name, text string }
+
+// lines are all fields of the record, in their order.
+func (r seen) lines() []line { return appendLines(nil, "", r.value) }
+
+func appendLines(lines []line, prefix string, v *fastjson.Value) []line {
+	fields, err := v.Object()
+	if err != nil {
+		return append(lines, line{strings.TrimSuffix(prefix, "."), text(v)})
+	}
+	fields.Visit(func(key []byte, value *fastjson.Value) {
+		lines = appendLines(lines, prefix+string(key)+".", value)
+	})
+	return lines
+}
