@@ -21,8 +21,10 @@ var Settings = []input.Setting{
 	{Key: "keep_nulls", Kind: input.Switch, Default: "off", Doc: "Keep columns that are null or empty."},
 	{Key: "resolve_refs", Kind: input.Switch, Default: "off", Doc: "Write what a `$ref` refers to in its place; this multiplies the number of fields."},
 	{Key: "event_id", Kind: input.Switch, Default: "on", Doc: "Add `event_id`, the same for the same event however often it is delivered."},
-	{Key: "format", Kind: input.Choice, Default: "flat", Choices: transform.Formats(), Doc: "The shape of the records."},
+	{Key: "format", Kind: input.Choice, Default: "flat", Choices: transform.Formats(), Doc: "The shape of the records: `flat` for searches by hand, `raw` for lakes and replays, `splunk` for Splunk's Advanced Hunting add-on, `elastic` for Elastic's integration."},
 	{Key: "arrays", Kind: input.Choice, Default: "list", Choices: []string{"list", "json"}, Doc: "Write arrays as lists, or as JSON text."},
+	{Key: "splunk.fill_device", Kind: input.Switch, Default: "on", Doc: "`format: splunk`: where `DeviceName` and `DeviceId` are empty, they carry the device that was joined."},
+	{Key: "splunk.mend", Kind: input.Switch, Default: "off", Doc: "`format: splunk`: repeat the tenant and the techniques where the add-on looks for them."},
 	{Key: "check_only", Kind: input.Switch, Default: "off", Doc: "Try every connection once, say in the log what works and what to check, and stop: Fluent Bit ends with status 0 if all of it works."},
 	{Key: "memory_limit", Kind: input.Bytes, Default: "256M", Doc: "The most memory that this section takes in all: events that are fetched, transformed and wait for Fluent Bit, what is known of devices, and the plugin itself; at least 64M."},
 }
@@ -75,6 +77,9 @@ func readConfig(s *input.Settings) (c config) {
 		ArraysAsJSON:  s.Choice("arrays") == "json",
 		Tables:        s.List("tables"),
 		TablesExclude: s.List("tables_exclude"),
+
+		SplunkFillDevice: s.Switch("splunk.fill_device"),
+		SplunkMend:       s.Switch("splunk.mend"),
 	}
 	if c.memory < leastMemory {
 		s.Reject("memory_limit", "is too little; set at least 64M")

@@ -1,6 +1,10 @@
 package transform
 
-import "github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
+import (
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
+)
 
 // Held returns about how many bytes t keeps between calls.
 func Held(t *Transformer) int {
@@ -22,3 +26,9 @@ func (p *Parser) Parse(b []byte) (n int, err error) {
 	}
 	return len(p.nodes), err
 }
+
+// ConfigOf returns what t was made with.
+func ConfigOf(t *Transformer) Config { return t.cfg }
+
+// SetNow gives t another clock.
+func SetNow(t *Transformer, now func() time.Time) { t.now = now }

@@ -35,6 +35,9 @@ type Config struct {
 	TablesExclude []string       // not these
 	Devices       *device.Memory // what is known of devices, to be added to records; nil adds nothing
 	DevicePrefix  string         // of the names of what is added; "DeviceInfo." if empty
+
+	SplunkFillDevice bool // format splunk: the device stands in DeviceName and DeviceId where the row has none
+	SplunkMend       bool // format splunk: repeat two values where the add-on looks for them
 }
 
 // Formats are the names of the formats.
@@ -76,7 +79,10 @@ func New(cfg Config) *Transformer {
 	}
 	t := &Transformer{cfg: cfg, now: time.Now, tables: make(map[string]*table), id: record.NewID()}
 	var known bool
-	t.format, known = format.New(cfg.Format, format.Config{Separator: cfg.Separator, DevicePrefix: cfg.DevicePrefix})
+	t.format, known = format.New(cfg.Format, format.Config{
+		Separator: cfg.Separator, DevicePrefix: cfg.DevicePrefix,
+		SplunkFillDevice: cfg.SplunkFillDevice, SplunkMend: cfg.SplunkMend,
+	})
 	if !known {
 		panic("BUG: there is no format " + cfg.Format)
 	}

@@ -27,6 +27,14 @@ func run(t testing.TB, tr *transform.Transformer, bodies ...string) []event {
 
 func runPayloads(t testing.TB, tr *transform.Transformer, payloads []transform.Payload) []event {
 	t.Helper()
+	if cfg := transform.ConfigOf(tr); cfg.Devices == nil && cfg.Format == "flat" {
+		checkFormats(t, cfg, payloads)
+	}
+	return transformed(t, tr, payloads)
+}
+
+func transformed(t testing.TB, tr *transform.Transformer, payloads []transform.Payload) []event {
+	t.Helper()
 	var events []event
 	tr.Append(t.Context(), payloads, func(table string, b []byte) {
 		e, err := decodeEvent(b)

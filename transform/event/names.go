@@ -20,6 +20,7 @@ import (
 // Names come from outside, so the cache is bounded: Reset is called between records when it has grown beyond maxNames.
 type Names struct {
 	separator string
+	verbatim  bool // keys stay as they were received
 	seed      maphash.Seed
 	slots     []int32 // open addressing, index into links, -1 for none
 	links     []link
@@ -99,6 +100,17 @@ func NewNames(separator string) *Names {
 	ns.Reset()
 	return ns
 }
+
+// NewVerbatimNames returns Names for a format that nests objects as they were received: a key stays what
+// it was, dots and all.
+func NewVerbatimNames() *Names {
+	ns := NewNames("")
+	ns.verbatim = true
+	return ns
+}
+
+// Text is the name as text.
+func (ns *Names) Text(id Name) string { return ns.list[id].text }
 
 // Reset forgets all names. No map may be under way.
 func (ns *Names) Reset() {
@@ -196,6 +208,10 @@ func (ns *Names) join(parent Name, key []byte) Name {
 			n--
 		}
 		b = b[:from+n]
+	}
+	if ns.verbatim {
+		ns.scratch = b
+		return ns.ID(p.root, b)
 	}
 	if parent == Root(0) {
 		own := 0

@@ -126,6 +126,11 @@ func (w *Writer) Member(id Name, tr *record.Tree, k uint32, level int) {
 	if !w.options.KeepNulls && tr.Nothing(k+1) {
 		return
 	}
+	w.wholeMember(id, tr, k)
+}
+
+// wholeMember writes the member whose key is node k as JSON text, key and all.
+func (w *Writer) wholeMember(id Name, tr *record.Tree, k uint32) {
 	w.counts.Renamed.Add(1)
 	w.Key(id)
 	whole := append(w.whole[:0], '{')
@@ -363,4 +368,42 @@ func (w *Writer) Scalar(c record.Class, tr *record.Tree, n uint32) bool {
 		w.JSON(text)
 	}
 	return true
+}
+
+// Nested writes a value as it came: objects as maps, lists as lists. level is that of the map or list around it.
+func (w *Writer) Nested(tr *record.Tree, n uint32, level int) {
+	v := &tr.Nodes[n]
+	switch {
+	case v.Kind < record.KindArray:
+		w.Value(tr, n, level)
+	case level >= MaxDepth:
+		w.JSON(tr.Raw(n))
+	case v.Kind == record.KindArray:
+		count := uint32(0)
+		for e, end := n+1, v.Next; e < end; e = tr.Nodes[e].Next {
+			count++
+		}
+		w.Out = msgp.AppendArrayHeader(w.Out, count)
+		for e, end := n+1, v.Next; e < end && !w.Over(); e = tr.Nodes[e].Next {
+			w.Nested(tr, e, level+1)
+		}
+	default:
+		w.openMap()
+		hint := int32(-1)
+		for k, end := n+1, v.Next; k < end && !w.Over(); k = tr.Nodes[k+1].Next {
+			w.NestedMember(w.Child(Root(level), tr, k, &hint), tr, k, level+1)
+		}
+		w.Close()
+	}
+}
+
+// NestedMember writes the member whose key is node k under the name id, as it came. A key that is cut is
+// kept whole in the value: the member as JSON text.
+func (w *Writer) NestedMember(id Name, tr *record.Tree, k uint32, level int) {
+	if LongKey(tr, k) {
+		w.wholeMember(id, tr, k)
+		return
+	}
+	w.Key(id)
+	w.Nested(tr, k+1, level)
 }

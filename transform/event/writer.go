@@ -133,6 +133,22 @@ func (w *Writer) Open(n Name) {
 	w.openMap()
 }
 
+// Reserve keeps the name n of the map being written for a field of ours: a member with that name gets
+// another. Own or OpenOwn writes the field.
+func (w *Writer) Reserve(n Name) { w.names.list[n].seen, w.names.list[n].copies = w.generation, 0 }
+
+// Own writes a key that was reserved.
+func (w *Writer) Own(n Name) {
+	w.Out = append(w.Out, w.names.list[n].key...)
+	w.fields++
+}
+
+// OpenOwn is Open for a name that was reserved.
+func (w *Writer) OpenOwn(n Name) {
+	w.Own(n)
+	w.openMap()
+}
+
 func (w *Writer) openMap() {
 	w.open = append(w.open, nest{len(w.Out), w.fields, w.generation})
 	w.Out = append(w.Out, 0xdf, 0, 0, 0, 0)

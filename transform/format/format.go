@@ -8,7 +8,7 @@ import (
 )
 
 // Names are the formats: the choices of the setting format.
-var Names = []string{"flat"}
+var Names = []string{"flat", "raw", "splunk", "elastic"}
 
 // A Format is the shape of an event: how a record is written into the map that a Writer has begun. Time,
 // size limit and what becomes of errors are the caller's, the same in every format.
@@ -47,12 +47,23 @@ type Unreadable struct {
 type Config struct {
 	Separator    string // between the names of nested objects
 	DevicePrefix string // of the names of the device's columns
+
+	SplunkFillDevice bool // splunk: the device stands in DeviceName and DeviceId where the row has none
+	SplunkMend       bool // splunk: repeat two values where the add-on looks for them
 }
 
 // New returns the format of a name.
 func New(name string, cfg Config) (Format, bool) {
 	if !slices.Contains(Names, name) {
 		return Format{}, false
+	}
+	switch name {
+	case "raw":
+		return newRaw(cfg), true
+	case "splunk":
+		return newSplunk(cfg), true
+	case "elastic":
+		return newElastic(), true
 	}
 	return newFlat(cfg), true
 }

@@ -1,0 +1,241 @@
+package format
+
+import (
+	"encoding/binary"
+	"strconv"
+
+	"github.com/tinylib/msgp/msgp"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/event"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
+)
+
+// elastic is what the ingest pipeline of Elastic's Microsoft Defender XDR integration reads: the record's
+// own JSON text in message, and beside it, in nested objects, the device where the pipeline takes it over.
+type elastic struct {
+	keys    elasticKeys
+	columns [][]byte // by Column.ID: its key below m365_defender.device_info
+	text    []byte
+}
+
+// elasticKeys are encoded keys.
+type elasticKeys struct {
+	message, event, hash, tags []byte
+}
+
+// elasticTables are the tables that the pipeline knows, as of version 5.12. It drops the columns of others.
+var elasticTables = map[string]bool{
+	"AlertEvidence": true, "AlertInfo": true, "BehaviorEntities": true, "BehaviorInfo": true, "CloudAppEvents": true,
+	"CloudAuditEvents": true, "CloudProcessEvents": true, "CloudStorageAggregatedEvents": true, "DeviceEvents": true,
+	"DeviceFileCertificateInfo": true, "DeviceFileEvents": true, "DeviceImageLoadEvents": true, "DeviceInfo": true,
+	"DeviceLogonEvents": true, "DeviceNetworkEvents": true, "DeviceNetworkInfo": true, "DeviceProcessEvents": true,
+	"DeviceRegistryEvents": true, "EmailAttachmentInfo": true, "EmailEvents": true, "EmailPostDeliveryEvents": true,
+	"EmailUrlInfo": true, "IdentityDirectoryEvents": true, "IdentityInfo": true, "IdentityLogonEvents": true,
+	"IdentityQueryEvents": true, "MessageEvents": true, "MessagePostDeliveryEvents": true, "MessageUrlInfo": true,
+	"UrlClickEvents": true,
+}
+
+// The tags of an event. preserve_duplicate_custom_fields keeps the pipeline from losing device.id and
+// cloud.instance.id; preserve_original_event keeps the whole record where it would lose the columns.
+var (
+	elasticTags     = encodeTags("preserve_duplicate_custom_fields", "forwarded", "m365_defender-event")
+	elasticTagsKeep = encodeTags("preserve_duplicate_custom_fields", "forwarded", "m365_defender-event", "preserve_original_event")
+)
+
+func encodeTags(tags ...string) []byte {
+	b := msgp.AppendArrayHeader(nil, uint32(len(tags)))
+	for _, tag := range tags {
+		b = msgp.AppendString(b, tag)
+	}
+	return b
+}
+
+func newElastic() Format {
+	key := func(text string) []byte { return msgp.AppendString(nil, text) }
+	f := &elastic{keys: elasticKeys{message: key("message"), event: key("event"), hash: key("hash"), tags: key("tags")}}
+	return Format{Names: event.NewNames("."), Record: f.record, Unreadable: f.unreadable}
+}
+
+func (f *elastic) record(w *event.Writer, r *record.Record, own *Own) {
+	w.Out = append(w.Out, f.keys.message...)
+	w.Count(1)
+	w.JSON(r.Doc.Raw(0))
+	tags := elasticTags
+	if !own.Hunting || !elasticTables[own.Table] {
+		tags = elasticTagsKeep
+	}
+	f.beside(w, own.ID, tags)
+	if own.Device != nil {
+		f.writeDevice(w, own.Device)
+	}
+	w.Repairs(event.NameRepairedText)
+}
+
+// beside writes what every event has beside its text.
+func (f *elastic) beside(w *event.Writer, id, tags []byte) {
+	if id != nil {
+		w.Out = append(append(append(w.Out, f.keys.event...), 0x81), f.keys.hash...)
+		w.Out = msgp.AppendStringFromBytes(w.Out, id)
+		w.Count(1)
+	}
+	w.Out = append(append(w.Out, f.keys.tags...), tags...)
+	w.Count(1)
+}
+
+// column returns the value of a device's column as text, "" if it has none.
+func column(d *event.Device, name string) []byte {
+	for i := range d.Columns {
+		if c := &d.Columns[i]; c.Name == name && msgp.NextType(c.Value) == msgp.StrType {
+			text, _, _ := msgp.ReadStringZC(c.Value)
+			return text
+		}
+	}
+	return nil
+}
+
+// objects appends maps whose size is known at their end.
+type objects struct {
+	out   []byte
+	open  [4]int // where the headers are
+	sizes [4]uint16
+	depth int
+}
+
+func (o *objects) begin(key string) {
+	o.sizes[max(o.depth-1, 0)]++
+	if key != "" {
+		o.out = msgp.AppendString(o.out, key)
+	}
+	o.open[o.depth], o.sizes[o.depth] = len(o.out), 0
+	o.out = append(o.out, 0xde, 0, 0)
+	o.depth++
+}
+
+func (o *objects) end() {
+	o.depth--
+	binary.BigEndian.PutUint16(o.out[o.open[o.depth]+1:], o.sizes[o.depth])
+}
+
+func (o *objects) str(key string, text []byte) {
+	if len(text) > 0 {
+		o.sizes[o.depth-1]++
+		o.out = msgp.AppendStringFromBytes(msgp.AppendString(o.out, key), text)
+	}
+}
+
+// writeDevice writes host, device, cloud and m365_defender.device_info. The pipeline takes over what is
+// below host, device and cloud where the row has none of its own.
+func (f *elastic) writeDevice(w *event.Writer, d *event.Device) {
+	o := objects{out: w.Out}
+	if d.ID != nil {
+		name := column(d, "DeviceName")
+		f.text = appendLower(f.text[:0], name)
+		platform := column(d, "OSPlatform")
+		if len(platform) == 0 {
+			platform = column(d, "OSFamily")
+		}
+		o.begin("host")
+		o.str("id", d.ID)
+		o.str("name", f.text)
+		o.str("hostname", f.text)
+		o.str("type", column(d, "DeviceType"))
+		o.str("architecture", column(d, "OSArchitecture"))
+		if ip := column(d, "PublicIP"); ip != nil {
+			if _, _, ok := parseIP(ip); ok {
+				o.sizes[0]++
+				o.out = msgp.AppendStringFromBytes(append(msgp.AppendString(o.out, "ip"), 0x91), ip)
+			}
+		}
+		if len(platform) > 0 {
+			o.begin("os")
+			o.str("name", platform)
+			o.str("full", platform)
+			o.str("version", column(d, "OSVersion"))
+			o.str("platform", column(d, "OSDistribution"))
+			if system := platformSystem(platform); system != "" {
+				o.sizes[1]++
+				o.out = msgp.AppendString(msgp.AppendString(o.out, "type"), system)
+			}
+			o.end()
+		}
+		o.end()
+		o.begin("device")
+		o.str("id", d.ID)
+		o.str("manufacturer", column(d, "Vendor"))
+		if model := column(d, "Model"); len(model) > 0 {
+			o.begin("model")
+			o.str("name", model)
+			o.end()
+		}
+		o.end()
+		o.begin("cloud")
+		o.begin("instance")
+		o.str("id", d.ID)
+		o.end()
+		o.end()
+		w.Count(3)
+	}
+	o.begin("m365_defender")
+	o.begin("device_info")
+	o.str("device_id", d.ID)
+	for i := range d.Columns {
+		c := &d.Columns[i]
+		o.sizes[1]++
+		o.out = append(append(o.out, f.column(c)...), c.Value...)
+	}
+	for _, text := range [...]struct{ key, value string }{{"match", d.Match}, {"status", d.Status}} {
+		if text.value != "" {
+			o.sizes[1]++
+			o.out = msgp.AppendString(msgp.AppendString(o.out, text.key), text.value)
+		}
+	}
+	o.end()
+	if len(d.Alert) > 0 { // what only the AlertInfo of the alert says
+		o.begin("alert_info")
+		for i := range d.Alert {
+			c := &d.Alert[i]
+			f.text = snake(f.text[:0], bytesOf(c.Name))
+			o.sizes[1]++
+			o.out = append(msgp.AppendStringFromBytes(o.out, f.text), c.Value...)
+		}
+		o.end()
+	}
+	o.end()
+	w.Count(1)
+	w.Out = o.out
+}
+
+// column is the key of a device's column.
+func (f *elastic) column(c *event.Column) []byte {
+	for len(f.columns) <= c.ID {
+		f.columns = append(f.columns, nil)
+	}
+	if f.columns[c.ID] == nil {
+		f.columns[c.ID] = msgp.AppendStringFromBytes(nil, snake(nil, []byte(c.Name)))
+	}
+	return f.columns[c.ID]
+}
+
+// unreadable is a record of a category that the pipeline does not know: it keeps the text of such records
+// and says that it does not know them.
+func (f *elastic) unreadable(w *event.Writer, u *Unreadable) {
+	b := append(f.text[:0], `{"category":"unreadable","properties":{"unreadable_reason":`...)
+	b = appendQuoted(b, []byte(u.Reason))
+	b = appendQuoted(append(b, `,"unreadable_raw":`...), u.Text)
+	if u.Encoding != "" {
+		b = appendQuoted(append(b, `,"unreadable_encoding":`...), []byte(u.Encoding))
+	}
+	b = appendQuoted(append(b, `,"unreadable_lane":`...), []byte(u.Lane))
+	b = strconv.AppendInt(append(b, `,"unreadable_offset":`...), u.Offset, 10)
+	b = strconv.AppendInt(append(b, `,"unreadable_at":`...), int64(u.At), 10)
+	if u.Parts > 1 {
+		b = strconv.AppendInt(append(b, `,"unreadable_part":`...), int64(u.Part), 10)
+		b = strconv.AppendInt(append(b, `,"unreadable_parts":`...), int64(u.Parts), 10)
+	}
+	b = append(b, '}', '}')
+	f.text = b[:0]
+	w.Out = append(w.Out, f.keys.message...)
+	w.Count(1)
+	w.Out = msgp.AppendStringFromBytes(w.Out, b)
+	f.beside(w, u.ID, elasticTagsKeep)
+}
