@@ -8,7 +8,7 @@ CC      ?= cc
 CFLAGS  ?= -O2 -g -std=c11 -Wall -Wextra -Werror
 OUT     := build/out
 # 0.1.0 at the tag v0.1.0, 0.1.0+3.g0123456789ab three commits later, and 0.0.0+N... before the first tag.
-VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --abbrev=12 --dirty=.dirty 2>/dev/null | sed -E 's/^v//; s/-([0-9]+)-g/+\1.g/; t; s/\.dirty$$/+dirty/' | grep . || \
+VERSION ?= $(shell git describe --tags --match 'v[0-9]*' --abbrev=12 --dirty=.dirty 2>/dev/null | sed -E -e 's/^v//' -e '/-[0-9]+-g/!s/\.dirty$$/+dirty/' -e 's/-([0-9]+)-g/+\1.g/' | grep . || \
 	echo "0.0.0+$$(git rev-list --count HEAD 2>/dev/null || echo 0).g$$(git describe --always --exclude '*' --abbrev=12 --dirty=.dirty 2>/dev/null || echo unknown)")
 COMMIT  ?= $(shell git describe --always --exclude '*' --abbrev=12 --dirty 2>/dev/null || echo unknown)
 IMAGE   ?= fluent-bit-defender:$(subst +,-,$(VERSION))
@@ -42,6 +42,17 @@ $(OUT)/host: $(wildcard build/host/*.c build/host/*.h)
 
 packages: ## .deb, .rpm and .tar.gz for amd64 and arm64, with SBOM, licences and sums, into build/out/packages. ARCHES=amd64
 	GO='$(GO)' VERSION='$(VERSION)' COMMIT='$(COMMIT)' ARCHES='$(ARCHES)' NFPM='$(NFPM)' CYCLONEDX='$(CYCLONEDX)' OUT=$(OUT)/packages WORK=$(OUT)/package build/package/build.sh
+
+# Debian's tools, root for a chroot, and qemu for arm64: what is missing is said, and in CI it is an error.
+test-packages: packages host ## tests of the packages: contents, same bytes twice, install in a chroot, run in the image's root
+	$(GO) test -tags packages -count=1 -timeout 20m $(TESTFLAGS) ./build/package ./build/image
+
+# DEFENDER_SO and DEFENDER_HOST are what the tests of plugin/ run instead of building both.
+arm64: ## the plugin on arm64, in qemu-user: events, bad input, SIGKILL, hot reload
+	@$(MAKE) --no-print-directory plugin host OUT=$(OUT)/arm64 GOARCH=arm64 CC=aarch64-linux-gnu-gcc
+	@printf '#!/bin/sh\nexec qemu-aarch64 -L /usr/aarch64-linux-gnu %s "$$@"\n' $(CURDIR)/$(OUT)/arm64/host >$(OUT)/arm64/emulated && chmod +x $(OUT)/arm64/emulated
+	DEFENDER_SO=$(CURDIR)/$(OUT)/arm64/in_defender.so DEFENDER_HOST=$(CURDIR)/$(OUT)/arm64/emulated $(GO) test -count=1 $(TESTFLAGS) \
+		-run '^(TestEventsArriveThroughTheLibrary|TestBadInputBetweenGoodRecords|TestKilledTwentyTimesUnderLoad|TestHotReloadOfTwoSections)$$' ./plugin
 
 image: packages ## build the image with Fluent Bit and the package (needs Docker). IMAGE names it, PLATFORMS=linux/amd64,linux/arm64
 	docker buildx build -f build/Dockerfile -t $(IMAGE) --build-arg VERSION=$(VERSION) $(if $(PLATFORMS),--platform $(PLATFORMS)) \
@@ -87,9 +98,9 @@ lint: ## gofmt, vet and staticcheck (pinned)
 	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
 		[ -z "$$unformatted" ] || { echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; }
 	$(GO) vet ./...
-	$(GO) vet -tags integration,faults ./...
+	$(GO) vet -tags integration,faults,packages ./...
 	$(GO) run $(STATICCHECK) ./...
-	bash -n .ci/run
+	bash -n .ci/run build/package/*.sh && sh -n build/package/files/check
 
 vuln: ## govulncheck (pinned); says loudly when its database cannot be reached; GOVULNDB names another
 	@GO='$(GO)' TOOL='$(GOVULNCHECK)' bash build/vuln.sh
@@ -102,4 +113,4 @@ check: lint vuln test ## what to run before a push
 clean: ## remove what was built
 	rm -rf $(OUT)
 
-.PHONY: help plugin host packages image release demo demo-blob test integration faults mutants soak bench fuzz lint vuln settings-table check clean
+.PHONY: help plugin host packages test-packages arm64 image release demo demo-blob test integration faults mutants soak bench fuzz lint vuln settings-table check clean
