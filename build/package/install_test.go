@@ -63,8 +63,9 @@ func newSystem(t *testing.T) system {
 	}
 	s := system{t, dir}
 	unmount(t, dir) // debootstrap's /proc, in case that it is left
-	// Stands in for systemctl, and keeps what it is asked.
-	s.write("/usr/local/bin/systemctl", "#!/bin/sh\necho \"$@\" >>/tmp/systemctl\n", 0o755)
+	// Stands in for systemd: it notes what it is asked, and says which process is the service's.
+	s.write("/run/systemd/system/README", "", 0o644)
+	s.write("/usr/bin/systemctl", "#!/bin/sh\necho \"$@\" >>/tmp/systemctl\n[ \"$1\" != show ] || cat /tmp/pid\n", 0o755)
 	return s
 }
 
@@ -142,6 +143,29 @@ func (s system) command(env []string, words ...string) *exec.Cmd {
 	cmd := exec.Command("chroot", append([]string{s.dir}, words...)...)
 	cmd.Env = append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive"}, env...)
 	return cmd
+}
+
+// asked is what systemctl was asked since the last call, without questions.
+func (s system) asked() (orders []string) {
+	s.t.Helper()
+	for line := range strings.Lines(s.read("/tmp/systemctl")) {
+		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "show ") {
+			orders = append(orders, line)
+		}
+	}
+	s.write("/tmp/systemctl", "", 0o644)
+	return orders
+}
+
+// serviceRuns lets systemctl, and a /proc of this test, say that the service runs, with the plugin or without, or not at all.
+func (s system) serviceRuns(maps string) {
+	s.t.Helper()
+	pid := "0\n"
+	if maps != "" {
+		pid = "4242\n"
+	}
+	s.write("/tmp/pid", pid, 0o644)
+	s.write("/proc/4242/maps", maps, 0o644)
 }
 
 // run runs a command inside to its end, and returns what it prints and its exit status.
@@ -447,6 +471,9 @@ func story(t *testing.T, s system) {
 	t.Cleanup(siem.Close)
 
 	// Installed: what is where is TestContents's. Nothing runs otherwise than before.
+	const with, without = "7f00 r-xp " + installed + "\n", "7f00 r-xp /usr/lib/libc.so\n"
+	s.write("/tmp/systemctl", "", 0o644)
+	s.serviceRuns(without)
 	s.put(deb(t, "amd64"), "/tmp/defender.deb", 0o644)
 	said := s.apt("install", "-y", "/tmp/fluent-bit.deb", "/tmp/defender.deb")
 	if !strings.Contains(said, "fill in /etc/fluent-bit/defender/environment") {
@@ -454,6 +481,9 @@ func story(t *testing.T, s system) {
 	}
 	if out, code := s.run("find", environment, "/var/lib/fluent-bit", "-maxdepth", "0", "-printf", "%m %u\n"); code != 0 || out != "600 root\n750 root\n" {
 		t.Errorf("modes and owners of the environment and the state: %s", out)
+	}
+	if asked := s.asked(); !slices.Equal(asked, []string{"daemon-reload"}) {
+		t.Errorf("the installation asks systemd %q", asked)
 	}
 	if words, _ := s.service(); !slices.Equal(words, []string{"/opt/fluent-bit/bin/fluent-bit", "-c", "/etc/fluent-bit/fluent-bit.conf"}) {
 		t.Errorf("installing alone changes what the service runs: %v", words)
@@ -483,6 +513,11 @@ func story(t *testing.T, s system) {
 	}
 	s.write(environment, replaced(t, values, line, "EVENTHUB_CONNECTION_STRING="+h.ConnectionString()), 0o600)
 	produce(t, h, 0, 500)
+	s.serviceRuns(with)
+	if out, code := s.run("fluent-bit-defender-check"); code != 2 || !strings.Contains(out, "stop it first") {
+		t.Errorf("the check beside a running service ends with %d:\n%s", code, out)
+	}
+	s.serviceRuns(without)
 	if out, code := s.run("fluent-bit-defender-check"); code != 0 || !strings.Contains(out, "checks passed") {
 		t.Errorf("the check ends with %d:\n%s", code, out)
 	}
@@ -505,7 +540,11 @@ func story(t *testing.T, s system) {
 	s.newer("/tmp/newer.deb", v+".1", func(p system) {
 		p.write(elastic, p.read(elastic)+"# newer\n", 0o644)
 	})
+	s.asked()
 	s.apt("install", "-y", "/tmp/newer.deb")
+	if asked := s.asked(); !slices.Equal(asked, []string{"daemon-reload"}) {
+		t.Errorf("an upgrade beside a service without the plugin asks systemd %q", asked)
+	}
 	if s.read(splunk) != mine || s.read(environment) != myValues || !strings.HasSuffix(s.read(elastic), "# newer\n") {
 		t.Error("an upgrade changes what the user has changed, or keeps what he has not")
 	}
@@ -513,7 +552,11 @@ func story(t *testing.T, s system) {
 		p.write(splunk, p.read(splunk)+"# newest\n", 0o644)
 		p.write(environment, p.read(environment)+"# newest\n", 0o600)
 	})
+	s.serviceRuns(with)
 	s.apt("install", "-y", "-o", "Dpkg::Options::=--force-confold", "/tmp/newest.deb")
+	if asked := s.asked(); !slices.Equal(asked, []string{"daemon-reload", "try-restart fluent-bit"}) {
+		t.Errorf("an upgrade beside a service with the plugin asks systemd %q", asked)
+	}
 	if s.read(splunk) != mine || s.read(environment) != myValues {
 		t.Error("an upgrade that changes what the user has changed too does not keep his")
 	}
@@ -533,6 +576,9 @@ func story(t *testing.T, s system) {
 	said = s.apt("remove", "-y", "fluent-bit-defender")
 	if !strings.Contains(said, "positions and unsent events stay in /var/lib/fluent-bit") {
 		t.Errorf("the removal does not say what stays:\n%s", said)
+	}
+	if asked := s.asked(); !slices.Equal(asked, []string{"daemon-reload", "try-restart fluent-bit"}) {
+		t.Errorf("the removal beside a service with the plugin asks systemd %q", asked)
 	}
 	if s.exists(installed) || s.exists(dropIn) || s.exists("/usr/bin/fluent-bit-defender-check") {
 		t.Error("the removal leaves the library, the drop-in or the check")
