@@ -69,7 +69,14 @@ for arch in $ARCHES; do
 	install -D -m 600 build/package/files/environment "$root/etc/fluent-bit/defender/environment"
 	share=$root/usr/share/fluent-bit-defender doc=$root/usr/share/doc/fluent-bit-defender
 	for siem in splunk elastic opensearch; do
-		install -D -m 644 examples/$siem/fluent-bit.yaml "$root/etc/fluent-bit/defender/$siem.yaml"
+		# fluent-bit.yaml is the SIEM's main configuration; another, such as add-on.yaml, is splunk-add-on.yaml here.
+		for f in examples/$siem/*.yaml; do
+			case ${f##*/} in
+			compose.yaml) ;;
+			fluent-bit.yaml) install -D -m 644 "$f" "$root/etc/fluent-bit/defender/$siem.yaml" ;;
+			*) install -D -m 644 "$f" "$root/etc/fluent-bit/defender/$siem-${f##*/}" ;;
+			esac
+		done
 		for f in examples/$siem/*.json examples/$siem/*.conf; do
 			[ ! -f "$f" ] || install -D -m 644 "$f" "$share/$siem/${f##*/}"
 		done

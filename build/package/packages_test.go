@@ -128,32 +128,51 @@ func files(t *testing.T, r io.Reader) map[string]file {
 // ownFolders are those whose mode is ours to say.
 var ownFolders = []string{"/etc/fluent-bit/defender", "/var/lib/fluent-bit"}
 
-// What is where, and how: a file that moves is a change that users notice.
-var contents = map[string]string{
-	"/etc/fluent-bit/defender":                                      "drwxr-xr-x",
-	"/etc/fluent-bit/defender/elastic.yaml":                         "-rw-r--r--",
-	"/etc/fluent-bit/defender/environment":                          "-rw-------",
-	"/etc/fluent-bit/defender/opensearch.yaml":                      "-rw-r--r--",
-	"/etc/fluent-bit/defender/plugins.conf":                         "-rw-r--r--",
-	"/etc/fluent-bit/defender/splunk.yaml":                          "-rw-r--r--",
-	"/opt/fluent-bit/lib/fluent-bit/in_defender.so":                 "-rwxr-xr-x",
-	"/usr/bin/fluent-bit-defender-check":                            "-rwxr-xr-x",
-	"/usr/lib/systemd/system/fluent-bit.service.d/10-defender.conf": "-rw-r--r--",
-	"/usr/share/doc/fluent-bit-defender/CHANGELOG.md":               "-rw-r--r--",
-	"/usr/share/doc/fluent-bit-defender/THIRD-PARTY-LICENSES":       "-rw-r--r--",
-	"/usr/share/doc/fluent-bit-defender/copyright":                  "-rw-r--r--",
-	"/usr/share/doc/fluent-bit-defender/sbom.cdx.json":              "-rw-r--r--",
-	"/usr/share/fluent-bit-defender/elastic/index-template.json":    "-rw-r--r--",
-	"/usr/share/fluent-bit-defender/opensearch/index-template.json": "-rw-r--r--",
-	"/usr/share/fluent-bit-defender/splunk/indexes.conf":            "-rw-r--r--",
-	"/usr/share/fluent-bit-defender/splunk/props.conf":              "-rw-r--r--",
-	"/var/lib/fluent-bit":                                           "drwxr-x---",
+// contents is what is where, and how: a file that moves is a change that users notice. Of the folders examples/splunk and its
+// like, each configuration and each file for the SIEM is there.
+func contents(t *testing.T) map[string]string {
+	t.Helper()
+	const file, private, program = "-rw-r--r--", "-rw-------", "-rwxr-xr-x"
+	all := map[string]string{
+		"/etc/fluent-bit/defender":                                      "drwxr-xr-x",
+		"/etc/fluent-bit/defender/environment":                          private,
+		"/etc/fluent-bit/defender/plugins.conf":                         file,
+		"/opt/fluent-bit/lib/fluent-bit/in_defender.so":                 program,
+		"/usr/bin/fluent-bit-defender-check":                            program,
+		"/usr/lib/systemd/system/fluent-bit.service.d/10-defender.conf": file,
+		"/usr/share/doc/fluent-bit-defender/CHANGELOG.md":               file,
+		"/usr/share/doc/fluent-bit-defender/THIRD-PARTY-LICENSES":       file,
+		"/usr/share/doc/fluent-bit-defender/copyright":                  file,
+		"/usr/share/doc/fluent-bit-defender/sbom.cdx.json":              file,
+		"/var/lib/fluent-bit":                                           "drwxr-x---",
+	}
+	for _, siem := range []string{"splunk", "elastic", "opensearch"} {
+		names, err := filepath.Glob(filepath.Join(root, "examples", siem, "*.*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			switch name = filepath.Base(name); {
+			case name == "fluent-bit.yaml":
+				all["/etc/fluent-bit/defender/"+siem+".yaml"] = file
+			case filepath.Ext(name) == ".yaml" && name != "compose.yaml":
+				all["/etc/fluent-bit/defender/"+siem+"-"+name] = file
+			case filepath.Ext(name) == ".json" || filepath.Ext(name) == ".conf":
+				all["/usr/share/fluent-bit-defender/"+siem+"/"+name] = file
+			}
+		}
+	}
+	return all
 }
 
 // The three kinds of package install the same bytes with the same modes, keep the same files through an upgrade, and run the
 // same scripts.
 func TestContents(t *testing.T) {
 	need(t, "dpkg-deb", "rpm", "rpm2archive")
+	contents := contents(t)
+	if len(contents) < 18 {
+		t.Fatalf("only %d files are wanted", len(contents))
+	}
 	for arch := range arches {
 		t.Run(arch, func(t *testing.T) {
 			inDeb := files(t, strings.NewReader(run(t, "dpkg-deb", "--fsys-tarfile", deb(t, arch))))
