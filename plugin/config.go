@@ -21,7 +21,7 @@ var Settings = []input.Setting{
 	{Key: "keep_nulls", Kind: input.Switch, Default: "off", Doc: "Keep columns that are null or empty."},
 	{Key: "resolve_refs", Kind: input.Switch, Default: "off", Doc: "Write what a `$ref` refers to in its place; this multiplies the number of fields."},
 	{Key: "event_id", Kind: input.Switch, Default: "on", Doc: "Add `event_id`, the same for the same event however often it is delivered."},
-	{Key: "format", Kind: input.Choice, Default: "flat", Choices: transform.Formats(), Doc: "The shape of the records: `flat` for searches by hand, `raw` for lakes and replays, `splunk` for Splunk's Advanced Hunting add-on, `elastic` for Elastic's integration."},
+	{Key: "format", Kind: input.Choice, Default: "flat", Choices: transform.Formats(), Doc: "The shape of the records: `flat` for searches by hand, `raw` for lakes and replays, `splunk` for Splunk's Advanced Hunting add-on, `elastic` for Elastic's integration, `ecs` for detection rules that read the Elastic Common Schema."},
 	{Key: "arrays", Kind: input.Choice, Default: "list", Choices: []string{"list", "json"}, Doc: "Write arrays as lists, or as JSON text."},
 	{Key: "splunk.fill_device", Kind: input.Switch, Default: "on", Doc: "`format: splunk`: where `DeviceName` and `DeviceId` are empty, they carry the device that was joined."},
 	{Key: "splunk.mend", Kind: input.Switch, Default: "off", Doc: "`format: splunk`: repeat the tenant and the techniques where the add-on looks for them."},

@@ -54,9 +54,10 @@ type Transformer struct {
 	id      *record.ID
 	format  format.Format
 	writer  *event.Writer
-	hold    *hold             // nil if no devices are added
-	tables  map[string]*table // by category as received
-	own     format.Own        // of the record being written
+	hold    *hold                       // nil if no devices are added
+	tables  map[string]*table           // by category as received
+	own     format.Own                  // of the record being written
+	peek    func(*record.Record) []byte // the platform of a record's device; nil if no devices are kept
 	event   []byte
 
 	// of the payload at hand
@@ -90,6 +91,7 @@ func New(cfg Config) *Transformer {
 	t.writer = event.NewWriter(options, &t.stats.Counts, t.format.Names, &t.scanner)
 	if cfg.Devices != nil {
 		t.hold = &hold{devices: cfg.Devices.NewJoiner(&t.scanner)}
+		t.peek = t.hold.devices.Platform
 	}
 	return t
 }
@@ -159,7 +161,7 @@ const (
 func (t *Transformer) write(dst []byte, r *record.Record, tb *table, s *device.Sighting) (_ []byte, sec int64, from record.TimeSource, err error) {
 	size := int(r.Doc.Nodes[0].End - r.Doc.Nodes[0].Start)
 	own := &t.own
-	*own = format.Own{Table: tb.name, Exact: tb.exact, Hunting: tb.hunting}
+	*own = format.Own{Table: tb.name, Exact: tb.exact, Hunting: tb.hunting, Platform: t.peek}
 	if t.cfg.EventID {
 		own.ID = t.id.Of(r, tb.name)
 	}

@@ -29,6 +29,21 @@ var shapes = map[string]shape{
 		device: "DeviceInfo."},
 	"elastic": {table: "category", id: "event.hash", reason: "properties.unreadable_reason", text: "message",
 		column: []string{"properties.%s", "%s"}, device: "m365_defender.device_info."},
+	"ecs": {table: "m365_defender.event.category", id: "event.hash", reason: "m365_defender.event.unreadable.reason",
+		column: []string{"m365_defender.event.%s"}, device: "m365_defender.device_info.", names: map[string]string{
+			"StoryNumber": "m365_defender.event.story_number", "AlertId": "event.id", "Timestamp": "m365_defender.event.timestamp",
+			"AccountDisplayName": "user.full_name", "AccountUpn": "user.email", "DeviceName": "host.name",
+			"RecipientEmailAddress": "email.to.address", "EntityType": "m365_defender.event.entity_type",
+			"ActionType": "m365_defender.event.action.type", "Title": "message", "Severity": "m365_defender.event.severity",
+			"DeviceId": "host.id", "AccountObjectId": "m365_defender.event.account.object_id", "Subject": "email.subject",
+			"Url": "url.original", "QueryTarget": "m365_defender.event.query.target", "RegistryValueName": "registry.value",
+			"RemoteUrl": "url.original", "RemoteIP": "destination.ip", "FileName": "file.name",
+			"ProcessCommandLine": "process.command_line", "LogonType": "m365_defender.event.logon.type",
+			"OSPlatform": "host.os.name", "NetworkAdapterType": "m365_defender.event.network.adapter_type",
+			"Signer": "file.code_signature.subject_name", "ObjectName": "m365_defender.event.object.name",
+			"Application": "application.name", "OperationName": "m365_defender.event.properties_operation_name",
+			"unreadable_reason": "m365_defender.event.unreadable.reason", "unreadable_raw": "event.original",
+		}},
 }
 
 // formats are the formats that the demo can show.
@@ -105,7 +120,11 @@ func (r seen) unreadable() bool { return text(r.both(r.shape.reason)) != "" }
 // get is the text of a column, whatever the shape; "" where it is not there.
 func (r seen) get(name string) string {
 	if path, ok := r.shape.names[name]; ok {
-		return text(r.both(path))
+		v := r.both(path)
+		if list := v.GetArray(); len(list) == 1 {
+			v = list[0]
+		}
+		return text(v)
 	}
 	for _, column := range r.shape.column {
 		if v := at(r.inner, fmt.Sprintf(column, name)); v != nil {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tinylib/msgp/msgp"
+
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/event"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
@@ -381,4 +383,48 @@ func nothingInside(tr *record.Tree, n uint32) bool {
 		return true
 	}
 	return false
+}
+
+// Platform returns the OSPlatform, else the OSFamily, of the device that a record's DeviceId names, as far as it is known: it
+// asks nobody, waits for nothing and counts nothing. It is valid until the next call of a method.
+func (j *Joiner) Platform(r *record.Record) []byte {
+	n := r.Columns.Find(r.Props, "DeviceId")
+	if !r.Lifted || n == 0 || r.Columns.Nodes[n].Kind != record.KindString {
+		return nil
+	}
+	m := j.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	j.text = r.AppendTenant(j.text[:0])
+	tenant, known := m.indexOf[string(j.text)]
+	if !known {
+		return nil
+	}
+	j.text, _ = record.AppendText(j.text[:0], r.Columns.Inner(n))
+	key := appendKey(m.reportKey[:0], tenant, j.text)
+	if key == nil {
+		return nil
+	}
+	m.reportKey = key
+	dev, _, _ := m.find(record.View(key), false)
+	if dev == nil {
+		return nil
+	}
+	j.text = j.text[:0]
+	for w := (walker{rest: dev.groups}); ; {
+		c, ok := w.next()
+		if !ok {
+			return j.text
+		}
+		name := m.fields.names[c.id]
+		if name != "OSPlatform" && (name != "OSFamily" || len(j.text) > 0) {
+			continue
+		}
+		if text, _, err := msgp.ReadStringZC(c.value); err == nil {
+			j.text = append(j.text[:0], text...)
+		}
+		if name == "OSPlatform" {
+			return j.text
+		}
+	}
 }

@@ -119,7 +119,6 @@ const (
 	entryInteger                  // number
 	entryBoolean                  // number is 0 or 1
 	entryEncoded                  // text is msgpack already
-	entryNested                   // a value of the record, which writeNested writes: number says which
 )
 
 type entry struct {
@@ -261,10 +260,6 @@ func (s *sheet) setEncoded(f fieldID, value []byte, source uint16) bool {
 	return s.put(entry{field: f, kind: entryEncoded, text: value, source: source})
 }
 
-func (s *sheet) setNested(f fieldID, which int64, source uint16) bool {
-	return s.put(entry{field: f, kind: entryNested, number: which, source: source})
-}
-
 // textOf returns the first value of a field, if it is a text.
 func (s *sheet) textOf(f fieldID) []byte {
 	if !s.has(f) || s.first[f] < 0 || s.entries[s.first[f]].kind != entryText {
@@ -301,9 +296,8 @@ func (s *sheet) held(taken []bool) {
 	}
 }
 
-// appendTo appends the members of the event's map, without its header, and returns how many there are. nested appends
-// the value of an entryNested. more, if not nil, has members of one object that are no fields of the form.
-func (s *sheet) appendTo(dst []byte, nested func(dst []byte, which int64) []byte, more *moreMembers) ([]byte, uint32) {
+// appendTo appends the members of the event's map, without its header, and returns how many there are. more has members of objects that are no fields of the form.
+func (s *sheet) appendTo(dst []byte, more []moreMembers) ([]byte, uint32) {
 	for w, word := range s.marks {
 		if w == 0 {
 			word &^= 1
@@ -317,19 +311,22 @@ func (s *sheet) appendTo(dst []byte, nested func(dst []byte, which int64) []byte
 				dst = append(dst, 0x91)
 				fallthrough
 			case fieldObject:
-				n := s.members[id]
-				if more != nil && more.in == id {
-					dst = msgp.AppendMapHeader(dst, n+more.count)
-					dst = more.append(dst)
-				} else {
-					dst = msgp.AppendMapHeader(dst, n)
+				n, here := s.members[id], -1
+				for i := range more {
+					if more[i].in == id {
+						n, here = n+more[i].count, i
+					}
+				}
+				dst = msgp.AppendMapHeader(dst, n)
+				if here >= 0 {
+					dst = more[here].append(dst)
 				}
 			case fieldValue:
-				dst = s.appendEntry(dst, &s.entries[s.first[id]], nested)
+				dst = appendEntry(dst, &s.entries[s.first[id]])
 			default:
 				dst = msgp.AppendArrayHeader(dst, s.members[id])
 				for at := s.first[id]; at >= 0; at = s.entries[at].next {
-					dst = s.appendEntry(dst, &s.entries[at], nested)
+					dst = appendEntry(dst, &s.entries[at])
 				}
 			}
 		}
@@ -344,7 +341,7 @@ type moreMembers struct {
 	append func(dst []byte) []byte
 }
 
-func (s *sheet) appendEntry(dst []byte, e *entry, nested func([]byte, int64) []byte) []byte {
+func appendEntry(dst []byte, e *entry) []byte {
 	switch e.kind {
 	case entryText:
 		return msgp.AppendStringFromBytes(dst, e.text)
@@ -352,8 +349,6 @@ func (s *sheet) appendEntry(dst []byte, e *entry, nested func([]byte, int64) []b
 		return msgp.AppendInt64(dst, e.number)
 	case entryBoolean:
 		return msgp.AppendBool(dst, e.number != 0)
-	case entryEncoded:
-		return append(dst, e.text...)
 	}
-	return nested(dst, e.number)
+	return append(dst, e.text...)
 }

@@ -8,11 +8,9 @@ import (
 )
 
 // written returns what a sheet appends, as JSON.
-func written(t *testing.T, s *sheet, more *moreMembers) string {
+func written(t *testing.T, s *sheet, more ...moreMembers) string {
 	t.Helper()
-	members, n := s.appendTo(nil, func(dst []byte, which int64) []byte {
-		return msgp.AppendMapStrStr(dst, map[string]string{"nested": itoa(int(which))})
-	}, more)
+	members, n := s.appendTo(nil, more)
 	var b strings.Builder
 	rest, err := msgp.UnmarshalAsJSON(&b, append(msgp.AppendMapHeader(nil, n), members...))
 	if err != nil || len(rest) > 0 {
@@ -41,7 +39,7 @@ func TestSheet(t *testing.T) {
 	s := newSheet(f)
 	for range 2 { // what one record leaves must not be seen in the next
 		s.reset()
-		if got := written(t, s, nil); got != `{}` {
+		if got := written(t, s); got != `{}` {
 			t.Fatalf("empty: %s", got)
 		}
 		s.setText(id("raw"), nil, noSource)
@@ -55,9 +53,9 @@ func TestSheet(t *testing.T) {
 		if s.setText(id("host.os.type"), []byte("linux"), 3) || !s.setText(id("host.os.type"), []byte("windows"), 4) {
 			t.Error("the first value stays")
 		}
-		s.setNested(id("raw"), 5, noSource)
+		s.setEncoded(id("raw"), msgp.AppendMapStrStr(nil, map[string]string{"nested": "5"}), noSource)
 		const want = `{"host":{"os":{"type":"windows"}},"process":{"pid":4711,"args":["b","a","b"]},"related":{"ip":["b","a"]},"evidences":[{"file":{"name":"a.exe"}}],"raw":{"nested":"5"}}`
-		if got := written(t, s, nil); got != want {
+		if got := written(t, s); got != want {
 			t.Fatalf("got  %s\nwant %s", got, want)
 		}
 		taken := make([]bool, 6)
@@ -71,13 +69,13 @@ func TestSheet(t *testing.T) {
 		s.drop(id("process"))
 		s.drop(id("host.id"))
 		s.setText(id("host.name"), []byte("x"), noSource)
-		more := &moreMembers{in: id("host"), count: 1, append: func(dst []byte) []byte { return msgp.AppendInt(msgp.AppendString(dst, "more"), 1) }}
+		more := moreMembers{in: id("host"), count: 1, append: func(dst []byte) []byte { return msgp.AppendInt(msgp.AppendString(dst, "more"), 1) }}
 		const rest = `{"host":{"more":1,"name":"x","os":{"type":"windows"}},"related":{"ip":["b","a"]},"raw":{"nested":"5"}}`
 		if got := written(t, s, more); got != rest {
 			t.Fatalf("got  %s\nwant %s", got, rest)
 		}
 		s.setText(id("process.args"), []byte("c"), noSource)
-		if got := written(t, s, nil); !strings.Contains(got, `"process":{"args":["c"]}`) {
+		if got := written(t, s); !strings.Contains(got, `"process":{"args":["c"]}`) {
 			t.Errorf("set again after it was dropped: %s", got)
 		}
 		clear(taken)
@@ -125,7 +123,7 @@ func TestSheetAllocatesNothing(t *testing.T) {
 		s.setText(ip, text, 1)
 		s.setWord(ip, "word")
 		s.setInteger(pid, 1, noSource)
-		out, _ = s.appendTo(out[:0], nil, nil)
+		out, _ = s.appendTo(out[:0], nil)
 		s.drop(args)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)

@@ -8,7 +8,7 @@ import (
 )
 
 // Names are the formats: the choices of the setting format.
-var Names = []string{"flat", "raw", "splunk", "elastic"}
+var Names = []string{"flat", "raw", "splunk", "elastic", "ecs"}
 
 // A Format is the shape of an event: how a record is written into the map that a Writer has begun. Time,
 // size limit and what becomes of errors are the caller's, the same in every format.
@@ -28,6 +28,10 @@ type Own struct {
 	Hunting bool          // the category is of Advanced Hunting
 	ID      []byte        // event_id; nil for none
 	Device  *event.Device // nil where none is looked for
+
+	// Platform returns the OSPlatform of the device of a record, as far as it is known without asking and waiting; nil if
+	// it is not. It is nil itself if no devices are kept.
+	Platform func(r *record.Record) []byte
 }
 
 // Unreadable is a piece of text that could not be read as a record, and where it was.
@@ -64,6 +68,8 @@ func New(name string, cfg Config) (Format, bool) {
 		return newSplunk(cfg), true
 	case "elastic":
 		return newElastic(), true
+	case "ecs":
+		return newECSFormat(), true
 	}
 	return newFlat(cfg), true
 }

@@ -1,0 +1,587 @@
+package format
+
+import (
+	"bytes"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/tinylib/msgp/msgp"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/event"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
+)
+
+// ecs writes records in the names and shapes of the Elastic Common Schema: fields of ECS as ecs.txt has them, and every column
+// that none of them holds whole below m365_defender.event, so that no value is lost.
+//
+// A record is read into cells, the rules fill a sheet, functions fill in what is no matter of one column, and the sheet is
+// written in one pass. All of it is of one record and is used again for the next.
+type ecs struct {
+	mapping *mapping
+	sheet   *sheet
+	col     ecsColumnNumbers
+	field   ecsFieldIDs
+	process [2]ecsProcess // process, process.parent
+	sources [2]ecsSide    // source, destination
+	names   *event.Names
+
+	w   *event.Writer
+	r   *record.Record
+	own *Own
+
+	tree  *record.Tree // that the columns are of
+	at    []uint32     // node of a column's value in tree; 0 for a column that is absent or empty
+	texts [][]byte     // text of a column, once it was asked for
+	used  []columnNumber
+	taken []bool         // columns that a field holds whole
+	next  []columnNumber // the column that came after each one the last time: a guess
+	last  columnNumber
+
+	additional   record.Tree // AdditionalFields, opened
+	additionalAt uint32
+	opened       bool // additional is of this record and is an object
+
+	rest    names // of columns that the mapping does not know
+	info    names // below m365_defender.device_info
+	members []restMember
+	more    []moreMembers
+	repairs int
+}
+
+// ecsMapping is compiled once and then only read.
+var ecsMapping = sync.OnceValues(func() (*mapping, error) { return newMapping(ecsRules, ecsColumns, ecsFields) })
+
+// newECSFormat panics if the mapping that is built in is wrong, which a test would have shown.
+func newECSFormat() Format {
+	e, err := newECS()
+	if err != nil {
+		panic("BUG: the mapping to ECS: " + err.Error())
+	}
+	return Format{Names: e.names, Record: e.record, Unreadable: e.unreadable}
+}
+
+func newECS() (*ecs, error) {
+	m, err := ecsMapping()
+	if err != nil {
+		return nil, err
+	}
+	e := &ecs{
+		mapping: m, sheet: newSheet(m.form), names: event.NewNames("."),
+		at: make([]uint32, len(m.columns)), texts: make([][]byte, len(m.columns)), taken: make([]bool, len(m.columns)),
+		next: make([]columnNumber, len(m.columns)),
+	}
+	for _, r := range []struct {
+		to     any
+		prefix string
+	}{
+		{&e.col, ""}, {&e.field, ""}, {&e.process[initiatorIsProcess], "process."}, {&e.process[initiatorIsParent], "process.parent."},
+		{&e.sources[0], "source."}, {&e.sources[1], "destination."},
+	} {
+		if err := m.resolve(r.to, r.prefix); err != nil {
+			return nil, err
+		}
+	}
+	e.rest.reserved = m.form.children(e.field.event)
+	e.more = []moreMembers{{in: e.field.event, append: e.appendMembers}, {in: e.field.deviceInfo, append: e.appendDeviceInfo}}
+	return e, nil
+}
+
+// record writes r into the map that w has begun.
+func (e *ecs) record(w *event.Writer, r *record.Record, own *Own) {
+	e.begin(w, r, own)
+	e.read()
+	e.alert()
+	table, action := own.Table, e.text(e.col.ActionType)
+	as := processRole(table, action, e.has(e.col.ProcessId) || e.has(e.col.ProcessCommandLine))
+	program := &e.mapping.general
+	if p := e.mapping.programs[table]; p != nil {
+		program = p
+	}
+	for i := range program[as] {
+		s := &program[as][i]
+		if !s.when || s.byOther && e.matches(s.other, s.value) || !s.byOther && matchesAny(s.actions, action) {
+			for j := range s.rules {
+				e.apply(&s.rules[j])
+			}
+		}
+	}
+	e.special(table, action, as)
+	e.envelope()
+	e.device()
+	e.system(table)
+	e.leftovers()
+	e.write()
+}
+
+func (e *ecs) begin(w *event.Writer, r *record.Record, own *Own) {
+	for _, c := range e.used {
+		e.at[c], e.texts[c], e.taken[c] = 0, nil, false
+	}
+	clear(e.members)
+	e.used, e.members = e.used[:0], e.members[:0]
+	e.sheet.reset()
+	e.rest.begin()
+	e.repairs, e.opened = 0, false
+	e.w, e.r, e.own = w, r, own
+}
+
+func matchesAny(patterns []pattern, b []byte) bool {
+	if len(b) == 0 {
+		return false
+	}
+	for _, p := range patterns {
+		if p.match(b) {
+			return true
+		}
+	}
+	return false
+}
+
+// matches reports whether the text of a column, or a text in its list, is what a rule asks for.
+func (e *ecs) matches(c columnNumber, p pattern) bool {
+	if !e.has(c) {
+		return false
+	}
+	if tree, n, ok := e.list(c); ok {
+		for at := n + 1; at < tree.Nodes[n].Next; at = tree.Nodes[at].Next {
+			if tree.Nodes[at].Kind == record.KindString && p.match(tree.Inner(at)) {
+				return true
+			}
+		}
+		return false
+	}
+	return p.match(e.text(c))
+}
+
+// read finds the columns of the record. In a record of another product, the members of the record are its columns.
+func (e *ecs) read() {
+	r := e.r
+	if !r.Lifted || r.Properties != 0 {
+		e.readEnvelope()
+	}
+	if !r.Lifted {
+		return
+	}
+	e.tree = &r.Columns
+	tr := e.tree
+	for k, end := r.Props+1, tr.Nodes[r.Props].Next; k < end; k = tr.Nodes[k+1].Next {
+		if !tr.Nothing(k + 1) {
+			e.readMember(tr, k)
+		}
+	}
+	if e.at[e.col.AdditionalFields] != 0 {
+		e.additional, e.additionalAt, e.opened = e.open(e.col.AdditionalFields)
+		e.opened = e.opened && e.additional.Nodes[e.additionalAt].Kind == record.KindObject
+	}
+}
+
+// readEnvelope notes the members of the envelope that have no field of their own.
+func (e *ecs) readEnvelope() {
+	r := e.r
+	doc, env := &r.Doc, &r.Envelope
+	e.tree = doc
+	for k, end := uint32(1), doc.Nodes[0].Next; k < end; k = doc.Nodes[k+1].Next {
+		switch v := k + 1; v {
+		case env.Time, env.TenantID, env.Operation, env.Category, env.Received, env.Tenant:
+		case r.Properties:
+			if !r.Lifted && !doc.Nothing(v) {
+				e.addMember(doc, k)
+			}
+		default:
+			switch {
+			case doc.Nothing(v):
+			case r.Lifted:
+				e.addMember(doc, k)
+			default:
+				e.readMember(doc, k)
+			}
+		}
+	}
+}
+
+// readMember notes the column whose key is node k of tr, which is the tree of all columns.
+func (e *ecs) readMember(tr *record.Tree, k uint32) {
+	key := tr.Inner(k)
+	c := e.next[e.last]
+	if e.mapping.columns[c].name != string(key) {
+		var ok bool
+		if c, ok = e.mapping.byName[string(key)]; !ok {
+			e.addMember(tr, k)
+			return
+		}
+		e.next[e.last] = c
+	}
+	e.last = c
+	if e.at[c] != 0 {
+		e.addTwin(tr, k) // twice in one record
+		return
+	}
+	e.at[c] = k + 1
+	e.used = append(e.used, c)
+}
+
+// has reports whether a column is there and not empty.
+func (e *ecs) has(c columnNumber) bool { return e.at[c] != 0 || e.texts[c] != nil }
+
+// text returns the text of a column that holds one scalar, and nil for any other. It is valid until the next record.
+func (e *ecs) text(c columnNumber) []byte {
+	if e.texts[c] == nil && e.at[c] != 0 {
+		e.texts[c] = e.scalar(e.tree, e.at[c])
+	}
+	return e.texts[c]
+}
+
+// scalar returns the text of a scalar, nil for arrays, objects and what is empty.
+func (e *ecs) scalar(tr *record.Tree, n uint32) []byte {
+	switch k := tr.Nodes[n].Kind; {
+	case k == record.KindString:
+		return e.unescaped(tr, n)
+	case k >= record.KindArray, k == record.KindNull:
+		return nil
+	}
+	return tr.Raw(n)
+}
+
+func (e *ecs) unescaped(tr *record.Tree, n uint32) []byte {
+	inner, flags := tr.Inner(n), tr.Nodes[n].Flags
+	if flags&record.FlagEscaped == 0 && (flags&record.FlagWide == 0 || utf8.Valid(inner)) {
+		return inner
+	}
+	from := len(e.sheet.text)
+	var repairs int
+	e.sheet.text, repairs = record.AppendText(e.sheet.text, inner)
+	e.repairs += repairs
+	return e.made(from)
+}
+
+// json returns the JSON text of a value, in which nothing is no text.
+func (e *ecs) json(tr *record.Tree, n uint32) []byte {
+	raw := tr.Raw(n)
+	if utf8.Valid(raw) {
+		return raw
+	}
+	from := len(e.sheet.text)
+	var repairs int
+	e.sheet.text, repairs = record.AppendJSONText(e.sheet.text, raw)
+	e.repairs += repairs
+	return e.made(from)
+}
+
+// made returns what was appended to the sheet's buffer since it had from bytes.
+func (e *ecs) made(from int) []byte {
+	b := e.sheet.text
+	return b[from:len(b):len(b)]
+}
+
+// open returns a column that is an array or object, natively or as JSON in a string.
+func (e *ecs) open(c columnNumber) (record.Tree, uint32, bool) {
+	n := e.at[c]
+	if n == 0 {
+		return record.Tree{}, 0, false
+	}
+	if e.tree.Nodes[n].Kind != record.KindString {
+		return *e.tree, n, e.tree.Nodes[n].Kind >= record.KindArray
+	}
+	if e.mapping.columns[c].class < record.ClassObject || e.tree != &e.r.Columns {
+		return record.Tree{}, 0, false
+	}
+	in := e.r.Open(e.w.Scanner(), n)
+	return in, 0, len(in.Nodes) > 0 && in.Nodes[0].Kind >= record.KindArray
+}
+
+// list returns a column that is a list.
+func (e *ecs) list(c columnNumber) (record.Tree, uint32, bool) {
+	tree, n, ok := e.open(c)
+	return tree, n, ok && tree.Nodes[n].Kind == record.KindArray
+}
+
+// member returns the text of a member of AdditionalFields, nil if there is none.
+func (e *ecs) member(name string) []byte {
+	if !e.opened {
+		return nil
+	}
+	n := e.additional.Find(e.additionalAt, name)
+	if n == 0 {
+		return nil
+	}
+	return e.scalar(&e.additional, n)
+}
+
+// apply gives a field the value that a rule makes.
+func (e *ecs) apply(r *rule) {
+	s := e.sheet
+	if r.constant != nil {
+		if r.how == asDefault && s.has(r.field) {
+			return
+		}
+		s.setText(r.field, r.constant, noSource)
+		return
+	}
+	source, text := uint16(noSource), []byte(nil)
+	if r.member == "" {
+		if !e.has(r.column) {
+			return
+		}
+		if r.keeps {
+			source = r.column
+		}
+		if r.how == asList {
+			e.applyList(r, source)
+			return
+		}
+		text = e.text(r.column)
+	} else {
+		text = e.member(r.member)
+		if r.how == asList && text == nil && e.opened {
+			if n := e.additional.Find(e.additionalAt, r.member); n != 0 && e.additional.Nodes[n].Kind == record.KindArray {
+				e.addTexts(r.field, &e.additional, n)
+			}
+			return
+		}
+	}
+	if len(text) == 0 {
+		return
+	}
+	e.set(r.field, r.how, text, source)
+}
+
+// set gives a field a text, converted. source is the column that the field then holds whole if nothing was changed.
+func (e *ecs) set(f fieldID, how conversion, text []byte, source uint16) bool {
+	s := e.sheet
+	from := len(s.text)
+	switch how {
+	case asText:
+		return s.setText(f, text, source)
+	case asLower, asAction:
+		if how == asLower {
+			s.text = appendLower(s.text, text)
+		} else {
+			s.text = appendAction(s.text, text)
+		}
+		changed := e.made(from)
+		if !bytes.Equal(changed, text) {
+			source = noSource
+		}
+		return s.setText(f, changed, source)
+	case asLong:
+		i, ok := record.ParseInteger(text)
+		return ok && s.setInteger(f, i, source)
+	case asDate:
+		d, ok := splitDate(text)
+		if !ok {
+			return false
+		}
+		if d.exact {
+			return s.setText(f, text, source)
+		}
+		s.text = append(append(append(s.text, text[:10]...), 'T'), text[11:]...)
+		return s.setText(f, e.made(from), noSource)
+	case asIP:
+		ip, mapped, ok := parseIP(text)
+		if !ok {
+			return false
+		}
+		if !mapped {
+			return s.setText(f, text, source)
+		}
+		s.text = ip.AppendTo(s.text)
+		return s.setText(f, e.made(from), noSource)
+	case asBoolean:
+		b, ok := record.ParseBoolean(text)
+		return ok && s.setBoolean(f, b, source)
+	case asList:
+		whole := true
+		for rest, piece := text, []byte(nil); rest != nil; {
+			piece, rest, _ = cutSemicolon(rest)
+			if piece = trim(piece); len(piece) < len(text) {
+				source = noSource
+			}
+			if len(piece) > 0 {
+				whole = s.setText(f, piece, source) && whole
+			}
+		}
+		return whole
+	case asEmail:
+		_, _, ok := splitUPN(text)
+		return ok && s.setText(f, text, source)
+	case asBrackets:
+		inner := bytes.TrimSuffix(bytes.TrimPrefix(text, []byte{'<'}), []byte{'>'})
+		if len(inner) < len(text) {
+			source = noSource
+		}
+		return s.setText(f, inner, source)
+	case asName:
+		name := baseName(text)
+		if len(name) < len(text) {
+			source = noSource
+		}
+		return s.setText(f, name, source)
+	case asMAC:
+		var ok bool
+		if s.text, ok = appendMAC(s.text, text); !ok {
+			return false
+		}
+		mac := e.made(from)
+		if !bytes.Equal(mac, text) {
+			source = noSource
+		}
+		return s.setText(f, mac, source)
+	}
+	return false
+}
+
+func cutSemicolon(b []byte) (piece, rest []byte, found bool) {
+	piece, rest, found = bytes.Cut(b, []byte{';'})
+	if !found {
+		rest = nil
+	}
+	return piece, rest, found
+}
+
+// applyList adds the texts of a column that is a list, or a text with semicolons.
+func (e *ecs) applyList(r *rule, source uint16) {
+	if tree, n, ok := e.list(r.column); ok {
+		e.addTexts(r.field, &tree, n)
+		return
+	}
+	if text := e.text(r.column); len(text) > 0 {
+		e.set(r.field, asList, text, source)
+	}
+}
+
+// addTexts adds the scalars of a list.
+func (e *ecs) addTexts(f fieldID, tree *record.Tree, n uint32) {
+	for at := n + 1; at < tree.Nodes[n].Next; at = tree.Nodes[at].Next {
+		if text := e.scalar(tree, at); len(text) > 0 {
+			e.sheet.setText(f, text, noSource)
+		}
+	}
+}
+
+// envelope writes what is true of every record, and the envelope.
+func (e *ecs) envelope() {
+	s, f, env, doc := e.sheet, &e.field, &e.r.Envelope, &e.r.Doc
+	s.setWord(f.ecsVersion, "8.11.0")
+	s.setWord(f.module, "m365_defender")
+	s.setWord(f.dataset, "m365_defender.event")
+	if e.own.ID != nil {
+		s.setText(f.hash, e.own.ID, noSource)
+	}
+	e.envelopeText(f.category, env.Category)
+	e.envelopeText(f.tenantID, env.TenantID)
+	e.envelopeText(f.tenantName, env.Tenant)
+	e.envelopeText(f.operation, env.Operation)
+	if env.Time != 0 {
+		if text := e.scalar(doc, env.Time); len(text) > 0 {
+			e.set(f.created, asDate, text, noSource)
+			if d, ok := splitDate(text); ok && d.exact {
+				s.setText(f.time, text, noSource)
+			} else {
+				s.setText(f.timeRaw, text, noSource)
+			}
+		}
+	}
+	if env.Received != 0 {
+		if text := e.scalar(doc, env.Received); len(text) > 0 {
+			if d, ok := splitDate(text); ok && d.exact {
+				s.setText(f.received, text, noSource)
+			} else {
+				s.setText(f.receivedRaw, text, noSource)
+			}
+		}
+	}
+}
+
+func (e *ecs) envelopeText(f fieldID, n uint32) {
+	if n != 0 {
+		if text := e.scalar(&e.r.Doc, n); len(text) > 0 {
+			e.sheet.setText(f, text, noSource)
+		}
+	}
+}
+
+// write appends the event.
+func (e *ecs) write() {
+	s := e.sheet
+	e.more[0].count = uint32(len(e.members))
+	if len(e.members) > 0 && !s.has(e.field.event) {
+		s.mark(e.field.event)
+	}
+	e.more[1].count = 0
+	if d := e.own.Device; d != nil {
+		e.more[1].count = uint32(len(d.Columns))
+		if len(d.Columns) > 0 && !s.has(e.field.deviceInfo) {
+			s.mark(e.field.deviceInfo)
+		}
+	}
+	if n := e.w.AddRepairs(e.repairs); n > 0 {
+		s.setInteger(e.field.repaired, int64(n), noSource)
+		e.w.CountRepairs()
+	}
+	out, n := s.appendTo(e.w.Out, e.more)
+	e.w.Out = out
+	e.w.Count(int(n))
+}
+
+// nestedLevel is how many arrays and maps are around a value below m365_defender.event: the event, its map, and those two.
+const nestedLevel = 4
+
+func (e *ecs) appendDeviceInfo(dst []byte) []byte {
+	for i := range e.own.Device.Columns {
+		c := &e.own.Device.Columns[i]
+		dst = append(dst, e.info.column(c)...)
+		dst = append(dst, c.Value...)
+	}
+	return dst
+}
+
+func (e *ecs) appendMembers(dst []byte) []byte {
+	for i := range e.members {
+		m := &e.members[i]
+		dst = append(dst, m.key...)
+		dst = appendEntry(dst, &m.value)
+	}
+	return dst
+}
+
+// unreadable writes a piece of text that could not be read, in the way in which Elastic's pipelines tell of an error.
+func (e *ecs) unreadable(w *event.Writer, u *Unreadable) {
+	s, f := e.sheet, &e.field
+	s.reset()
+	s.setWord(f.ecsVersion, "8.11.0")
+	s.setWord(f.module, "m365_defender")
+	s.setWord(f.dataset, "m365_defender.event")
+	s.setWord(f.kind, "pipeline_error")
+	s.setText(f.original, u.Text, noSource)
+	s.setWord(f.errorMessage, u.Reason)
+	s.setWord(f.tags, "preserve_original_event")
+	s.setWord(f.unreadableReason, u.Reason)
+	if u.Encoding != "" {
+		s.setWord(f.unreadableEncoding, u.Encoding)
+	}
+	if u.Lane != "" {
+		s.setWord(f.unreadableLane, u.Lane)
+	}
+	s.setInteger(f.unreadableOffset, u.Offset, noSource)
+	s.setInteger(f.unreadableAt, int64(u.At), noSource)
+	if u.Parts > 1 {
+		s.setInteger(f.unreadablePart, int64(u.Part), noSource)
+		s.setInteger(f.unreadableParts, int64(u.Parts), noSource)
+	}
+	if u.ID != nil {
+		s.setText(f.hash, u.ID, noSource)
+	}
+	out, n := s.appendTo(w.Out, nil)
+	w.Out = out
+	w.Count(int(n))
+	s.reset()
+}
+
+// encodedText returns the text of a string in msgpack, nil for anything else.
+func encodedText(value []byte) []byte {
+	text, _, err := msgp.ReadStringZC(value)
+	if err != nil {
+		return nil
+	}
+	return text
+}

@@ -1,0 +1,393 @@
+package format
+
+import (
+	"bytes"
+	"strconv"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/tinylib/msgp/msgp"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/event"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
+)
+
+// names turns columns that the mapping does not know into names in snake case, each once. They come from outside, so the
+// cache is bounded: begin forgets all when there are too many.
+type names struct {
+	byKey      map[string]*restName // by the column as received, escapes and all
+	byText     map[string]*restName
+	reserved   map[string]bool // names of fields, which have a type already
+	byID       [][]byte        // of a device's columns, in msgpack
+	bytes      int
+	generation uint32 // of the record
+	scratch    []byte
+}
+
+// restName: a name below m365_defender.event that is not in the mapping.
+type restName struct {
+	text        string
+	key         []byte // in msgpack
+	class       record.Class
+	raw, object *restName // text with _raw and _object behind it, nil until they are asked for
+	seen        uint32    // generation of the last record that has it
+	copies      int       // how many more of it that record has
+}
+
+// restMember: a value below m365_defender.event whose name is not in the mapping.
+type restMember struct {
+	key   []byte
+	value entry
+}
+
+const (
+	maxRestNames     = 1 << 14
+	maxRestNameBytes = 2 << 20
+
+	// maxRestKey is how much of a column's name goes into a name. The member of one that is longer is written whole, as text.
+	maxRestKey = 500
+)
+
+func (ns *names) begin() {
+	ns.generation++
+	if ns.byKey == nil || ns.generation == 0 || len(ns.byKey)+len(ns.byText) > 2*maxRestNames || ns.bytes > maxRestNameBytes {
+		ns.byKey, ns.byText = make(map[string]*restName), make(map[string]*restName)
+		ns.bytes, ns.generation = 0, 1
+	}
+}
+
+// of returns the name of a column, whose key is as received.
+func (ns *names) of(key []byte) *restName {
+	if n := ns.byKey[string(key)]; n != nil {
+		return n
+	}
+	text, _ := record.AppendText(nil, key)
+	n := ns.named(cleanName(snake(nil, text)))
+	if n.class == record.ClassAny {
+		n.class = record.ClassOf(string(text))
+	}
+	ns.byKey[string(key)] = n
+	ns.bytes += len(key)
+	return n
+}
+
+// cleanName makes b a name that an index takes: not empty, no dot, no NUL, not long.
+func cleanName(b []byte) []byte {
+	for len(b) > 1 && (b[0] == '_' || b[0] == '@') {
+		b = b[1:]
+	}
+	for i, c := range b {
+		if c == '.' || c == 0 || c == '*' {
+			b[i] = '_'
+		}
+	}
+	if len(b) > maxRestKey {
+		n := maxRestKey
+		for n > 0 && !utf8.RuneStart(b[n]) {
+			n--
+		}
+		b = b[:n]
+	}
+	if len(bytes.TrimFunc(b, func(r rune) bool { return r <= ' ' || unicode.IsSpace(r) })) == 0 {
+		return []byte{'_'}
+	}
+	return b
+}
+
+func (ns *names) named(text []byte) *restName {
+	if n := ns.byText[string(text)]; n != nil {
+		return n
+	}
+	n := &restName{text: string(text)}
+	n.key = msgp.AppendString(nil, n.text)
+	ns.byText[n.text] = n
+	ns.bytes += 3 * len(text)
+	return n
+}
+
+// take returns n, or the next of n_2, n_3 and so on that this record does not have.
+func (ns *names) take(n *restName) *restName {
+	if n.seen != ns.generation {
+		n.seen, n.copies = ns.generation, 0
+		if !ns.reserved[n.text] {
+			return n
+		}
+	}
+	for {
+		n.copies++
+		ns.scratch = strconv.AppendInt(append(append(ns.scratch[:0], n.text...), '_'), int64(n.copies)+1, 10)
+		other := ns.named(ns.scratch)
+		if other.seen != ns.generation && !ns.reserved[other.text] {
+			other.seen, other.copies = ns.generation, 0
+			return other
+		}
+	}
+}
+
+func (ns *names) behind(n *restName, suffix string) *restName {
+	ns.scratch = append(append(ns.scratch[:0], n.text...), suffix...)
+	return ns.named(ns.scratch)
+}
+
+// column returns the key of a column of a device.
+func (ns *names) column(c *event.Column) []byte {
+	for len(ns.byID) <= c.ID {
+		ns.byID = append(ns.byID, nil)
+	}
+	if ns.byID[c.ID] == nil {
+		ns.byID[c.ID] = msgp.AppendStringFromBytes(nil, cleanName(snake(nil, []byte(c.Name))))
+	}
+	return ns.byID[c.ID]
+}
+
+// children returns the last parts of the names of the fields in an object.
+func (f *form) children(object fieldID) map[string]bool {
+	in := make(map[string]bool)
+	for i := range f.fields {
+		if f.fields[i].parent == object && i > 0 {
+			in[f.fields[i].name[len(f.fields[object].name)+1:]] = true
+		}
+	}
+	return in
+}
+
+// addMember notes a member that the mapping does not know, whose key is node k. One name has one type: what the documentation
+// says of the column, else text, for which a list may stand; objects go to <name>_object.
+func (e *ecs) addMember(tr *record.Tree, k uint32) {
+	key := tr.Inner(k)
+	n := e.rest.of(key)
+	if len(key) > maxRestKey {
+		e.addText(n, e.wholeMember(tr, k))
+		return
+	}
+	v, kind := k+1, tr.Nodes[k+1].Kind
+	in, at := *tr, v
+	switch n.class {
+	case record.ClassInteger:
+		if i, ok := record.ParseInteger(e.scalar(tr, v)); ok {
+			e.addValue(n, entry{kind: entryInteger, number: i})
+			return
+		}
+	case record.ClassBoolean:
+		if b, ok := record.ParseBoolean(e.scalar(tr, v)); ok {
+			number := int64(0)
+			if b {
+				number = 1
+			}
+			e.addValue(n, entry{kind: entryBoolean, number: number})
+			return
+		}
+	case record.ClassReal:
+		if kind == record.KindNumber {
+			if _, ok := record.ParseReal(tr.Raw(v)); ok {
+				e.addNested(n, *tr, v)
+				return
+			}
+		}
+	case record.ClassObject, record.ClassObjects, record.ClassScalars:
+		if kind == record.KindString && tr == &e.r.Columns {
+			in, at = e.r.Open(e.w.Scanner(), v), 0
+		}
+		if len(in.Nodes) > 0 && in.Fits(at, n.class) && in.Nodes[at].Kind >= record.KindArray {
+			e.addNested(n, in, at)
+			return
+		}
+	case record.ClassText:
+		e.addScalar(n, tr, v)
+		return
+	default:
+		switch shapeOf(tr, v) {
+		case shapeObjects:
+			if n.object == nil {
+				n.object = e.rest.behind(n, "_object")
+			}
+			e.addNested(n.object, *tr, v)
+		case shapeScalars:
+			e.addNested(n, *tr, v)
+		default:
+			e.addScalar(n, tr, v)
+		}
+		return
+	}
+	if n.raw == nil {
+		n.raw = e.rest.behind(n, "_raw")
+	}
+	e.addScalar(n.raw, tr, v)
+}
+
+// addTwin notes a column that the record has already, as text under a name of its own.
+func (e *ecs) addTwin(tr *record.Tree, k uint32) { e.addScalar(e.rest.of(tr.Inner(k)), tr, k+1) }
+
+func (e *ecs) addScalar(n *restName, tr *record.Tree, v uint32) {
+	text := e.scalar(tr, v)
+	if text == nil {
+		text = e.json(tr, v)
+	}
+	e.addText(n, text)
+}
+
+func (e *ecs) addText(n *restName, text []byte) {
+	e.addValue(n, entry{kind: entryText, text: text})
+}
+
+func (e *ecs) addValue(n *restName, value entry) {
+	e.members = append(e.members, restMember{e.rest.take(n).key, value})
+}
+
+func (e *ecs) addNested(n *restName, tr record.Tree, v uint32) {
+	taken := e.rest.take(n)
+	e.members = append(e.members, restMember{taken.key, e.nestedEntry(tr, v, taken.text)})
+}
+
+// nestedEntry notes a value to be written with all that is in it. Texts that no flattened field takes go out beside it.
+func (e *ecs) nestedEntry(tr record.Tree, v uint32, name string) entry {
+	if len(tr.Raw(v)) > event.LongLeaf {
+		e.addLongLeaves(&tr, v, snake(nil, bytesOf(name)), nestedLevel)
+	}
+	from := len(e.sheet.text)
+	e.sheet.text = e.w.AppendIndexed(e.sheet.text, &tr, v, nestedLevel)
+	return entry{kind: entryEncoded, text: e.made(from)}
+}
+
+// addLongLeaves adds the texts in a value that event.Writer.Indexed leaves out because they are long, under the name of the
+// value and their path.
+func (e *ecs) addLongLeaves(tr *record.Tree, v uint32, name []byte, level int) {
+	node := &tr.Nodes[v]
+	switch {
+	case node.Kind < record.KindString || int(node.End-node.Start) <= event.LongLeaf:
+	case node.Kind == record.KindString:
+		e.addText(e.rest.named(cleanName(name)), e.unescaped(tr, v))
+	case level >= event.MaxDepth:
+		e.addText(e.rest.named(cleanName(name)), e.json(tr, v))
+	case node.Kind == record.KindArray:
+		for at := v + 1; at < node.Next; at = tr.Nodes[at].Next {
+			e.addLongLeaves(tr, at, name, level+1)
+		}
+	default:
+		for k := v + 1; k < node.Next; k = tr.Nodes[k+1].Next {
+			if event.LongKey(tr, k) {
+				if int(tr.Nodes[k+1].End-tr.Nodes[k].Start) > event.LongLeaf {
+					e.addText(e.rest.named(cleanName(name)), e.wholeMember(tr, k))
+				}
+				continue
+			}
+			key := snake(append(append([]byte(nil), name...), '_'), tr.Inner(k))
+			e.addLongLeaves(tr, k+1, key, level+1)
+		}
+	}
+}
+
+// wholeMember returns a member as JSON text.
+func (e *ecs) wholeMember(tr *record.Tree, k uint32) []byte {
+	raw := tr.Src[tr.Nodes[k].Start:tr.Nodes[k+1].End]
+	from := len(e.sheet.text)
+	e.sheet.text = append(e.sheet.text, '{')
+	var repairs int
+	e.sheet.text, repairs = record.AppendJSONText(e.sheet.text, raw)
+	e.repairs += repairs
+	e.sheet.text = append(e.sheet.text, '}')
+	return e.made(from)
+}
+
+// shape: what an index makes of a value.
+type shape uint8
+
+const (
+	shapeScalar  shape = iota // a scalar, or what only text can hold
+	shapeScalars              // a list of scalars
+	shapeObjects              // an object, or a list of objects
+)
+
+func shapeOf(tr *record.Tree, n uint32) shape {
+	switch tr.Nodes[n].Kind {
+	case record.KindObject:
+		return shapeObjects
+	case record.KindArray:
+	default:
+		return shapeScalar
+	}
+	scalars, objects := false, false
+	for at := n + 1; at < tr.Nodes[n].Next; at = tr.Nodes[at].Next {
+		switch k := tr.Nodes[at].Kind; {
+		case k == record.KindObject:
+			objects = true
+		case k == record.KindArray:
+			return shapeScalar
+		case k != record.KindNull:
+			scalars = true
+		}
+	}
+	switch {
+	case scalars && objects:
+		return shapeScalar
+	case objects:
+		return shapeObjects
+	}
+	return shapeScalars
+}
+
+// leftovers writes every column that no field holds whole below m365_defender.event.
+func (e *ecs) leftovers() {
+	e.sheet.held(e.taken)
+	for _, c := range e.used {
+		if !e.taken[c] && e.at[c] != 0 {
+			e.leave(c)
+		}
+	}
+}
+
+// leave writes a column under its name there, or what that cannot hold under the name with _raw.
+func (e *ecs) leave(c columnNumber) {
+	col, s, n := &e.mapping.columns[c], e.sheet, e.at[c]
+	if s.has(col.rest) || s.has(col.raw) { // another column of this name
+		e.addScalar(e.rest.of(bytesOf(col.name)), e.tree, n)
+		return
+	}
+	text := e.text(c)
+	done := false
+	switch col.typ {
+	case typeLong:
+		done = len(text) > 0 && e.set(col.rest, asLong, text, noSource)
+	case typeBoolean:
+		done = len(text) > 0 && e.set(col.rest, asBoolean, text, noSource)
+	case typeDate:
+		if d, ok := splitDate(text); ok && d.exact {
+			done = s.setText(col.rest, text, noSource)
+		}
+	case typeIP:
+		if _, _, ok := parseIP(text); ok {
+			done = s.setText(col.rest, text, noSource)
+		}
+	case typeFlattened:
+		if tree, at, ok := e.open(c); ok && shapeOf(&tree, at) == shapeObjects {
+			done = e.put(col.rest, e.nestedEntry(tree, at, col.name))
+		}
+	default:
+		tree, at, ok := e.open(c)
+		if col.open != 0 {
+			if ok && shapeOf(&tree, at) == shapeObjects {
+				e.put(col.open, e.nestedEntry(tree, at, col.name))
+			}
+			ok = false
+		}
+		switch {
+		case ok && shapeOf(&tree, at) == shapeScalars:
+			done = e.put(col.rest, e.nestedEntry(tree, at, col.name))
+		case !ok && col.raw == col.rest && len(text) > 0:
+			done = s.setText(col.rest, text, noSource)
+		case col.raw == col.rest:
+			done = s.setText(col.rest, e.json(e.tree, n), noSource)
+		}
+	}
+	if !done {
+		if text == nil {
+			text = e.json(e.tree, n)
+		}
+		s.setText(col.raw, text, noSource)
+	}
+}
+
+func (e *ecs) put(f fieldID, value entry) bool {
+	value.field, value.source = f, noSource
+	return e.sheet.put(value)
+}
