@@ -2,6 +2,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
@@ -100,6 +101,7 @@ func readConfig(s *input.Settings) (c config) {
 	}
 	if c.blob != nil && c.devices != nil {
 		c.blob.WarmUp = c.devices.warmUp
+		c.blob.Warm = func(container string) bool { return strings.HasSuffix(container, "-deviceinfo") }
 	}
 	if c.eventhub == nil && c.blob == nil {
 		s.Reject("eventhub.connection_string", "no source is configured; set it for an Event Hub, or blob.connection_string for a storage account")

@@ -248,7 +248,7 @@ func TestOneByteARead(t *testing.T) {
 	})
 	begun := time.Now()
 	r := start(t, a.config(), nil)
-	r.says("read blob: retrying")
+	r.says("read blobs: retrying")
 	r.until("two seconds", func() bool { return time.Since(begun) > 2*time.Second })
 	if n := a.fake.Count(fakeblob.GetBlob); n > 20*int(time.Since(begun)/time.Second+1) {
 		t.Errorf("%d reads in %v", n, time.Since(begun))

@@ -13,25 +13,20 @@ import (
 const (
 	bucket  = "blob"
 	headMax = 1024 // how many first bytes of a blob tell it from another
-)
-
-// What stands before a position, and so how reading goes on from it.
-const (
-	afterLine   = 'n' // a newline: a whole line begins
-	insideLine  = 'i' // perhaps not a newline: what is left of the line is skipped
-	afterTail   = 't' // the end of a line that was handed on without its newline
-	afterObject = 'o' // the end of an object
-	inGzip      = 'g' // the position counts decompressed bytes
-	gzipDone    = 'G' // and nothing is left
+	footMax = 1024 // how many bytes before the end of a block blob's last value tell that it only grew
 )
 
 // entry is what is remembered of a blob: its value in the state file, under its lane.
 type entry struct {
-	kind     byte
-	offset   int64
+	form     form
+	place    place // at offset
+	done     bool  // of gzip: nothing is left
+	left     bool  // what comes from offset on could not be read so far: it is not forgotten however old it is
+	offset   int64 // of gzip: of the text
 	created  int64 // seconds; with the head, what tells the blob from one that replaced it
 	modified int64 // seconds, as last listed: what pruning goes by
 	head     head
+	foot     foot
 	etag     string
 }
 
@@ -41,20 +36,94 @@ type head struct {
 	sum [16]byte
 }
 
+// foot is a hash of the n bytes before at, the end of the last value of a block blob that was read as a whole. When both are the
+// same after it was written again, it only grew, and reading goes on at at. n is 0 when that is not known.
+type foot struct {
+	at    int64
+	place place
+	n     int
+	sum   [16]byte
+}
+
+const formLetters = "-pwWg" // by form
+
 // String is the stored form: short, and readable with any bbolt tool.
 func (e entry) String() string {
-	return fmt.Sprintf("1 %c %d %d %d %d %s %s", e.kind, e.offset, e.created, e.modified, e.head.n, hex.EncodeToString(e.head.sum[:]), e.etag)
+	state := "-"
+	switch {
+	case e.done:
+		state = "d"
+	case e.left:
+		state = "u"
+	}
+	at := e.foot.place
+	if at == 0 {
+		at = atLine
+	}
+	return fmt.Sprintf("2 %c %c %s %d %d %d %d %s %d %c %d %s %s", formLetters[e.form], e.place, state, e.offset, e.created, e.modified,
+		e.head.n, hex.EncodeToString(e.head.sum[:]), e.foot.at, at, e.foot.n, hex.EncodeToString(e.foot.sum[:]), e.etag)
 }
 
 func parseEntry(text string) (e entry, err error) {
+	if strings.HasPrefix(text, "1 ") {
+		return parseEntry1(text)
+	}
 	var version int
-	var sum []byte
-	if _, err = fmt.Sscanf(text, "%d %c %d %d %d %d %x %s", &version, &e.kind, &e.offset, &e.created, &e.modified, &e.head.n, &sum, &e.etag); err != nil {
+	var letter rune
+	var state string
+	var at, footAt rune
+	var sum, footSum []byte
+	n, err := fmt.Sscanf(text, "%d %c %c %s %d %d %d %d %x %d %c %d %x %s", &version, &letter, &at, &state, &e.offset, &e.created, &e.modified,
+		&e.head.n, &sum, &e.foot.at, &footAt, &e.foot.n, &footSum, &e.etag)
+	if n == 13 { // without an ETag
+		err = nil
+	}
+	if err != nil {
 		return entry{}, fmt.Errorf("stored position %q: %w", text, err)
 	}
-	if version != 1 || len(sum) != len(e.head.sum) || e.offset < 0 || e.head.n < 0 || e.head.n > headMax || !strings.ContainsRune("nitogG", rune(e.kind)) {
+	form := strings.IndexRune(formLetters, letter)
+	const places = "liarex"
+	if version != 2 || form < 0 || len(sum) != len(e.head.sum) || len(footSum) != len(e.foot.sum) || e.offset < 0 || e.head.n < 0 || e.head.n > headMax ||
+		e.foot.n < 0 || e.foot.n > footMax || e.foot.at < int64(e.foot.n) || !strings.ContainsRune("v"+places, at) || !strings.ContainsRune("v"+places, footAt) ||
+		len(state) != 1 || !strings.Contains("-du", state) {
 		return entry{}, fmt.Errorf("stored position %q: is not of a form that this version knows", text)
 	}
+	e.form, e.place, e.done, e.left = formOf(form), place(at), state == "d", state == "u"
+	if e.foot.n > 0 {
+		e.foot.place = place(footAt)
+	} else {
+		e.foot = foot{}
+	}
+	copy(e.head.sum[:], sum)
+	if e.foot.n > 0 {
+		copy(e.foot.sum[:], footSum)
+	}
+	return e, nil
+}
+
+func formOf(i int) form { return form(i) } //nolint:gosec // below 5
+
+// parseEntry1 reads what versions before 2 of the form stored: they knew lines, and objects over a whole blob.
+func parseEntry1(text string) (e entry, err error) {
+	var version int
+	var kind rune
+	var sum []byte
+	if _, err = fmt.Sscanf(text, "%d %c %d %d %d %d %x %s", &version, &kind, &e.offset, &e.created, &e.modified, &e.head.n, &sum, &e.etag); err != nil {
+		return entry{}, fmt.Errorf("stored position %q: %w", text, err)
+	}
+	known := map[rune]entry{
+		'n': {form: plain, place: atLine},  // after a newline
+		'i': {form: plain, place: inLine},  // perhaps inside a line
+		't': {form: plain, place: atValue}, // the end of a line without its newline
+		'o': {form: plain, place: atValue}, // the end of an object
+		'g': {form: gzipped, place: atLine},
+		'G': {form: gzipped, place: atLine, done: true},
+	}
+	k, ok := known[kind]
+	if version != 1 || !ok || len(sum) != len(e.head.sum) || e.offset < 0 || e.head.n < 0 || e.head.n > headMax {
+		return entry{}, fmt.Errorf("stored position %q: is not of a form that this version knows", text)
+	}
+	e.form, e.place, e.done = k.form, k.place, k.done
 	copy(e.head.sum[:], sum)
 	return e, nil
 }

@@ -1,9 +1,8 @@
 package blob
 
 import (
-	"fmt"
-	"hash/maphash"
-	"strconv"
+	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,74 +14,59 @@ const (
 	discoverEvery = 10        // polls: how often folders are looked for
 	afterMidnight = time.Hour // how long the day before is listed at every poll
 
-	// maxBacklog is how many blobs found by sweeps may wait to be read: then sweeps wait. A blob waits in about 500 bytes.
-	maxBacklog = 10000
-
-	// maxSeen is how many blobs a sweep remembers to tell which are gone. Beyond it, their positions age out instead.
-	maxSeen = 500_000
+	maxRoots   = 1000 // folders of days that are known of a container; what lies below others is found by sweeps
+	maxFailing = 200  // blobs of a container that cannot be read and are held in memory, to be tried again
 )
 
-// sweepEvery is how often a container whose blobs are filed by day is looked through as a whole.
-const sweepEvery = 24 * time.Hour
-
-// containerState is what is known of a container, and the goroutine that polls it. What is not said to be covered by s.mu is
+// container is what is known of a container, and the goroutine that polls it. What is not said to be covered by s.mu is
 // that goroutine's.
-type containerState struct {
+type container struct {
 	s      *Source
 	name   string
 	origin string
-	blobs  map[string]*blobState // active, by name; s.mu
+	blobs  map[string]*tail // active, by name; s.mu
 
 	since time.Time // blobs made before were there at the first start
 	first bool      // this poll is the first that ever was: what it finds was there before
 
 	roots    []string // folders that hold y=/m=/d= folders
+	deep     []string // those of them that sweeps have found, further down
 	others   bool     // there is something besides, or nothing is known: found by sweeping only
 	polls    int
 	turn     int // whose turn it is among the older days
 	calls    int // list calls of this poll
 	exists   bool
-	ignored  bool
-	archived bool
+	warm     bool // its recent blobs are read although the start is latest
+	ignored  bool // that there are blobs of other names was said
+	archived bool // that there are some in the archive tier was said
 
-	sweep    *sweep
-	passes   int // begun in this process
-	swept    sweepRecord
-	loaded   bool
-	recorded time.Time
+	sweeper sweeper
 
-	failed  trouble          // of listing, that was said
-	failing int              // blobs that cannot be read now; s.mu
-	said    map[trouble]bool // of reading; s.mu
-	listed  bool             // listing has worked; s.mu
+	failed  trouble               // of listing, that was said
+	listed  bool                  // listing has worked; s.mu
+	failing int                   // blobs that cannot be read now; s.mu
+	kinds   map[trouble]*failures // of those; s.mu
+	wake    chan struct{}         // that there is one to speak of
+	some    bool                  // a listing has shown blobs; or that there are none was said
 }
 
-// sweep is one pass over all names of a container.
-type sweep struct {
-	begun   time.Time // by the service's clock
-	started time.Time // by ours
-	whole   bool      // it began at the first name, in this process
-	marker  string    // of the next page
-	ended   bool
-	pages   []*sweepPage
-	markers markers
-	seen    map[uint64]struct{} // hashes of the names; nil when there are too many
+// failures are the blobs of a container that cannot be read, for one kind of trouble.
+type failures struct {
+	blobs int
+	first string // the lane of one of them
+	at    int64
+	err   error
+	said  bool
 }
 
-// sweepPage is a page of a pass whose blobs are not all read and safe yet.
-type sweepPage struct {
-	open int    // how many; s.mu
-	next string // marker behind it
+func newContainer(s *Source, name, origin string, since time.Time) *container {
+	c := &container{s: s, name: name, origin: origin, since: since, blobs: make(map[string]*tail), kinds: make(map[trouble]*failures),
+		wake: make(chan struct{}, 1), warm: s.cfg.WarmUp > 0 && s.cfg.Warm != nil && s.cfg.Warm(name)}
+	c.sweeper.c = c
+	return c
 }
 
-// sweepRecord is what is stored of sweeps, under "#sweep/" and the container.
-type sweepRecord struct {
-	marker   string    // of a pass that is under way: everything before is read and safe
-	floor    time.Time // blobs without a position that have not changed since before floor were read
-	finished time.Time // end of the last whole pass
-}
-
-func (c *containerState) run() {
+func (c *container) run() {
 	s := c.s
 	var wait input.Backoff
 	for s.ctx.Err() == nil {
@@ -90,7 +74,7 @@ func (c *containerState) run() {
 		pause := s.cfg.PollInterval
 		err := c.poll()
 		if err == nil {
-			err = c.sweepUntil(begun.Add(pause))
+			err = c.sweeper.until(begun.Add(pause))
 		}
 		if err != nil {
 			if s.ctx.Err() != nil {
@@ -110,12 +94,49 @@ func (c *containerState) run() {
 				c.failed = ""
 			}
 		}
-		_ = input.Sleep(s.ctx, max(pause-time.Since(begun), 0))
+		c.rest(begun.Add(pause))
+	}
+}
+
+// reportWait is how long failures of blobs are gathered before the log tells how many there are.
+const reportWait = time.Second
+
+// rest waits until the next poll is due, and reports meanwhile which blobs cannot be read.
+func (c *container) rest(until time.Time) {
+	s := c.s
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	select {
+	case <-s.ctx.Done():
+	case <-timer.C:
+	case <-c.wake:
+		_ = input.Sleep(s.ctx, min(time.Until(until), reportWait))
+		c.report()
+		_ = input.Sleep(s.ctx, time.Until(until))
+	}
+	c.report()
+}
+
+// report logs which blobs cannot be read, once for each kind of trouble as long as it lasts.
+func (c *container) report() {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for kind, f := range c.kinds {
+		if f.said {
+			continue
+		}
+		f.said = true
+		level := slog.LevelError
+		if kind == throttled || kind == network {
+			level = slog.LevelWarn
+		}
+		s.log.Log(s.ctx, level, "read blobs: retrying", "container", c.name, "blobs", f.blobs, "first", f.first, "at", f.at, "error", s.account.explain(f.err, c.listed))
 	}
 }
 
 // explain says what is wrong with listing, once. It returns false when there is nothing left to poll.
-func (c *containerState) explain(err error) (goOn bool) {
+func (c *container) explain(err error) (goOn bool) {
 	s := c.s
 	kind := kindOf(err)
 	s.retried(kind)
@@ -155,7 +176,7 @@ func (c *containerState) explain(err error) (goOn bool) {
 
 // poll looks for what is new: folders now and then, the current day, and an older day of the window in turn. Its price
 // is the same however old the container is.
-func (c *containerState) poll() error {
+func (c *container) poll() error {
 	s := c.s
 	c.calls = 0
 	if c.roots == nil && !c.others || c.polls%discoverEvery == 0 {
@@ -167,10 +188,11 @@ func (c *containerState) poll() error {
 	s.mu.Lock()
 	c.listed = true
 	s.mu.Unlock()
-	if !c.loaded {
-		if err := c.load(); err != nil {
-			return err
-		}
+	if err := c.sweeper.load(); err != nil {
+		return err
+	}
+	if err := c.sweeper.setAside(); err != nil {
+		return err
 	}
 	now := s.account.now()
 	window := days(now, s.cfg.Lookback)
@@ -200,7 +222,7 @@ func (c *containerState) poll() error {
 }
 
 // discover lists the folders at the top. It is also how a container is found to exist.
-func (c *containerState) discover() error {
+func (c *container) discover() error {
 	s := c.s
 	var roots []string
 	others, marker := false, ""
@@ -226,6 +248,8 @@ func (c *containerState) discover() error {
 		}
 		for _, f := range folders {
 			switch {
+			case len(roots) >= maxRoots:
+				others = true
 			case isTenant(f):
 				roots = append(roots, f)
 			case isYear(f):
@@ -243,14 +267,25 @@ func (c *containerState) discover() error {
 			break
 		}
 	}
+	for _, root := range c.deep {
+		if !slices.Contains(roots, root) && len(roots) < maxRoots {
+			roots = append(roots, root)
+		}
+	}
 	c.roots, c.others = roots, others
 	return nil
 }
 
 // listDay lists the blobs of a day to the last page and drops those that are gone, or leaves off while there is no room for more.
-func (c *containerState) listDay(root string, d time.Time) error {
+func (c *container) listDay(root string, d time.Time) error {
 	s := c.s
 	prefix, marker, begun := dayPrefix(root, d), "", time.Now()
+	switch {
+	case strings.HasPrefix(s.cfg.Prefix, prefix):
+		prefix = s.cfg.Prefix
+	case !strings.HasPrefix(prefix, s.cfg.Prefix):
+		return nil
+	}
 	var seen markers
 	for {
 		if s.full() {
@@ -286,7 +321,7 @@ func (c *containerState) listDay(root string, d time.Time) error {
 
 // recheck queues blobs whose unfinished last line is not waited for any longer, and lets go of those that have left
 // the window.
-func (c *containerState) recheck() {
+func (c *container) recheck() {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -301,15 +336,17 @@ func (c *containerState) recheck() {
 
 // take looks at blobs as they were listed by a request made at asked, and queues those with something to read. page is the
 // sweep's page, nil for a poll.
-func (c *containerState) take(items []item, page *sweepPage, asked time.Time) error {
+func (c *container) take(items []item, page *sweepPage, asked time.Time) error {
 	s := c.s
 	var changes []input.Change
 	now := time.Now()
 	for _, it := range items {
-		if !isEvents(it.name) || it.archived {
+		if !isEvents(it.name) {
 			c.leaveOut(it)
 			continue
 		}
+		c.some = true
+		c.learn(it.name, page)
 		s.mu.Lock()
 		b := c.blobs[it.name]
 		s.mu.Unlock()
@@ -325,6 +362,14 @@ func (c *containerState) take(items []item, page *sweepPage, asked time.Time) er
 			if b == nil {
 				continue
 			}
+		}
+		if it.archived && !b.busyNow(s) {
+			if change, err := c.asleep(b, it); err != nil {
+				return err
+			} else if change != nil {
+				changes = append(changes, *change)
+			}
+			continue
 		}
 		s.mu.Lock()
 		if c.blobs[it.name] == nil && b.given > 0 && s.inWindow(b) && asked.Before(s.heard) {
@@ -361,27 +406,68 @@ func (c *containerState) take(items []item, page *sweepPage, asked time.Time) er
 	return s.book.write(changes)
 }
 
-func (c *containerState) leaveOut(it item) {
-	switch {
-	case it.archived && !c.archived:
-		c.archived = true
-		c.s.log.Warn("blobs in the archive tier cannot be read and are left out; rehydrate them to read them", "container", c.name, "first", it.name)
-	case !it.archived && it.size > 0 && !c.ignored:
+// leaveOut says, once, that blobs of other names are not read.
+func (c *container) leaveOut(it item) {
+	if it.size > 0 && !c.ignored {
 		c.ignored = true
 		c.s.log.Info("only blobs named .json, .jsonl, .ndjson or .gz are read", "container", c.name, "first_left_out", it.name)
 	}
 }
 
+// asleep has the state file remember a blob in the archive tier, which cannot be read, as unread.
+func (c *container) asleep(b *tail, it item) (*input.Change, error) {
+	s := c.s
+	if !c.archived {
+		c.archived = true
+		s.log.Warn("blobs in the archive tier cannot be read and are left out; they are read when they are rehydrated", "container", c.name, "first", it.name, "bytes", it.size)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b.archived = true
+	if c.blobs[b.name] == b {
+		b.seen = time.Now()
+		s.release(b)
+	}
+	if b.left || b.pos >= it.size && b.safe >= b.given {
+		return nil, nil
+	}
+	b.left = true
+	s.counts.asleep++
+	s.counts.asleepBytes += it.size
+	e := b.entry(b.safe)
+	e.left = true
+	if b.etag == "" {
+		e.created, e.modified, e.etag = it.created, it.modified, it.etag
+	}
+	return &input.Change{Key: b.lane, Value: []byte(e.String())}, nil
+}
+
+// busyNow tells whether a worker reads b.
+func (b *tail) busyNow(s *Source) bool { s.mu.Lock(); defer s.mu.Unlock(); return b.busy }
+
+// learn notes the folder of days that a blob lies in, which a sweep has found. Its current day is listed at every poll from then on.
+func (c *container) learn(name string, page *sweepPage) {
+	if page == nil || hourOf(name).IsZero() {
+		return
+	}
+	root := rootOf(name)
+	if slices.Contains(c.roots, root) || len(c.roots) >= maxRoots {
+		return
+	}
+	c.roots = append(c.roots, root)
+	c.deep = append(c.deep, root)
+}
+
 // meet decides where to begin in a blob that is not active. It returns nil when there is nothing to read, and a
 // position to store when one had to be chosen.
-func (c *containerState) meet(it item) (b *blobState, change *input.Change, err error) {
+func (c *container) meet(it item) (b *tail, change *input.Change, err error) {
 	s := c.s
 	lane := c.name + "/" + it.name
 	text, err := s.book.get(lane)
 	if err != nil {
 		return nil, nil, err
 	}
-	b = &blobState{c: c, name: it.name, lane: lane, hour: hourOf(it.name), term: input.NewTerm(), modified: it.modified, ask: s.buffers.piece}
+	b = &tail{c: c, name: it.name, lane: lane, hour: hourOf(it.name), term: input.NewTerm(), modified: it.modified, ask: s.buffers.piece, place: atLine}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	idle := func() bool { return !s.inWindow(b) || s.active >= s.maxIdle }
@@ -395,13 +481,13 @@ func (c *containerState) meet(it item) (b *blobState, change *input.Change, err 
 			return b, nil, nil
 		}
 		b.restore(e)
-		if same := e.created == it.created && e.etag == it.etag; same && (e.kind == gzipDone || e.kind != inGzip && e.offset >= it.size) && idle() {
+		if same := e.created == it.created && e.etag == it.etag; same && (e.done || e.form != gzipped && e.offset >= it.size) && idle() {
 			return nil, nil, nil
 		}
 		return b, nil, nil
 	}
-	if it.modified < c.swept.floor.Unix() && !c.swept.floor.IsZero() {
-		return nil, nil, nil // read, and its position dropped since
+	if c.sweeper.record.read(it.name, it.modified) {
+		return nil, nil, nil
 	}
 	start := s.cfg.Start
 	switch {
@@ -413,17 +499,14 @@ func (c *containerState) meet(it item) (b *blobState, change *input.Change, err 
 		if it.modified < start.At.Unix() {
 			return nil, nil, nil
 		}
-	case start.Latest && s.cfg.WarmUp > 0 && strings.HasSuffix(c.name, "-deviceinfo") && it.modified >= s.account.now().Add(-s.cfg.WarmUp).Unix():
+	case start.Latest && c.warm && it.modified >= s.account.now().Add(-s.cfg.WarmUp).Unix():
 		// Read from its beginning, as a new one.
 	case start.Latest && (c.first || it.created < c.since.Unix() && it.modified < c.since.Unix()):
 		// It was there at the first start. What was appended since, if this is not the first poll, cannot be told from what was
 		// there before, so a blob that has changed since is read whole.
 		b.created, b.etag, b.size, b.append = it.created, it.etag, it.size, it.append
-		b.pos, b.end, b.given, b.safe = it.size, it.size, it.size, it.size
-		// The end may lie inside a line, whose rest then is no event.
-		b.skip, b.cut = true, it.size
-		if it.size == 0 {
-			b.skip = false
+		if b.form = plain; it.size > 0 {
+			b.move(it.size, inLine) // its end may lie inside a line, whose rest then is no event
 		}
 		young := it.modified >= s.account.now().Add(-keep).Unix()
 		if young && it.size > 0 {
@@ -435,231 +518,3 @@ func (c *containerState) meet(it item) (b *blobState, change *input.Change, err 
 	}
 	return b, change, nil
 }
-
-// load reads what was stored of sweeps.
-func (c *containerState) load() error {
-	v, err := c.s.book.get("#sweep/" + c.name)
-	if err != nil {
-		return err
-	}
-	c.loaded = true
-	parts := strings.SplitN(v, " ", 3)
-	if len(parts) != 3 {
-		return nil
-	}
-	unix := func(text string) time.Time {
-		if n, err := strconv.ParseInt(text, 10, 64); err == nil && n > 0 {
-			return time.Unix(n, 0).UTC()
-		}
-		return time.Time{}
-	}
-	c.swept = sweepRecord{floor: unix(parts[0]), finished: unix(parts[1]), marker: parts[2]}
-	return nil
-}
-
-func (c *containerState) store(r sweepRecord, changes []input.Change) error {
-	unix := func(t time.Time) int64 {
-		if t.IsZero() {
-			return 0
-		}
-		return t.Unix()
-	}
-	v := fmt.Sprintf("%d %d %s", unix(r.floor), unix(r.finished), r.marker)
-	if err := c.s.book.write(append(changes, input.Change{Key: "#sweep/" + c.name, Value: []byte(v)})); err != nil {
-		return err
-	}
-	c.swept, c.recorded = r, time.Now()
-	return nil
-}
-
-// sweepUntil goes on with the pass over all names, or begins one that is due, until the next poll. The first pass of all goes
-// as fast as blobs can be read, if they are to be read; later ones make do with the list calls that the poll has left.
-func (c *containerState) sweepUntil(deadline time.Time) error {
-	s := c.s
-	for s.ctx.Err() == nil {
-		if err := c.advance(); err != nil {
-			return err
-		}
-		fast := c.swept.finished.IsZero() && c.passes <= 1 && (c.others || !s.cfg.Start.Latest)
-		if !c.sweepDue() || !fast && c.calls >= pollLists*max(1, len(c.roots)) {
-			return nil
-		}
-		if !s.reserve() {
-			if !time.Now().Add(50 * time.Millisecond).Before(deadline) {
-				return nil
-			}
-			_ = input.Sleep(s.ctx, 50*time.Millisecond)
-			continue
-		}
-		ended, err := c.sweepPage()
-		s.mu.Lock()
-		s.asked -= pageMost
-		s.mu.Unlock()
-		switch {
-		case err != nil:
-			return err
-		case ended:
-			return c.advance() // one pass a poll is enough
-		case !time.Now().Before(deadline):
-			return nil
-		}
-	}
-	return nil
-}
-
-// sweepDue tells whether a pass is under way or should begin. Where days are listed, one a day is enough.
-func (c *containerState) sweepDue() bool {
-	last := c.swept.finished
-	if w := c.sweep; w != nil {
-		if !w.ended {
-			return true
-		}
-		last = w.begun
-	}
-	every := sweepEvery
-	if c.passes == 0 {
-		// What came while nothing ran may have left the window.
-		every = min(every, c.s.cfg.Lookback/2)
-	}
-	return c.others || last.IsZero() || c.s.account.now().Sub(last) >= every
-}
-
-// sweepPage lists the next page of the pass.
-func (c *containerState) sweepPage() (ended bool, err error) {
-	s := c.s
-	if c.sweep == nil || c.sweep.ended {
-		// Blobs that an earlier pass still waits for stay active: this pass meets them again.
-		w := &sweep{begun: s.account.now(), started: time.Now(), whole: true, seen: make(map[uint64]struct{})}
-		if c.passes == 0 && c.swept.marker != "" { // goes on with that of an earlier process
-			w.marker, w.whole = c.swept.marker, false
-		}
-		c.sweep = w
-		c.passes++
-	}
-	w := c.sweep
-	c.calls++
-	asked := time.Now()
-	items, _, next, err := s.account.list(s.ctx, c.name, s.cfg.Prefix, "", w.marker)
-	if err != nil {
-		if kindOf(err) == refused && w.marker != "" {
-			// The service does not know the marker any more: from the beginning, then. Positions tell what was read.
-			s.log.Debug("sweep begins again", "container", c.name, "error", s.account.explain(err, true))
-			c.sweep, c.swept.marker = nil, ""
-		}
-		return false, err
-	}
-	if err := w.markers.take(next, len(items)); err != nil {
-		c.sweep, c.swept.marker = nil, "" // from the beginning, after a pause
-		return false, err
-	}
-	page := &sweepPage{next: next}
-	if err := c.take(items, page, asked); err != nil {
-		return false, err
-	}
-	if w.seen != nil {
-		for _, it := range items {
-			w.seen[hash(it.name)] = struct{}{}
-		}
-		if len(w.seen) > maxSeen {
-			w.seen = nil
-		}
-	}
-	w.pages = append(w.pages, page)
-	w.marker, w.ended = next, next == ""
-	return w.ended, nil
-}
-
-// advance stores how far the pass is safe, and ends it when all of it is.
-func (c *containerState) advance() error {
-	s, w := c.s, c.sweep
-	if w == nil || w.pages == nil {
-		return nil
-	}
-	r, done := c.swept, 0
-	s.mu.Lock()
-	for done < len(w.pages) && w.pages[done].open == 0 {
-		r.marker = w.pages[done].next
-		done++
-	}
-	s.mu.Unlock()
-	if done == 0 {
-		return nil
-	}
-	if !w.ended || done < len(w.pages) {
-		if r.marker == "" {
-			return nil
-		}
-		if err := c.store(r, nil); err != nil {
-			return err
-		}
-		w.pages = w.pages[done:]
-		return nil
-	}
-	return c.finish(r)
-}
-
-// finish ends a pass: all that it found is read and safe. Positions of blobs that are gone, or have not changed for long, are dropped.
-func (c *containerState) finish(r sweepRecord) error {
-	s, w := c.s, c.sweep
-	// A folder that is swept at every poll does not write the state file each time.
-	if !c.swept.finished.IsZero() && time.Since(c.recorded) < time.Hour && r.marker == c.swept.marker {
-		c.dropGone(w)
-		w.pages = nil
-		return nil
-	}
-	r.marker = ""
-	if w.whole {
-		// Not after a pass that an earlier process began: what appeared since among the names that it had behind it was not met.
-		r.finished = w.begun
-		if floor := w.begun.Add(-keep); floor.After(r.floor) {
-			r.floor = floor
-		}
-	}
-	c.dropGone(w)
-	var old []input.Change
-	err := s.book.each(c.name+"/", func(lane, text string) {
-		name := lane[len(c.name)+1:]
-		s.mu.Lock()
-		active := c.blobs[name] != nil
-		s.mu.Unlock()
-		e, err := parseEntry(text)
-		if active || err != nil {
-			return
-		}
-		gone := false
-		if w.whole && w.seen != nil && e.modified < w.begun.Unix() {
-			_, there := w.seen[hash(name)]
-			gone = !there
-		}
-		if gone || e.modified < r.floor.Unix() {
-			old = append(old, input.Change{Key: lane})
-		}
-	})
-	if err != nil {
-		return err
-	}
-	if err := c.store(r, old); err != nil {
-		return err
-	}
-	w.pages = nil
-	return nil
-}
-
-// dropGone lets go of active blobs that a whole pass has not met.
-func (c *containerState) dropGone(w *sweep) {
-	if !w.whole {
-		return
-	}
-	s := c.s
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, b := range c.blobs {
-		if b.seen.Before(w.started) {
-			s.forget(b)
-		}
-	}
-}
-
-var seed = maphash.MakeSeed()
-
-func hash(name string) uint64 { return maphash.String(seed, name) }

@@ -1,41 +1,96 @@
-// Package blob reads Defender events from Azure Blob Storage. Defender exports each table into a container of its own,
-// insights-logs-advancedhunting-<table>, one append blob an hour,
+// Package blob reads Defender events from Azure Blob Storage. Defender exports each table into a
+// container of its own, insights-logs-advancedhunting-<table>, one append blob an hour:
 //
 //	tenantId=<guid>/y=2026/m=01/d=13/h=09/m=00/PT1H.json
 //
-// one record a line. The blob grows through its hour, some minutes longer, and after the export was enabled hours later too. So
-// this is tail -F over HTTP:
+// The blob grows through its hour, some minutes longer, and hours later too after the export was
+// enabled. So this is tail -F over HTTP:
 //
-//	a goroutine a container                    workers                                    Fetch
-//	  poll:  this day, an older one in turn                ranged reads, If-Match
-//	  sweep: all names, page by page          queue        cut at newlines      pieces      messages
-//	         |                            fresh | backlog        |            (budget)
-//	  listed blob, its stored position  ------->  blobState  ----+------------------------->
-//	                                                  ^                                     |
-//	                                     state file   +-----  Commit  <---------------------+
+//	a goroutine a container                workers                                Fetch
+//	  poll:  this day, an older one            ranged reads, If-Match
+//	  sweep: all names, page by page  queue    cut into values        pieces      messages
+//	         |                  fresh | backlog | late    |          (budget)
+//	  listed blob, its position  ----------->  tail  -----+-------------------------->
+//	                                            ^                                    |
+//	                               state file   +-----  Commit  <--------------------+
 //
-// # What is not obvious
+// # Text
 //
-//   - A lane is "container/name", a position is the byte after a newline, a term is a generation of the blob in this process.
-//   - Reading goes on one byte before the position: that byte must be a newline. It costs nothing, and shows a blob that was
-//     replaced, a line that was cut, and a first start in the middle of a line. See readLines.
-//   - A blob is another one when its creation time differs, when it shrank, or when its first bytes hash differently, which
-//     is looked at on suspicion only. Then it has a new term and is read from its beginning.
+// The text of a blob is a sequence of JSON values. A value ends where its brackets end, not where its
+// line does. One blob may hold lines, values of many lines, arrays and envelopes, in any order:
+//
+//	{"time":...}                      a value a line: one message each
+//	{                                 a value of many lines: one message
+//	  "time":...
+//	}
+//	[{"time":...},{"time":...}]       a list: an array of records,
+//	{"records":[{...},{...}]}         or an envelope of them
+//	anything else                     a line: one message, which cannot be read
+//
+// A list that is whole in a piece is one message. A longer one is cut into its records, one message
+// each, in the memory of a piece. So is a list whose end has not come, and every list of a block blob.
+// What an envelope holds beside its records is passed on as unreadable, with that reason.
+//
+// Blank lines, commas, record separators and byte-order marks may stand between values. UTF-16 with
+// its mark becomes UTF-8. gzip is told by its first bytes and may be around all of this; its
+// positions count unpacked bytes, and it is not tailed.
+//
+// Damage costs one value. It ends before the next line that begins as a value does: with neither a
+// blank nor a closing bracket nor a comma. In a list it ends before the next record that begins with
+// the same key. A value of more than [LineLimit] bytes is cut there, and its rest is passed over.
+//
+// # Positions
+//
+// A lane is "container/name". A term is a generation of the blob in this process. Each blob has four
+// offsets and a size:
+//
+//	0         safe        given        pos         end         size
+//	|----------|------------|-----------|-----------|-----------|
+//	 committed   on its way   no value:   looked at:  listed,
+//	             to the host  blanks,     a value     not read
+//	                          brackets    without
+//	                                      its end
+//
+//	safe <= given <= pos <= end <= size
+//
+// Beside a position stands its place, so that reading goes on from there after a crash: at the
+// beginning of a line, after a value, inside a list, behind the list of an envelope. See place.
+//
+// A list is not read again from its beginning: a mark may lie inside of it.
+//
+// # Which blob it is
+//
+//   - An append blob is another one when its creation time differs, when it shrank, or when its first
+//     bytes hash differently, which is looked at on suspicion only. At the beginning of a line the byte
+//     before must be a newline. Another one has a new term and is read from its beginning.
+//   - A block blob is written as a whole, even when it only grows, as flow logs do: "]}" at its end
+//     moves. If its first bytes (head) and those before the end of its last value (foot) are what they
+//     were, it is read on from there. Otherwise all of it is read again: repeats have the same event_id.
 //   - The time is the service's (Date of its answers), since it names folders and stamps blobs by it.
-//   - An unfinished last line waits for its rest. An hour after the blob's hour has ended and the blob has last changed, it is handed on
-//     as it is: whole JSON is a record, anything else is unreadable, and both are passed on.
-//   - A blob that begins with {"records":[ and a line break, or with a bracket alone, is one object and one message.
-//   - gzip blobs are told by their first bytes. Their positions count unpacked bytes; they are not tailed.
-//   - Blobs of the look-back window are followed in memory, up to a number: those beyond it that have nothing to read are met anew at
-//     every list, and told from changed ones by what is stored; while too many have something to read no more are listed.
-//   - Positions live in the state file, 30 days after a blob's last change. What is older and unknown was read, which is sure
-//     because a sweep ends only when all that it found is safe ("floor").
+//   - An unfinished line or value waits for its rest. An hour after the blob's hour has ended and the
+//     blob has last changed, it is handed on as it is. A block blob waits for values only.
+//
+// # What is remembered
+//
+// Positions live in the state file until 30 days after a blob's last change. What is older and unknown
+// was read. That is sure because a sweep ends only when all that it found is safe, and because it
+// stores for which blob.prefix that holds. What could not be read stays unread: a blob in the archive
+// tier, or one that fails, has an entry that says so and does not age. It is read when it can be.
+//
+// Blobs of the look-back window are followed in memory, up to a number. Those beyond it that have
+// nothing to read are compared with their stored position at every list. While too many have something
+// to read, no more are listed. A blob that fails is tried again later, one such at a time while they
+// fail, so that others do not wait for it.
 //
 // # What polls cost
 //
-// List calls are billed like writes. A poll makes at most three for a container and tenant, whatever the container's age: one for
-// the current day, one for an older day of the look-back window in turn (the day before, every other time; every time in the first
-// hour after midnight), and one for folders, now and then, or for a page of the daily sweep. The first poll lists all days of the window
-// and, with start earliest or a time, sweeps the whole container at 5,000 names a call. Containers of another layout are swept at every
-// poll, three pages of 5,000 names. Reads are billed a tenth of that: one a blob that grew.
+// List calls are billed like writes. A poll makes at most three for a container and tenant, whatever
+// the container's age: one for the current day; one for an older day of the look-back window in turn
+// (the day before, every other time; every time in the first hour after midnight); and one for folders,
+// now and then, or for a page of the daily sweep.
+//
+// The first poll lists all days of the window. With start earliest or a time it also sweeps the whole
+// container at 5,000 names a call. Containers of another layout are swept at every poll, three pages of
+// 5,000 names; folders of days that a sweep finds further down (resourceId=/..., Log Analytics) are
+// listed by day from then on. Reads are billed a tenth of that: one a blob that grew.
 package blob

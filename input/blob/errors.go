@@ -69,6 +69,12 @@ func kindOf(err error) trouble {
 	return refused
 }
 
+// isArchived tells whether a blob is in the archive tier, by an answer to reading it.
+func isArchived(err error) bool {
+	var answer *azcore.ResponseError
+	return errors.As(err, &answer) && answer.ErrorCode == "BlobArchived"
+}
+
 // retryAfter is how long the service asks to be left alone.
 func retryAfter(err error) time.Duration {
 	var answer *azcore.ResponseError

@@ -2,92 +2,159 @@ package blob
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"reflect"
+	"strings"
 	"testing"
+	"testing/iotest"
+	"time"
+	"unicode/utf16"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// Every byte of a piece is in a message, or is a line ending or a blank line, or stands behind what was cut.
-func FuzzCutLines(f *testing.F) {
-	f.Add([]byte("{\"a\":1}\r\n\r\n{\"a\":2}\n \n{\"a\":"), int64(0))
-	f.Add([]byte("\n\n\r\n"), int64(7))
-	f.Add(bytes.Repeat([]byte("1\n"), 100), int64(1))
-	f.Fuzz(func(t *testing.T, data []byte, base int64) {
-		if base < 0 || base > 1<<60 {
+// cutText cuts data, which begins at base, as readers do with pieces of so many bytes. It returns the messages, what they may be marked
+// with, and where the rest begins.
+func cutText(data []byte, base int64, at place, last place, piecesOf int, records bool) (messages []input.Message, turns []turn, rest int) {
+	k := &cutter{place: at, last: last, records: records}
+	start, ask := 0, piecesOf
+	for {
+		size := min(ask, len(data)-start)
+		k.p, k.base = &piece{data: data[start : start+size : start+size], room: 3}, base+int64(start)
+		next, why := k.cut(0)
+		messages = append(messages, k.p.messages...)
+		start += next
+		switch {
+		case why == noRoom || next > 0:
+			ask = piecesOf
+		case start+size < len(data):
+			ask = 2 * ask
+			continue
+		default:
+			return messages, k.turns, start
+		}
+		if start == len(data) {
+			return messages, k.turns, start
+		}
+	}
+}
+
+// Every byte of a text is in a message, or stands between values; and reading goes on from each mark as if it had never stopped.
+func FuzzCut(f *testing.F) {
+	for _, text := range []string{
+		"{\"a\":1}\r\n\r\n{\"a\":2}\n \n{\"a\":", "\n\n\r\n", strings.Repeat("1\n", 100),
+		"{\n \"a\": 1\n}\n{\n \"a\": [\n  {}\n ]\n}\n", "{\"records\":[{\"a\":1},{\"a\":2}],\"count\":1}\n{\"b\":1}{\"c\":2} {\"d\":3}\n",
+		"[{\"a\":1},\n{\"a\":bad},\n{\"a\":3}]\n", "{\"torn\n{\"a\":1}\n", "{\"a\":{\"b\":1},\n{\"c\":1}\n{\"d\":1}\n",
+		"{\"x\":1,\"records\":[{\"a\":\"]}\"}]}", "\xef\xbb\xbf[[1],[2]]", "text\n\"a string\"\n\x1e{\"a\":1}\n",
+	} {
+		f.Add([]byte(text), int64(0), uint8(7))
+	}
+	f.Fuzz(func(t *testing.T, data []byte, base int64, pieces uint8) {
+		if base < 0 || base > 1<<60 || len(data) > 4096 {
 			return
 		}
-		s := &Source{}
-		b := &blobState{lane: "c/b", term: 1}
-		var want [][]byte
-		for _, line := range bytes.Split(data, []byte("\n")) {
-			want = append(want, bytes.TrimSuffix(line, []byte("\r")))
-		}
-		rest := want[len(want)-1]
-		want = want[:len(want)-1]
-		start, at := 0, base
-		for {
-			p := &piece{data: data[start:], room: room(0)}
-			n := s.cutLines(b, p, base+int64(start), 0)
-			for _, m := range p.messages {
-				for len(want) > 0 && len(bytes.TrimSpace(want[0])) == 0 {
-					want = want[1:]
+		for _, records := range []bool{false, true} {
+			messages, turns, rest := cutText(data, base, atLine, atLine, int(pieces)+1, records)
+			at := 0
+			left := func(b []byte) {
+				t.Helper()
+				b = bytes.ReplaceAll(bytes.ToLower(b), []byte(`"records"`), nil)
+				if b = bytes.Trim(b, "\xef\xbb\xbf"); len(bytes.Trim(b, " \t\r\n,:[]{}\x1e\xef\xbb\xbf")) > 0 {
+					t.Fatalf("%q is left out of %q", b, data)
 				}
-				if len(want) == 0 || !bytes.Equal(m.Body, want[0]) {
-					t.Fatalf("got %q, want %q", m.Body, want)
+			}
+			for _, m := range messages {
+				from, next := int(m.Offset-base), int(m.Mark.Next-base)
+				if from < at || next <= from || next > len(data) || !bytes.HasPrefix(data[from:next], m.Body) {
+					t.Fatalf("offset %d, next %d, after %d: %q", from, next, at, m.Body)
 				}
-				want = want[1:]
-				if m.Offset < at || m.Mark.Next <= m.Offset || m.Mark.Next > base+int64(len(data)) || data[m.Mark.Next-base-1] != '\n' {
-					t.Fatalf("offset %d, next %d, after %d", m.Offset, m.Mark.Next, at)
+				left(data[at:from])
+				at = from + len(m.Body)
+			}
+			left(data[at:rest])
+
+			// How values are cut may depend on where a piece ends, so this is about one piece.
+			messages, turns, _ = cutText(data, base, atLine, atLine, len(data)+1, records)
+			b := &tail{turns: turns}
+			for i, m := range messages {
+				where := b.at(m.Mark.Next)
+				again, _, _ := cutText(data[m.Mark.Next-base:], m.Mark.Next, where, where, len(data)+1, records)
+				for j, want := range messages[i+1:] {
+					if j >= len(again) || again[j].Offset != want.Offset || !bytes.Equal(again[j].Body, want.Body) {
+						t.Fatalf("after message %d (%c) of %q: got %v, want %v", i, where, data, again, messages[i+1:])
+					}
 				}
-				at = m.Mark.Next
 			}
-			if start += n; n == 0 || len(p.messages) < p.room {
-				break
-			}
-		}
-		for _, line := range want {
-			if len(bytes.TrimSpace(line)) > 0 {
-				t.Fatalf("%q is left out", line)
-			}
-		}
-		if left := bytes.TrimSuffix(data[start:], []byte("\r")); !bytes.Equal(left, rest) {
-			t.Fatalf("%q is left, want %q", left, rest)
 		}
 	})
 }
 
 // The end of an object is where a JSON decoder finds it.
-func FuzzJSONEnd(f *testing.F) {
+func FuzzValueEnd(f *testing.F) {
 	f.Add([]byte(`{"a":"}\"{","b":[1,{}]} rest`))
 	f.Add([]byte("[1,\n[2]]"))
 	f.Add([]byte(`{"records":[`))
+	f.Add([]byte(`{"a":1,"b"}`))
+	f.Add([]byte(`{"0123456789\\":"\"\\","é":"ü"}`))
+	f.Add([]byte(strings.Repeat(`[{"a":`, 70) + "1" + strings.Repeat("}]", 70)))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		end := jsonEnd(text)
-		if end > len(text) {
-			t.Fatalf("end %d of %d", end, len(text))
-		}
-		opensObject(text)
 		if len(text) == 0 || text[0] != '{' && text[0] != '[' {
 			return
 		}
-		var v json.RawMessage
+		end, v := valueEnd(text, 0)
+		if end > len(text) {
+			t.Fatalf("end %d of %d", end, len(text))
+		}
+		listAt(text, 0)
+		opening(text, 0)
+		var raw json.RawMessage
 		d := json.NewDecoder(bytes.NewReader(text))
-		switch err := d.Decode(&v); {
-		case err == nil && end != int(d.InputOffset()):
-			t.Fatalf("end %d, want %d", end, d.InputOffset())
-		case err == io.ErrUnexpectedEOF && end >= 0 && json.Valid(text[:end]):
+		switch err := d.Decode(&raw); {
+		case err == nil && (v != whole || end != int(d.InputOffset())):
+			t.Fatalf("end %d, %d, want %d", end, v, d.InputOffset())
+		case errors.Is(err, io.ErrUnexpectedEOF) && v != open && json.Valid(text[:end]):
 			t.Fatalf("end %d of an object that is not whole", end)
+		}
+	})
+}
+
+// UTF-16 becomes the same text in pieces of any size, and offsets in it are those of the bytes that it came from.
+func FuzzNarrow(f *testing.F) {
+	f.Add("{\"a\":\"ü€😀\"}\n", uint8(3))
+	f.Fuzz(func(t *testing.T, text string, size uint8) {
+		units := utf16.Encode([]rune(text))
+		want := string(utf16.Decode(units))
+		var raw []byte
+		for _, u := range units {
+			raw = binary.BigEndian.AppendUint16(raw, u)
+		}
+		got, err := io.ReadAll(&narrowReader{r: iotest.HalfReader(bytes.NewReader(raw)), order: binary.BigEndian})
+		if err != nil || string(got) != want {
+			t.Fatalf("got %q, %v, want %q", got, err, want)
+		}
+		buf := make([]byte, len(raw)+len(raw)/2+8)
+		copy(buf[len(buf)-len(raw):], raw)
+		took, filled := narrow(buf, buf[len(buf)-len(raw):], binary.BigEndian)
+		if took != len(raw) || string(buf[:filled]) != want {
+			t.Fatalf("in place: %q, want %q", buf[:filled], want)
+		}
+		w := &widths{text: buf[:filled]}
+		if n := w.offset(filled); n != int64(len(raw)) {
+			t.Fatalf("offset %d, want %d", n, len(raw))
 		}
 	})
 }
 
 // Whatever is stored, reading it back gives the same or an error.
 func FuzzEntry(f *testing.F) {
-	f.Add(entry{kind: afterLine, offset: 5, created: 1, modified: 2, head: head{n: 3}, etag: `"0x1"`}.String())
+	f.Add(entry{form: plain, place: inList, left: true, offset: 5, created: 1, modified: 2, head: head{n: 3}, foot: foot{at: 4, place: inList, n: 2}, etag: `"0x1"`}.String())
 	f.Add("1 n -5 x")
+	f.Add("1 n 5 1 2 3 000102030405060708090a0b0c0d0e0f \"0x1\"")
 	f.Add("")
 	f.Fuzz(func(t *testing.T, text string) {
 		e, err := parseEntry(text)
@@ -98,7 +165,7 @@ func FuzzEntry(f *testing.F) {
 		if err != nil || again != e {
 			t.Fatalf("%q became %+v, then %+v, %v", text, e, again, err)
 		}
-		b := &blobState{}
+		b := &tail{}
 		b.restore(e)
 		if b.pos < 0 || b.safe != b.pos {
 			t.Fatalf("%+v", b)
@@ -106,19 +173,49 @@ func FuzzEntry(f *testing.F) {
 	})
 }
 
-// A gzip reader's positions and a pass's progress are in the state file in the same form that a new process reads.
+// A pass's progress is in the state file in the form that a new process reads, and so is that of earlier versions. A changed prefix
+// makes void what does not hold for it.
 func TestSweepRecord(t *testing.T) {
 	s := &Source{book: newBook(nil), log: slog.New(slog.DiscardHandler)}
-	c := &containerState{s: s, name: "c"}
-	if err := c.load(); err != nil || c.swept != (sweepRecord{}) {
-		t.Fatalf("%+v, %v", c.swept, err)
+	load := func(prefix string) sweepRecord {
+		s.cfg.Prefix = prefix
+		c := newContainer(s, "c", "c", time.Time{})
+		if err := c.sweeper.load(); err != nil {
+			t.Fatal(err)
+		}
+		return c.sweeper.record
 	}
-	want := sweepRecord{marker: "a marker with blanks", floor: day(hourOf("y=2026/m=01/d=13/h=09/")), finished: hourOf("y=2026/m=02/d=13/h=09/")}
-	if err := c.store(want, []input.Change{{Key: "c/x", Value: []byte("1")}}); err != nil {
+	check := func(got, want sweepRecord) {
+		t.Helper()
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	check(load(""), sweepRecord{})
+	january, february := hourOf("y=2026/m=01/d=13/h=09/"), hourOf("y=2026/m=02/d=13/h=09/")
+	want := sweepRecord{Marker: "a marker with blanks", Floor: january, Finished: february, Prefix: "a/"}
+	c := newContainer(s, "c", "c", time.Time{})
+	if err := c.sweeper.store(want, []input.Change{{Key: "c/x", Value: []byte("1")}}); err != nil {
 		t.Fatal(err)
 	}
-	again := &containerState{s: s, name: "c"}
-	if err := again.load(); err != nil || again.swept != want {
-		t.Errorf("got %+v, %v, want %+v", again.swept, err, want)
+	check(load("a/"), want)
+	wider := load("")
+	check(wider, sweepRecord{Before: []swept{{"a/", january}}})
+	for name, read := range map[string]bool{"a/1.json": true, "b/1.json": false} {
+		if got := wider.read(name, january.Unix()-1); got != read {
+			t.Errorf("%s was read: %v, want %v", name, got, read)
+		}
 	}
+	if wider.read("a/1.json", january.Unix()) {
+		t.Error("what has changed since counts as read")
+	}
+	if err := c.sweeper.store(wider, nil); err != nil {
+		t.Fatal(err)
+	}
+	check(load("a/"), sweepRecord{Floor: january, Prefix: "a/"})
+
+	if err := s.book.write([]input.Change{{Key: "#sweep/c", Value: []byte(fmt.Sprint(january.Unix(), " ", february.Unix(), " a marker"))}}); err != nil {
+		t.Fatal(err)
+	}
+	check(load("b/"), sweepRecord{Marker: "a marker", Floor: january, Finished: february, Prefix: "b/"})
 }

@@ -1,11 +1,12 @@
 package blob
 
 import (
-	"bytes"
+	"bufio"
 	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
+	"unicode/utf8"
 )
 
 const (
@@ -24,7 +25,7 @@ var (
 // blobReader reads a blob from its beginning to the size it had when it was listed.
 type blobReader struct {
 	s      *Source
-	b      *blobState
+	b      *tail
 	at     int64
 	buf    []byte
 	left   []byte
@@ -53,7 +54,7 @@ func (r *blobReader) Read(p []byte) (int, error) {
 
 // readGzip reads a gzip blob to its end. Positions in it are those of the unpacked text, so taking it up again means to unpack
 // it from the beginning; it is not left before it must be.
-func (s *Source) readGzip(b *blobState, last bool) error {
+func (s *Source) readGzip(b *tail, last bool) error {
 	select {
 	case s.gzip <- struct{}{}:
 		defer func() { <-s.gzip }()
@@ -62,100 +63,98 @@ func (s *Source) readGzip(b *blobState, last bool) error {
 	}
 	r := &blobReader{s: s, b: b, buf: make([]byte, min(gzipChunk, s.buffers.piece))}
 	limit := b.size*gzipFactor + gzipFree
-	z, err := gzip.NewReader(r)
+	text, err := unpack(r)
 	if err == nil {
 		// What was handed over already is unpacked again and left out.
-		_, err = io.CopyN(io.Discard, z, b.pos)
+		_, err = io.CopyN(io.Discard, text, b.pos)
 	}
 	p, e := s.buffers.get(s.ctx, s.buffers.gzip, s.buffers.piece, 0)
 	if e != nil {
 		return e
 	}
-	at, n, skip := b.pos, 0, b.skip // data[:n] is text from offset at on; skip: it begins inside a line that is left out
-	for {
-		for err == nil && n < len(p.data) {
-			var k int
-			k, err = z.Read(p.data[n:])
-			n += k
-			if at+int64(n) > limit && (err == nil || errors.Is(err, io.EOF)) {
+	k := &cutter{lane: b.lane, term: b.term, place: b.place, like: b.like, base: b.pos, last: b.lastPlace()}
+	for n := 0; ; { // p.data[:n] is text from offset k.base on
+		for err == nil && len(p.data)-n >= utf8.UTFMax {
+			var got int
+			got, err = text.Read(p.data[n:])
+			n += got
+			if k.base+int64(n) > limit && (err == nil || errors.Is(err, io.EOF)) {
 				err = errBomb
 			}
 		}
 		size := len(p.data)
 		p.data = p.data[:n]
-		start := 0
-		if skip {
-			start = bytes.IndexByte(p.data, '\n') + 1
-			if skip = start == 0; skip {
-				start = n
-			}
-		} else if at == 0 && bytes.HasPrefix(p.data, bom) {
-			start = len(bom)
-		}
-		begin := start
-		start = s.cutLines(b, p, at, start)
-		rest := p.data[start:]
-		pos := at + int64(start)
-
-		if err != nil && len(p.messages) < p.room {
-			return s.endGzip(b, p, rest, pos, at+int64(n), r.failed, err, last)
+		k.p = p
+		next, why := k.cut(0)
+		rest := p.data[next:]
+		pos := k.base + int64(next)
+		if err != nil && why != noRoom {
+			return s.endGzip(b, k, next, r.failed, err, last)
 		}
 		switch {
-		case start > begin || skip || len(p.messages) > 0:
+		case next > 0:
 			size = s.buffers.piece
-		case len(rest) > LineLimit:
-			s.cutLine(b, p, rest[:LineLimit], pos, pos+LineLimit)
-			pos, skip, size = pos+LineLimit, true, s.buffers.piece
-			rest = rest[LineLimit:]
 		case size < longAsk:
-			size = longAsk // one line fills the piece
+			size = longAsk // one value fills the piece
 		}
 		// The rest is copied before the piece is given away.
-		next, e := s.buffers.get(s.ctx, s.buffers.gzip, max(size, len(rest)), p.weight)
+		more, e := s.buffers.get(s.ctx, s.buffers.gzip, max(size, len(rest)), p.weight)
 		if e != nil {
 			s.buffers.put(p)
 			return e
 		}
-		n = copy(next.data, rest)
+		n = copy(more.data, rest)
 		s.mu.Lock()
-		b.skip = skip
-		if skip {
-			b.cut = pos
-		}
+		s.took(b, k, foot{})
 		s.mu.Unlock()
+		k.turns, k.cuts, k.skipped = nil, 0, 0
 		if e := s.emit(b, p, pos); e != nil {
-			s.buffers.put(next)
+			s.buffers.put(more)
 			return e
 		}
-		p, at = next, pos
+		p, k.base = more, pos
 	}
 }
 
-// endGzip hands on the last piece of a gzip blob, or what there was before an error. rest is what follows its last newline, end
-// the offset behind that.
-func (s *Source) endGzip(b *blobState, p *piece, rest []byte, pos, end int64, failed, err error, last bool) error {
+// unpack returns the text of a gzip blob, as UTF-8.
+func unpack(r io.Reader) (io.Reader, error) {
+	z, err := gzip.NewReader(r)
+	if err != nil {
+		return nil, err
+	}
+	text := bufio.NewReaderSize(z, 4<<10)
+	first, err := text.Peek(2)
+	if order := wideOrder(first); order != nil {
+		return &narrowReader{r: text, order: order}, nil
+	}
+	if len(first) == 0 && err != nil && !errors.Is(err, io.EOF) {
+		return text, nil // which returns that error again
+	}
+	return text, nil
+}
+
+// endGzip hands on the last piece of a gzip blob, or what there was before an error. What stands from next on is no whole value.
+func (s *Source) endGzip(b *tail, k *cutter, next int, failed, err error, last bool) error {
+	p := k.p
 	truncated := errors.Is(err, io.ErrUnexpectedEOF)
 	done := failed == nil && (last || !truncated)
 	if done {
 		reason := ""
 		if !errors.Is(err, io.EOF) {
 			reason = fmt.Sprintf("gzip blob cannot be read beyond here: %v", err)
-			s.log.Error("gzip blob is damaged: what could be unpacked was handed on", "blob", b.lane, "at", end, "error", err)
+			s.log.Error("gzip blob is damaged: what could be unpacked was handed on", "blob", b.lane, "at", k.base+int64(len(p.data)), "error", err)
 		}
-		if len(bytes.TrimSpace(rest)) > 0 || reason != "" {
-			m := s.message(b, rest, pos, end)
-			m.Reason = reason
-			p.messages = append(p.messages, m)
-		}
-		pos = end
+		k.remains(next, reason)
+		next = len(p.data)
 	}
 	s.mu.Lock()
 	b.done = done
 	if failed == nil {
 		b.end = b.size // a truncated one is waited for
 	}
+	s.took(b, k, foot{})
 	s.mu.Unlock()
-	if e := s.emit(b, p, pos); e != nil {
+	if e := s.emit(b, p, k.base+int64(next)); e != nil {
 		return e
 	}
 	return failed

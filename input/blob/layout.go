@@ -62,3 +62,6 @@ func isEvents(name string) bool {
 	}
 	return false
 }
+
+// rootOf returns the folder that holds the y= folder of a name with an hour in it.
+func rootOf(name string) string { return name[:hourPath.FindStringSubmatchIndex(name)[2]-len("y=")] }

@@ -1,8 +1,8 @@
 package blob
 
 import (
-	"bytes"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -32,7 +32,7 @@ func (s *Source) work() {
 }
 
 // endTurn takes b back from its worker.
-func (s *Source) endTurn(b *blobState, err error) {
+func (s *Source) endTurn(b *tail, err error) {
 	if s.ctx.Err() != nil {
 		return
 	}
@@ -40,12 +40,15 @@ func (s *Source) endTurn(b *blobState, err error) {
 	defer s.mu.Unlock()
 	b.heard = time.Now()
 	b.busy = false
+	s.queue.ended(b, err)
 	switch {
 	case errors.Is(err, errGone):
 		s.forget(b)
 		return
 	case errors.Is(err, errGzipBusy):
 		b.notBefore = time.Now().Add(200 * time.Millisecond)
+	case err != nil && isArchived(err):
+		b.archived = true // the next listing says so, too, and has it remembered
 	case err != nil:
 		s.fails(b, err)
 	default:
@@ -59,50 +62,62 @@ func (s *Source) endTurn(b *blobState, err error) {
 	}
 }
 
-// fails has b wait, and everything when many blobs in a row have failed: then it is the account, not a blob. It says so once
-// a container and kind. s.mu is held.
-func (s *Source) fails(b *blobState, err error) {
-	kind, q := kindOf(err), &s.queue
+// fails has b wait, and everything when many blobs in a row have failed for a reason that is the account's. s.mu is held.
+func (s *Source) fails(b *tail, err error) {
+	kind, q, c := kindOf(err), &s.queue, b.c
 	s.counts.retries[kind]++
 	wait := max(b.wait.Next(), retryAfter(err))
 	b.notBefore = time.Now().Add(wait)
-	if q.streak++; q.streak >= max(4, s.cfg.Workers) {
-		q.pause = b.notBefore
+	switch kind {
+	case throttled, network, noSignIn:
+		if q.streak++; q.streak >= max(4, s.cfg.Workers) {
+			q.pause = b.notBefore
+		}
 	}
-	c := b.c
-	if b.failing == "" {
-		c.failing++
-	}
-	b.failing = kind
-	if c.said[kind] {
+	if b.failing == kind {
 		return
 	}
-	c.said[kind] = true
-	text := s.account.explain(err, c.listed)
-	if kind == throttled || kind == network {
-		s.log.Warn("read blob: retrying", "blob", b.lane, "at", b.pos, "error", text)
-	} else {
-		s.log.Error("read blob: retrying", "blob", b.lane, "at", b.pos, "error", text)
+	s.leaves(b)
+	b.failing = kind
+	c.failing++
+	f := c.kinds[kind]
+	if f == nil {
+		f = &failures{first: b.lane, at: b.pos, err: err}
+		c.kinds[kind] = f
+	}
+	if f.blobs++; !f.said {
+		select {
+		case c.wake <- struct{}{}:
+		default:
+		}
 	}
 }
 
-// works notes that b can be read. s.mu is held.
-func (s *Source) works(b *blobState) {
-	b.wait.Reset()
+// leaves takes b out of the failures of its container. s.mu is held.
+func (s *Source) leaves(b *tail) (over, said bool) {
 	if b.failing == "" {
-		return
+		return false, false
 	}
+	c := b.c
+	f := c.kinds[b.failing]
+	if f.blobs--; f.blobs == 0 {
+		delete(c.kinds, b.failing)
+	}
+	c.failing--
 	b.failing = ""
-	if b.c.failing--; b.c.failing == 0 && !b.gone {
-		s.log.Info("read blob: works again", "container", b.c.name, "blob", b.lane)
-		clear(b.c.said)
-	} else if b.c.failing == 0 {
-		clear(b.c.said)
+	return c.failing == 0, f.said
+}
+
+// works notes that b can be read, or is gone. s.mu is held.
+func (s *Source) works(b *tail) {
+	b.wait.Reset()
+	if over, said := s.leaves(b); over && said && !b.gone {
+		s.log.Info("read blobs: works again", "container", b.c.name, "blob", b.lane)
 	}
 }
 
 // visit reads some pieces of b, which is busy and so the caller's.
-func (s *Source) visit(b *blobState) error {
+func (s *Source) visit(b *tail) error {
 	again := 0
 	defer func() { b.hot = false }()
 	for turn := 0; turn < turnPieces; turn++ {
@@ -118,10 +133,8 @@ func (s *Source) visit(b *blobState) error {
 			err = s.identify(b)
 		case b.form == gzipped:
 			err = s.readGzip(b, last)
-		case b.form == object && b.pos == 0:
-			err = s.readObject(b, last)
 		default:
-			err = s.readLines(b, last)
+			err = s.readPiece(b)
 		}
 		switch {
 		case errors.Is(err, errAgain):
@@ -144,7 +157,7 @@ const maxResumes = 8
 
 // fill reads p from offset on. A connection that is cut is taken up where it was, as long as something comes, some times.
 // n tells how much there is when it returns an error.
-func (s *Source) fill(b *blobState, p []byte, offset int64) (n int, err error) {
+func (s *Source) fill(b *tail, p []byte, offset int64) (n int, err error) {
 	for resumes := 0; ; resumes++ {
 		var k int
 		etag := b.etag
@@ -177,7 +190,7 @@ func (s *Source) fill(b *blobState, p []byte, offset int64) (n int, err error) {
 }
 
 // refresh asks what b is now.
-func (s *Source) refresh(b *blobState) error {
+func (s *Source) refresh(b *tail) error {
 	it, err := s.account.properties(s.ctx, b.c.name, b.name)
 	switch {
 	case err != nil && kindOf(err) == missing:
@@ -191,8 +204,9 @@ func (s *Source) refresh(b *blobState) error {
 	return nil
 }
 
-// identify compares the first bytes of b with those it had, or learns them when they are not known.
-func (s *Source) identify(b *blobState) error {
+// identify compares the first bytes of b with those it had, and of a block blob those before the end of its last value too. It learns
+// the first when they are not known.
+func (s *Source) identify(b *tail) error {
 	n := b.head.n
 	if n == 0 {
 		n = headMax
@@ -201,16 +215,30 @@ func (s *Source) identify(b *blobState) error {
 	if _, err := s.fill(b, p, 0); err != nil {
 		return err
 	}
-	now := headOf(p)
+	now, same := headOf(p), true
+	if b.suspect && !b.append {
+		f := b.foot
+		if same = f.n > 0 && f.at <= b.size && b.head == now; same {
+			p = make([]byte, f.n)
+			if _, err := s.fill(b, p, f.at-int64(f.n)); err != nil {
+				return err
+			}
+			same = f == footOf(p, f.at, f.place)
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	b.suspect = false
 	switch {
 	case b.head.n == 0:
 		b.head = now
-	case b.head != now:
+	case b.head != now || !same:
 		s.replaced(b)
+	case b.suspect && !b.append:
+		// Marks that are on their way belong to what was behind its last value.
+		b.term = input.NewTerm()
+		b.move(b.foot.at, b.foot.place)
 	}
+	b.suspect = false
 	return nil
 }
 
@@ -220,104 +248,123 @@ func headOf(p []byte) head {
 	return head{n: len(p), sum: [16]byte(sum[:16])}
 }
 
-// readLines reads the next piece of b and hands on the whole lines in it.
+// footOf is the foot of a blob whose bytes before at end with p.
+func footOf(p []byte, at int64, where place) foot {
+	p = p[max(len(p)-footMax, 0):]
+	sum := sha256.Sum256(p)
+	return foot{at: at, place: where, n: len(p), sum: [16]byte(sum[:16])}
+}
+
+// longAsk is asked for when a value does not fit a piece: enough to see whether it ends within the limit.
+const longAsk = LineLimit + 4<<10
+
+// readPiece reads the next piece of b and hands on the whole values in it.
 //
-// It reads from one byte before the position: that must be a newline. If it is not, then the position is inside a line that
-// was cut or left out, and the rest of that line is skipped; or the blob is not the one that it was.
-func (s *Source) readLines(b *blobState, last bool) error {
-	from, back := b.pos, int64(0)
-	if from > 0 && from != b.tail {
-		back = 1
+// At the beginning of a line it reads from the byte before: that must be a newline. If it is not, then the position is inside a line
+// that was cut or left out, and the rest of that line is skipped; or the blob is not the one that it was.
+func (s *Source) readPiece(b *tail) error {
+	from, unit := b.pos, int64(1)
+	if b.form == wide || b.form == wideBig {
+		unit = 2
 	}
-	p, err := s.buffers.get(s.ctx, s.buffers.plain, int(min(b.size-from, int64(b.ask))+back), 0)
+	back := int64(0)
+	if from > 0 && (b.place == atLine || b.place == inLine) {
+		back = unit
+	}
+	want := min(b.size-from, int64(b.ask)) + back
+	room := want
+	if unit == 2 {
+		room += want/2 + 8 // see narrow
+	}
+	p, err := s.buffers.get(s.ctx, s.buffers.plain, int(room), 0)
 	if err != nil {
 		return err
 	}
-	n, failed := s.fill(b, p.data, from-back)
+	raw := p.data[int64(len(p.data))-want:]
+	n, failed := s.fill(b, raw, from-back)
 	if errors.Is(failed, errAgain) || errors.Is(failed, errGone) || int64(n) <= back {
 		s.buffers.put(p)
 		return failed
 	}
-	p.data = p.data[:n]
-	base := from - back // offset of data[0]
-	reached := base + int64(n)
-	start := 0
-	if from == 0 {
-		if len(p.data) >= 2 && p.data[0] == 0x1f && p.data[1] == 0x8b {
-			s.frame(b, gzipped, p.data)
-			s.buffers.put(p)
-			return nil
+	raw = raw[:n]
+	if from == 0 && s.frame(b, raw) {
+		s.buffers.put(p)
+		return nil
+	}
+	k := &cutter{lane: b.lane, term: b.term, p: p, base: from - back, place: b.place, like: b.like, last: b.lastPlace(), records: !b.append}
+	reached := from - back + int64(n)
+	more := reached < b.size || failed != nil
+	var wider *widths
+	if unit == 2 {
+		order := b.form.order()
+		took, filled := narrow(p.data, raw, order)
+		p.data = p.data[:filled]
+		reached = from - back + int64(took)
+		wider = &widths{text: p.data, raw: k.base}
+		k.base, k.records = 0, false
+		if back > 0 {
+			back = min(1, int64(filled))
 		}
-		if bytes.HasPrefix(p.data, bom) {
-			start = len(bom)
-		}
-		first, _, _ := bytes.Cut(p.data[start:], []byte("\n"))
-		if opensObject(first) {
-			s.frame(b, object, p.data)
-			s.buffers.put(p)
-			return nil
-		}
-		s.frame(b, lines, p.data)
-	} else if back == 1 && p.data[0] != '\n' {
-		if !b.skip {
-			// Not where a line begins. Unless the head says otherwise, a line was cut here.
-			s.mu.Lock()
-			b.suspect, b.skip = true, true
-			s.mu.Unlock()
-			s.buffers.put(p)
-			return nil
-		}
-		j := bytes.IndexByte(p.data, '\n')
-		if j < 0 {
-			s.mu.Lock()
-			b.pos, b.end, b.cut = reached, reached, reached
-			s.counts.skipped += int64(n) - back
-			s.mu.Unlock()
-			s.buffers.put(p)
-			return failed
-		}
-		start = j + 1
-		s.mu.Lock()
-		s.counts.skipped += int64(j)
-		s.mu.Unlock()
 	} else {
-		start = int(back)
+		p.data = raw
+	}
+	start := int(back)
+	switch {
+	case back == 0:
+	case p.data[0] == '\n':
+		k.place = atLine
+	case k.place == atLine:
+		// Not where a line begins. Unless the head says otherwise, a line was cut here.
+		s.mu.Lock()
+		b.suspect, b.place = true, inLine
+		s.mu.Unlock()
+		s.buffers.put(p)
+		return nil
 	}
 
-	begin := start
-	start = s.cutLines(b, p, base, start)
-	rest := p.data[start:]
-	full := len(p.messages) == p.room
-	pos, ask, skip := base+int64(start), s.buffers.piece, false
-	if from == 0 && start == begin {
-		pos = 0 // with its byte-order mark
-	}
-	var tail, cut, end int64 = b.tail, b.cut, b.end
+	next, why := k.cut(start)
+	ask, isOpen, end := s.buffers.piece, false, reached
 	switch {
-	case full:
-		// Lines of few bytes: ask for no more than their messages have room for.
-		ask = max(start+start/8, minPiece)
-		end = pos
-	case len(rest) == 0:
-		end = reached
-	case reached < b.size && start > begin, failed != nil:
-		end = pos
-	case reached < b.size && len(rest) <= LineLimit:
-		ask, end = longAsk, pos // one line fills the piece
-	case len(rest) > LineLimit:
-		s.cutLine(b, p, rest[:LineLimit], base+int64(start), base+int64(start)+LineLimit)
-		pos = base + int64(start) + LineLimit
-		skip, cut, end = true, pos, pos
-	case !last:
-		end = reached // the rest of the line is waited for
-	case len(bytes.TrimSpace(rest)) == 0:
-		pos, end = reached, reached
+	case why == noRoom:
+		// Values of few bytes: ask for no more than their messages have room for.
+		ask = max(next+next/8, minPiece)
+		end = 0
+	case more:
+		if end = 0; next == start && failed == nil {
+			ask = longAsk // one value fills the piece
+		}
+	case why == atEnd:
+	case s.stillWaits(b, why == inside):
+		isOpen = why == inside // the rest of it is waited for
 	default:
-		p.messages = append(p.messages, s.message(b, rest, pos, reached))
-		pos, end, tail = reached, reached, reached
+		if k.place == lost {
+			k.skipped += int64(len(p.data) - next)
+		} else {
+			k.remains(next, "")
+		}
+		next = len(p.data)
+	}
+	if k.place == lost && k.like == nil {
+		k.place = inLine
+	}
+	var f foot
+	first := b.head
+	if k.records && k.foot > 0 {
+		f = footOf(p.data[:k.foot], k.base+int64(k.foot), k.footPlace)
+		if k.base == 0 && first.n > k.foot {
+			first = headOf(p.data[:k.foot]) // what is behind may change
+		}
+	}
+	pos := k.base + int64(next)
+	if wider != nil {
+		pos = wider.spread(k, next)
+	}
+	if end == 0 {
+		end = pos
 	}
 	s.mu.Lock()
-	b.ask, b.skip, b.tail, b.cut, b.end = ask, skip, tail, cut, end
+	b.ask, b.end, b.open, b.head = ask, max(end, pos), isOpen, first
+	s.took(b, k, f)
 	s.mu.Unlock()
 	if err := s.emit(b, p, pos); err != nil {
 		return err
@@ -325,60 +372,71 @@ func (s *Source) readLines(b *blobState, last bool) error {
 	return failed
 }
 
-// longAsk is asked for when a line does not fit a piece: enough to see whether it ends within the limit.
-const longAsk = LineLimit + 4<<10
-
-// frame notes how b is framed, and its head, from its first bytes.
-func (s *Source) frame(b *blobState, f form, first []byte) {
+// stillWaits tells whether the rest of a value, or of a line, is waited for.
+func (s *Source) stillWaits(b *tail, isOpen bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	was := b.open
+	b.open = isOpen
+	waits := !s.finished(b)
+	b.open = was
+	return waits
+}
+
+// took notes where a cutter stands at the end of its piece. s.mu is held.
+func (s *Source) took(b *tail, k *cutter, f foot) {
+	b.place, b.like = k.place, k.like
+	b.turns = append(b.turns, k.turns...)
+	if f.n > 0 {
+		b.foot = f
+	}
+	s.counts.cut += k.cuts
+	s.counts.skipped += k.skipped
+	if k.cuts > 0 {
+		s.log.Warn("a value is too long: its beginning is handed on, the rest is passed over", "blob", b.lane, "at", b.pos, "limit_bytes", LineLimit)
+	}
+}
+
+// lastPlace is that of the newest turn. Only the worker that b is busy with adds turns.
+func (b *tail) lastPlace() place {
+	if n := len(b.turns); n > 0 {
+		return b.turns[n-1].place
+	}
+	return atLine
+}
+
+// spread turns the offsets of k's messages and turns, which are those of its text, into those of the blob, and returns that of
+// data[next].
+func (w *widths) spread(k *cutter, next int) int64 {
+	other := *w
+	for i := range k.turns {
+		k.turns[i].at = other.offset(int(k.turns[i].at))
+	}
+	for i := range k.p.messages {
+		m := &k.p.messages[i]
+		m.Offset = w.offset(int(m.Offset))
+		m.Mark.Next = w.offset(int(m.Mark.Next))
+	}
+	return w.offset(next)
+}
+
+// frame notes how the text of b is stored, and its head, from its first bytes. It returns true for one that is read in another way.
+func (s *Source) frame(b *tail, first []byte) (other bool) {
+	f := plain
+	switch order := wideOrder(first); {
+	case len(first) >= 2 && first[0] == 0x1f && first[1] == 0x8b:
+		f = gzipped
+	case order == binary.LittleEndian:
+		f = wide
+	case order == binary.BigEndian:
+		f = wideBig
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	other = f != b.form && f != plain
 	b.form = f
 	if b.head.n == 0 || b.given == 0 {
 		b.head = headOf(first)
 	}
-}
-
-// cutLines appends a message for every whole line of p.data from start on, and returns where the first line begins that is
-// not whole, or for which there is no room. base is the offset of p.data.
-func (s *Source) cutLines(b *blobState, p *piece, base int64, start int) int {
-	data := p.data
-	for {
-		j := bytes.IndexByte(data[start:], '\n')
-		if j < 0 {
-			break
-		}
-		line, at, next := data[start:start+j], base+int64(start), base+int64(start+j+1)
-		k := len(p.messages)
-		switch {
-		case len(line) == 0, len(bytes.TrimSpace(line)) == 0:
-			if k > 0 {
-				p.messages[k-1].Mark.Next = next // blank lines count as read with the line before
-			}
-		case k == p.room:
-			return start
-		case len(line) > LineLimit:
-			s.cutLine(b, p, line[:LineLimit], at, next)
-		default:
-			p.messages = append(p.messages, s.message(b, line, at, next))
-		}
-		start += j + 1
-	}
-	return start
-}
-
-func (s *Source) message(b *blobState, line []byte, at, next int64) input.Message {
-	if k := len(line); k > 0 && line[k-1] == '\r' {
-		line = line[:len(line)-1]
-	}
-	return input.Message{Mark: input.Mark{Lane: b.lane, Term: b.term, Next: next}, Offset: at, Body: line}
-}
-
-// cutLine hands on the beginning of a line that is too long.
-func (s *Source) cutLine(b *blobState, p *piece, line []byte, at, next int64) {
-	m := s.message(b, line, at, next)
-	m.Reason = fmt.Sprintf("line is longer than %d MB: cut there", LineLimit>>20)
-	p.messages = append(p.messages, m)
-	s.mu.Lock()
-	s.counts.cut++
-	s.mu.Unlock()
+	return other
 }

@@ -50,9 +50,10 @@ type Config struct {
 	// A line that is larger than that is held alone.
 	FetchBytes int64
 
-	// WarmUp is how far back blobs of the DeviceInfo table are read although Start is Latest: what devices reported of late
-	// has to be known when the first alert comes. A device reports every hour.
+	// WarmUp is how far back blobs of the containers that Warm names are read although Start is Latest: what devices reported of
+	// late has to be known when the first alert comes.
 	WarmUp time.Duration
+	Warm   func(container string) bool // nil for none
 
 	// TailWait is how long after its hour, and after its last change, an append blob counts as finished, so that a last line
 	// without a newline is handed on as it is. 0 for one hour: in steady state blobs freeze within ten minutes of their hour.

@@ -48,7 +48,7 @@ type Source struct {
 	out    []input.Message
 
 	mu         sync.Mutex // covers what follows, the blobs and containers, but for what a worker owns while a blob is busy
-	containers map[string]*containerState
+	containers map[string]*container
 	active     int       // blobs in all containers
 	heard      time.Time // of those that were let go of: when one was last read or asked about by itself
 	maxIdle    int
@@ -90,7 +90,7 @@ func Open(_ context.Context, cfg Config, state *input.State, log *slog.Logger) (
 		gzip:       make(chan struct{}, 1),
 		fatal:      make(chan error, 1),
 		ready:      make(chan *piece),
-		containers: make(map[string]*containerState),
+		containers: make(map[string]*container),
 		maxIdle:    maxIdle,
 		maxActive:  maxActive,
 		queue:      queue{changed: make(chan struct{})},
@@ -182,6 +182,8 @@ func (s *Source) Commit(_ context.Context, marks []input.Mark) error {
 	for _, m := range marks {
 		if b := s.blob(m.Lane); b != nil && b.term == m.Term {
 			b.safe = max(b.safe, m.Next)
+			b.left = false
+			b.prune()
 			s.settle(b)
 		}
 	}
@@ -189,7 +191,7 @@ func (s *Source) Commit(_ context.Context, marks []input.Mark) error {
 }
 
 // blob finds an active blob by its lane, "container/name".
-func (s *Source) blob(lane string) *blobState {
+func (s *Source) blob(lane string) *tail {
 	name, rest, _ := strings.Cut(lane, "/")
 	if c := s.containers[name]; c != nil {
 		return c.blobs[rest]
@@ -213,7 +215,7 @@ func (s *Source) follow(name, origin string, since time.Time) {
 	if s.containers[name] != nil {
 		return
 	}
-	c := &containerState{s: s, name: name, origin: origin, since: since, blobs: make(map[string]*blobState), said: make(map[trouble]bool)}
+	c := newContainer(s, name, origin, since)
 	s.containers[name] = c
 	s.start(c.run)
 }
@@ -311,7 +313,7 @@ func (s *Source) retried(kind trouble) {
 }
 
 // emit hands a piece to Fetch, or takes it back when it holds nothing. From then on b stands at pos.
-func (s *Source) emit(b *blobState, p *piece, pos int64) error {
+func (s *Source) emit(b *tail, p *piece, pos int64) error {
 	s.mu.Lock()
 	b.pos = pos
 	if n := len(p.messages); n > 0 {

@@ -9,13 +9,13 @@ import (
 )
 
 // staleSource follows one blob, which was read to byte 150 at now. older is what a list says of it that was asked for before.
-func staleSource(now time.Time) (c *containerState, b *blobState, older []item) {
+func staleSource(now time.Time) (c *container, b *tail, older []item) {
 	s := &Source{log: slog.New(slog.DiscardHandler), account: &account{}, book: newBook(nil), buffers: newBuffers(1<<20, 1), cfg: Config{Lookback: 48 * time.Hour},
 		counts: counts{retries: make(map[trouble]int64)}, queue: queue{changed: make(chan struct{}, 1)}, active: 1, maxIdle: 1}
-	c = &containerState{s: s, name: "c", blobs: make(map[string]*blobState), said: make(map[trouble]bool)}
-	s.containers = map[string]*containerState{"c": c}
-	b = &blobState{c: c, name: "x.json", lane: "c/x.json", term: 7, created: now.Unix() - 100, modified: now.Unix(), size: 150, append: true,
-		pos: 150, end: 150, given: 150, etag: "2", heard: now}
+	c = newContainer(s, "c", "c", now)
+	s.containers = map[string]*container{"c": c}
+	b = &tail{c: c, name: "x.json", lane: "c/x.json", term: 7, created: now.Unix() - 100, modified: now.Unix(), size: 150, append: true,
+		pos: 150, end: 150, given: 150, place: atLine, etag: "2", heard: now}
 	c.blobs["x.json"] = b
 	return c, b, []item{{name: "x.json", size: 100, etag: "1", created: b.created, modified: b.modified, append: true}}
 }

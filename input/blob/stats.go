@@ -8,6 +8,7 @@ import (
 type counts struct {
 	found, replaced, gone int64
 	cut, skipped          int64
+	asleep, asleepBytes   int64
 	retries               map[trouble]int64
 }
 
@@ -19,6 +20,8 @@ type Stats struct {
 	Replaced, Gone int64
 	LinesCut       int64 // lines and objects beyond LineLimit
 	BytesSkipped   int64 // what followed in those lines
+	Archived       int64 // blobs left out because they are in the archive tier
+	ArchivedBytes  int64
 	Containers     map[string]ContainerStats
 }
 
@@ -39,7 +42,7 @@ func (s *Source) Stats() Stats {
 		Lists: s.account.lists.Load(), Reads: s.account.reads.Load(),
 		Retries: make(map[string]int64, len(s.counts.retries)),
 		Blobs:   s.counts.found, Replaced: s.counts.replaced, Gone: s.counts.gone,
-		LinesCut: s.counts.cut, BytesSkipped: s.counts.skipped,
+		LinesCut: s.counts.cut, BytesSkipped: s.counts.skipped, Archived: s.counts.asleep, ArchivedBytes: s.counts.asleepBytes,
 		Containers: make(map[string]ContainerStats, len(s.containers)),
 	}
 	for kind, n := range s.counts.retries {
@@ -49,12 +52,7 @@ func (s *Source) Stats() Stats {
 		cs := ContainerStats{Open: len(c.blobs), Failed: c.failing}
 		var newest int64
 		for _, b := range c.blobs {
-			switch {
-			case b.form != gzipped:
-				cs.Behind += max(b.size-b.safe, 0)
-			case !b.done || b.safe < b.given:
-				cs.Behind += b.size
-			}
+			cs.Behind += b.behind()
 			newest = max(newest, b.modified)
 		}
 		if newest > 0 {
@@ -63,4 +61,19 @@ func (s *Source) Stats() Stats {
 		st.Containers[name] = cs
 	}
 	return st
+}
+
+// behind is how many bytes of b are not read, or not safe. s.mu is held.
+func (b *tail) behind() int64 {
+	switch {
+	case b.archived && b.safe >= b.given:
+		return 0 // left out
+	case b.form == gzipped && b.done && b.safe >= b.given:
+		return 0
+	case b.form == gzipped:
+		return b.size
+	case b.safe >= b.given:
+		return max(b.size-b.pos, 0) // what was passed over behind the last message is read
+	}
+	return max(b.size-b.safe, 0)
 }
