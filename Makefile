@@ -26,6 +26,8 @@ FUZZTIME  ?= 20000x
 BENCHTIME ?= 1s
 ARCHES    ?= amd64 arm64
 SOAK      ?= 30m
+# The table of a whole run is written there; a run of some rows writes none, unless README names a file.
+README    ?= $(if $(ROWS),,build/faults/README.md)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,7 +77,7 @@ integration: plugin host ## tests against real servers: Apache Kafka (needs java
 	$(GO) test -race -tags integration -run Integration -timeout 10m -v $(TESTFLAGS) ./...
 
 # Rows on real servers prepare those themselves, as integration does, and say in the table what they need where it is missing.
-faults: plugin host ## the fault matrix: every fault under load, events counted. ROWS=ci or names, SEED=n, README=README.md
+faults: plugin host ## the fault matrix: every fault under load, events counted. ROWS=ci or names, SEED=n. All rows go into README=build/faults/README.md
 	$(GO) run ./build/faults $(if $(ROWS),-rows $(ROWS)) $(if $(SEED),-seed $(SEED)) $(if $(README),-readme $(README))
 
 mutants: ## break the plugin in four ways on purpose, and see the matrix fail each time
@@ -105,7 +107,7 @@ lint: ## gofmt, vet and staticcheck (pinned)
 vuln: ## govulncheck (pinned); says loudly when its database cannot be reached; GOVULNDB names another
 	@GO='$(GO)' TOOL='$(GOVULNCHECK)' bash build/vuln.sh
 
-settings-table: ## write the table of settings in README.md anew from the declarations in the code
+settings-table: ## write the table of examples/settings.md from the declarations in the code
 	CGO_ENABLED=1 $(GO) test ./plugin -run TestSettingsTable -write
 
 check: lint vuln test ## what to run before a push

@@ -151,15 +151,14 @@ func TestCheckOnly(t *testing.T) {
 	}
 }
 
-// The commands of "Run it" in README.md, as they stand but for the three values, the addresses of the servers and the folders: from
-// a copied example to the records in the SIEM.
-func TestReadmeCommands(t *testing.T) {
+// The commands of "From source", as they stand but for the three values, the addresses of the servers and the folders: from a
+// copied example to the records in the SIEM. Those of the packages are run by build/package.
+func TestCommandsFromSource(t *testing.T) {
 	t.Parallel()
-	readme := example(t, "../README.md")
-	_, run, _ := cut(t, readme, "\n## Run it\n", "\n## What is guaranteed")
-	blocks := regexp.MustCompile("(?s)   ```\n(.*?)   ```\n").FindAllStringSubmatch(run, -1)
+	_, run, _ := cut(t, example(t, "README.md"), "\n### From source\n", "\n### ")
+	blocks := regexp.MustCompile("(?s)```\n(.*?)```\n").FindAllStringSubmatch(run, -1)
 	if len(blocks) != 2 {
-		t.Fatalf("README.md has %d blocks of commands under Run it, want one that installs and one that runs", len(blocks))
+		t.Fatalf("README.md has %d blocks of commands under From source, want one that installs and one that runs", len(blocks))
 	}
 	splunk := targets[0]
 	for _, path := range regexp.MustCompile(` (/\S+)`).FindAllStringSubmatch(blocks[0][1], -1) {
@@ -167,7 +166,7 @@ func TestReadmeCommands(t *testing.T) {
 			t.Errorf("README.md makes %s, which the example does not use", path[1])
 		}
 	}
-	if _, input, _ := cut(t, run, "```yaml\n", "```\n\n"); !strings.Contains(splunk.config(t), strings.TrimPrefix(input, "```yaml\n")) {
+	if _, input, _ := cut(t, example(t, "../README.md"), "```yaml\n", "```\n\n"); !strings.Contains(splunk.config(t), strings.TrimPrefix(input, "```yaml\n")) {
 		t.Error("the input that README.md shows is not that of splunk/fluent-bit.yaml")
 	}
 
@@ -192,7 +191,7 @@ func TestReadmeCommands(t *testing.T) {
 		cmd.Dir, cmd.Env = dir, env
 		return cmd
 	}
-	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(blocks[1][1], "   ", "")), "\n")
+	lines := strings.Split(strings.TrimSpace(blocks[1][1]), "\n")
 	if len(lines) != 6 {
 		t.Fatalf("the commands of README.md are no longer those that this test runs: %q", lines)
 	}

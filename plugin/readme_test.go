@@ -11,15 +11,16 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-var write = flag.Bool("write", false, "write the table of settings into README.md")
+var write = flag.Bool("write", false, "write the table of settings into examples/settings.md")
 
 const (
 	readme     = "../README.md"
+	settingsMD = "../examples/settings.md"
 	tableBegin = "<!-- settings: make settings-table -->\n"
 	tableEnd   = "<!-- end of settings -->"
 )
 
-// settingsTable is the README's table of settings: it has no other source than the declarations.
+// settingsTable is the table of examples/settings.md: it has no other source than the declarations.
 func settingsTable() string {
 	var b strings.Builder
 	b.WriteString("\n| key | value | default | what it is |\n|---|---|---|---|\n")
@@ -38,23 +39,23 @@ func settingsTable() string {
 }
 
 func TestSettingsTable(t *testing.T) {
-	text, err := os.ReadFile(readme)
+	text, err := os.ReadFile(settingsMD)
 	if err != nil {
 		t.Fatal(err)
 	}
 	before, rest, found := strings.Cut(string(text), tableBegin)
 	table, after, ended := strings.Cut(rest, tableEnd)
 	if !found || !ended {
-		t.Fatalf("README.md has no place for the table of settings, between %q and %q", tableBegin, tableEnd)
+		t.Fatalf("examples/settings.md has no place for the table of settings, between %q and %q", tableBegin, tableEnd)
 	}
 	want := settingsTable()
 	if table == want {
 		return
 	}
 	if !*write {
-		t.Fatalf("the table of settings in README.md is not that of the code: run make settings-table. It should be:\n%s", want)
+		t.Fatalf("the table of settings in examples/settings.md is not that of the code: run make settings-table. It should be:\n%s", want)
 	}
-	if err := os.WriteFile(readme, []byte(before+tableBegin+want+tableEnd+after), 0o644); err != nil {
+	if err := os.WriteFile(settingsMD, []byte(before+tableBegin+want+tableEnd+after), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -3,14 +3,23 @@ package docs
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/tinylib/msgp/msgp"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
 )
 
 const root = "../.."
@@ -89,7 +98,7 @@ func TestTargets(t *testing.T) {
 
 // A file that a page names is there. What is built, or is on the reader's machine, is listed here.
 func TestFiles(t *testing.T) {
-	elsewhere := []string{"build/out/in_defender.so", "build/out/host", "defender.yaml"}
+	elsewhere := []string{"build/out/in_defender.so", "build/out/host", "build/out/demo.html", "defender.yaml"}
 	looksLocal := regexp.MustCompile(`^\.?[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_.*-]*)+$|^[A-Za-z0-9_-]+\.(go|md|mod|yaml|conf|c)$`)
 	tracked, err := os.ReadDir(root)
 	if err != nil {
@@ -132,15 +141,15 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// A setting of the plugin that a page or an example names is one that the code declares: the table in README.md is made from it.
+// A setting of the plugin that a page or an example names is one that the code declares: the table in examples/settings.md is made from it.
 func TestSettingsNames(t *testing.T) {
 	texts := pages(t)
 	declared := make(map[string]bool)
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\|").FindAllStringSubmatch(texts["README.md"], -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_.]+)` \\|").FindAllStringSubmatch(texts["examples/settings.md"], -1) {
 		declared[m[1]] = true
 	}
 	if len(declared) < 20 {
-		t.Fatalf("found only %d settings in the table of README.md", len(declared))
+		t.Fatalf("found only %d settings in the table of examples/settings.md", len(declared))
 	}
 	examples, err := filepath.Glob(filepath.Join(root, "examples/*/*.yaml"))
 	if err != nil {
@@ -186,6 +195,74 @@ func TestTwoCommands(t *testing.T) {
 	}
 }
 
+// README.md fits on two screens: the rest has pages of its own.
+func TestReadmeIsShort(t *testing.T) {
+	if n := strings.Count(pages(t)["README.md"], "\n"); n > 150 {
+		t.Errorf("README.md has %d lines, want 150 at most", n)
+	}
+}
+
+// The formats that README.md explains are those that there are.
+func TestReadmeFormats(t *testing.T) {
+	_, table, found := strings.Cut(pages(t)["README.md"], "\n## Formats\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	var names []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z]+)` \\|").FindAllStringSubmatch(table, -1) {
+		names = append(names, m[1])
+	}
+	want := slices.Sorted(slices.Values(transform.Formats()))
+	if slices.Sort(names); !found || !slices.Equal(names, want) {
+		t.Errorf("README.md explains the formats %v, there are %v", names, want)
+	}
+}
+
+// The record that README.md shows becomes the event that it shows, which leaves out other fields: a device that was reported
+// before is joined onto it.
+func TestReadmeRecord(t *testing.T) {
+	var shown []string
+	for _, m := range block.FindAllStringSubmatch(pages(t)["README.md"], -1) {
+		if m[1] == "json" {
+			shown = append(shown, m[2])
+		}
+	}
+	if len(shown) != 2 {
+		t.Fatalf("README.md shows %d records, want one before and one after", len(shown))
+	}
+	id := regexp.MustCompile(`MachineId\\": *\\"([0-9a-f]{40})`).FindStringSubmatch(shown[0])
+	var after map[string]any
+	if err := json.Unmarshal([]byte(shown[1]), &after); err != nil || id == nil {
+		t.Fatalf("README.md: %v, device %v", err, id)
+	}
+	report, err := json.Marshal(map[string]any{"time": "2026-03-02T06:00:00Z", "tenantId": after["tenant_id"], "category": "AdvancedHunting-DeviceInfo",
+		"properties": map[string]any{"Timestamp": "2026-03-02T06:00:00Z", "DeviceId": id[1],
+			"DeviceName": after["DeviceInfo.DeviceName"], "OSPlatform": after["DeviceInfo.OSPlatform"]}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory := device.New(device.Config{Tables: []string{"AlertEvidence"}, CacheBytes: 1 << 20, TTL: 48 * time.Hour, Fields: []string{"DeviceName", "OSPlatform"}})
+	tr := transform.New(transform.Config{EventID: true, Devices: memory})
+	got := make(map[string]any)
+	emit := func(table string, event []byte) {
+		if table != "AlertEvidence" {
+			return
+		}
+		var text bytes.Buffer
+		var pair []json.RawMessage
+		if _, err := msgp.UnmarshalAsJSON(&text, event); err != nil || json.Unmarshal(text.Bytes(), &pair) != nil || json.Unmarshal(pair[1], &got) != nil {
+			t.Fatalf("%v: %s", err, text.Bytes())
+		}
+	}
+	tr.Append(context.Background(), []transform.Payload{{Body: report}, {Body: []byte(shown[0])}}, emit)
+	if len(got) == 0 {
+		t.Fatal("the record of README.md becomes no event")
+	}
+	for name, value := range after {
+		if !reflect.DeepEqual(got[name], value) {
+			t.Errorf("README.md has %s %v, it is %v", name, value, got[name])
+		}
+	}
+}
+
 // The parts that a page links to, its own or another's, are headings there.
 func TestAnchors(t *testing.T) {
 	texts := pages(t)
@@ -215,9 +292,9 @@ func TestAnchors(t *testing.T) {
 	}
 }
 
-// Every package is on the map of the README.
+// Every package is on the map of CONTRIBUTING.md.
 func TestMap(t *testing.T) {
-	readme := pages(t)["README.md"]
+	contributing := pages(t)["CONTRIBUTING.md"]
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.IsDir() {
 			return err
@@ -228,8 +305,8 @@ func TestMap(t *testing.T) {
 			return fs.SkipDir
 		}
 		code, _ := filepath.Glob(filepath.Join(path, "*.go"))
-		if len(code) > 0 && rel != "." && !strings.Contains(readme, "`"+rel+"/") {
-			t.Errorf("%s is not on the map in README.md", rel)
+		if len(code) > 0 && rel != "." && !strings.Contains(contributing, "`"+rel+"/") {
+			t.Errorf("%s is not on the map in CONTRIBUTING.md", rel)
 		}
 		return nil
 	})
