@@ -47,8 +47,14 @@ func readTemplate(t *testing.T, name string) indexTemplate {
 // records transforms payloads and returns every record as the JSON that Fluent Bit's outputs make of it.
 func records(t *testing.T, payloads ...[]byte) [][]byte {
 	t.Helper()
+	return recordsIn(t, "flat", payloads...)
+}
+
+// recordsIn is records in another format.
+func recordsIn(t *testing.T, format string, payloads ...[]byte) [][]byte {
+	t.Helper()
 	devices := device.New(device.Config{Tables: []string{"AlertEvidence"}, Fields: []string{"*"}, CacheBytes: 8 << 20})
-	tr := transform.New(transform.Config{EventID: true, Devices: devices})
+	tr := transform.New(transform.Config{EventID: true, Devices: devices, Format: format})
 	var all [][]byte
 	for _, p := range payloads {
 		tr.Append(context.Background(), []transform.Payload{{Body: p, Lane: "test"}}, func(_ string, event []byte) {

@@ -63,6 +63,10 @@ func unstartedSIEM(t *testing.T, kind string) *siem {
 		s.parse, s.reply = parseHEC, replyHEC
 	case "elastic", "opensearch":
 		s.parse, s.reply = parseBulk, replyBulk
+	case "add-on":
+		s.parse, s.reply = parseAddOn, replyHEC
+	case "integration":
+		s.parse, s.reply = parseCreate, replyBulk
 	default:
 		t.Fatalf("no SIEM called %s", kind)
 	}
@@ -195,8 +199,10 @@ func parseHEC(r *http.Request, body []byte) ([]document, error) {
 			return nil, fmt.Errorf("source %q of a record of table %q", e.Source, record.Table)
 		case e.Host != nil && *e.Host != record.DeviceName, e.Host == nil && record.DeviceName != "":
 			return nil, fmt.Errorf("host %v of a record of device %q", e.Host, record.DeviceName)
-		case e.Fields["event_id"] != record.EventID || !eventID.MatchString(record.EventID):
-			return nil, fmt.Errorf("event_id %q, as an indexed field %v", record.EventID, e.Fields["event_id"])
+		case e.Fields["defender_event_id"] != record.EventID || !eventID.MatchString(record.EventID):
+			return nil, fmt.Errorf("event_id %q, as an indexed field %v", record.EventID, e.Fields["defender_event_id"])
+		case len(e.Fields) != 1: // a field that is indexed and in the event is found twice
+			return nil, fmt.Errorf("indexed fields %v", e.Fields)
 		case e.Time == "":
 			return nil, errors.New("no time")
 		}
