@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/fluent-bit-defender/fluent-bit-defender/build/ocsf"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
 )
@@ -106,10 +108,23 @@ func plain(v any) any {
 	return v
 }
 
-// Every record of the invented envelope, in each format: raw and elastic have its text, splunk its members
-// as they were, but for the nulls that nobody looks at.
+// everyTable is an envelope with invented records of every documented table.
+func everyTable() string {
+	b := []byte(`{"records":[`)
+	for r := range ocsf.Records(1, 600) {
+		b = append(append(b, r...), ',')
+	}
+	return string(b[:len(b)-1]) + "]}"
+}
+
+// Every record, in each format: raw and elastic have its text, splunk its members as they were, but for
+// the nulls that nobody looks at.
 func TestShapesKeepTheRecord(t *testing.T) {
-	body := string(envelope(100))
+	t.Run("envelope", func(t *testing.T) { keepTheRecord(t, string(envelope(100))) })
+	t.Run("every table", func(t *testing.T) { keepTheRecord(t, everyTable()) })
+}
+
+func keepTheRecord(t *testing.T, body string) {
 	records := decoded(t, body).(map[string]any)["records"].([]any)
 	for _, f := range []struct{ format, text string }{{"raw", "raw"}, {"elastic", "message"}} {
 		events := run(t, transform.New(transform.Config{EventID: true, Format: f.format}), body)
@@ -134,12 +149,43 @@ func TestShapesKeepTheRecord(t *testing.T) {
 					delete(properties, name)
 				}
 			}
-			if !reflect.DeepEqual(got, want) {
-				t.Fatalf("splunk, keep_nulls %v: %v\nwant %v", keep, got, want)
+			if got["repaired_text"] != nil {
+				continue // and replaces half surrogates
+			}
+			if _, twice := got["properties"].(map[string]any)["DeviceId_2"]; twice {
+				continue // encoding/json keeps the last of two members with one name
+			}
+			if !reflect.DeepEqual(texts(got), texts(want)) {
+				for name, v := range properties {
+					if g := got["properties"].(map[string]any)[name]; !reflect.DeepEqual(g, v) {
+						t.Errorf("splunk, keep_nulls %v: %s is %v, want %v", keep, name, g, v)
+					}
+				}
+				t.Fatalf("%d members and %d columns, want %d and %d", len(got), len(got["properties"].(map[string]any)), len(want), len(properties))
 			}
 		}
 		records = decoded(t, body).(map[string]any)["records"].([]any)
 	}
+}
+
+// texts is v with its numbers as text: what no float64 can hold is text in an event.
+func texts(v any) any {
+	switch v := v.(type) {
+	case json.Number:
+		if f, err := v.Float64(); err == nil && strings.ContainsAny(v.String(), ".eE") {
+			return strconv.FormatFloat(f, 'g', -1, 64) // 1.50 and 1.5, 1e3 and 1000
+		}
+		return v.String()
+	case []any:
+		for i := range v {
+			v[i] = texts(v[i])
+		}
+	case map[string]any:
+		for k := range v {
+			v[k] = texts(v[k])
+		}
+	}
+	return v
 }
 
 // What raw writes can be read again, in any wrapping, and has the same id.
