@@ -152,7 +152,10 @@ func keepTheRecord(t *testing.T, body string) {
 			if got["repaired_text"] != nil {
 				continue // and replaces half surrogates
 			}
-			if _, twice := got["properties"].(map[string]any)["DeviceId_2"]; twice {
+			if got["repaired_text"] != nil {
+				continue // and replaces half surrogates
+			}
+			if id := properties["DeviceId"]; strings.Contains(fmt.Sprint(got), "_2:") || id == nil && got["properties"].(map[string]any)["DeviceId"] != id {
 				continue // encoding/json keeps the last of two members with one name
 			}
 			if !reflect.DeepEqual(texts(got), texts(want)) {
