@@ -5,7 +5,9 @@ import java.util.Map;
 import org.opensearch.common.settings.Settings;
 import org.opensearch.env.Environment;
 import org.opensearch.node.InternalSettingsPreparer;
+import org.opensearch.ingest.common.IngestCommonPlugin;
 import org.opensearch.node.Node;
+import org.opensearch.painless.PainlessPlugin;
 import org.opensearch.plugins.Plugin;
 import org.opensearch.transport.Netty4Plugin;
 
@@ -30,7 +32,7 @@ public class OpenSearchNode extends Node {
         .put("cluster.routing.allocation.disk.threshold_enabled", false)
         .build();
     Environment environment = InternalSettingsPreparer.prepareEnvironment(settings, Map.of(), home, () -> "node");
-    try (Node node = new OpenSearchNode(environment, List.of(Netty4Plugin.class))) {
+    try (Node node = new OpenSearchNode(environment, List.of(Netty4Plugin.class, IngestCommonPlugin.class, PainlessPlugin.class))) {
       node.start();
       while (System.in.read() >= 0) {}
     }
