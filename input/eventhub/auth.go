@@ -11,6 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/oauth"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 )
 
@@ -37,7 +38,8 @@ func (cfg *Config) mechanism() (sasl.Mechanism, error) {
 	scope := "https://" + host + "/.default"
 	// franz-go asks for every connection, and again before the broker's word for how long it trusts a token is over.
 	// azidentity keeps tokens and renews them before they expire.
-	return oauth.Oauth(func(ctx context.Context) (oauth.Auth, error) {
+	return oauth.Oauth(func(ctx context.Context) (_ oauth.Auth, err error) {
+		defer input.Catch("get a token", &err)
 		ctx, cancel := context.WithTimeout(ctx, tokenWait)
 		defer cancel()
 		token, err := credential.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{scope}})

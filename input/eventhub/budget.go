@@ -2,140 +2,519 @@ package eventhub
 
 import (
 	"bytes"
-	"compress/gzip"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
+	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/s2"
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
 // budget keeps what the client holds under Config.FetchBytes, B.
 //
-// The client asks for one answer at a time and reads at most one ahead of what Fetch has returned (MaxConcurrentFetches
-// 1), so at most two answers are held, B/2 each:
+// The client asks for one answer at a time. It reads at most one ahead of what Fetch has returned (MaxConcurrentFetches
+// 1). So at most two answers are held, B/2 each:
 //
-//   - its bytes as they came, at most B/8: that is what we ask for. The broker sends more only when the first batch alone
-//     is larger;
-//   - what its compressed batches expand to. Together with the above at most B/4: batches beyond that are not
-//     expanded but fetched again, since decompress refuses them, and franz-go then returns those before. Only
-//     the first of an answer is always expanded, because it may be a single large message;
-//   - franz-go's records, about 250 bytes each, for which B/4 is left: enough for messages of 130 bytes and more when they
-//     are compressed twentyfold. Defender's are kilobytes.
+//   - the bytes as they came, at most B/8, which is what we ask for. The broker sends more only when the first batch
+//     alone is larger;
+//   - what compressed batches expand to;
+//   - franz-go's records and our messages, recordBytes each.
 //
-// When batches were refused, we ask for half as much from then on, and slowly for more again: what is refused has crossed
-// the network in vain, and Event Hubs limits what may.
+// A batch beyond that is left for the next fetch: inspect cuts it off, or Decompress refuses it, and franz-go returns
+// those before it. Only the first batch of an answer may need more, because it may be a single large message: up to largest.
+// One that needs even more is never decoded, by any codec: it is passed over, see refusal.
+//
+// When batches were left, we ask for half as much from then on, and slowly for more again. A batch that was left has
+// used up bandwidth for nothing, and Event Hubs limits bandwidth.
 type budget struct {
-	limit   int64 // for an answer's bytes and what it expands to
-	batch   int64 // for what one batch may expand to
+	limit   int64 // of an answer: its bytes, what it expands to, its records
+	largest int64 // of one batch
 	top     int32 // how much to ask for at most
 	asked   int32 // how much to ask for now
-	calm    int   // answers since the last refusal
-	held    atomic.Int64
-	first   atomic.Bool // no batch of this answer was expanded yet
-	refused atomic.Bool // a batch of an answer since the last call of next was refused
+	calm    int   // answers since a batch was last left
+	left    atomic.Bool
 
-	others kgo.Decompressor // Event Hubs knows gzip only
-	gzips  sync.Pool
+	// Of the answer that is being decoded. inspect sets them before franz-go decodes it, in the goroutine that reads it.
+	held  atomic.Int64
+	first atomic.Bool // no compressed batch was expanded yet
+
+	mu      sync.Mutex
+	refused map[string]refusal // by lane, until it is passed over
+	claims  map[uint32]claim   // of the compressed batches of the answer, by the checksum of their records
+
+	gzips sync.Pool // *gzip.Reader
 }
 
-// leastAsk is the least to ask for: below, the price of a request is more than that of its answer.
-const leastAsk = 64 << 10
+// refusal is a batch that is not decoded: what it needs, or says of itself, is more than may be held.
+type refusal struct {
+	from, next int64 // its messages: from the offset from, before the offset next
+	why        string
+}
 
-// largestBatch is what one batch may expand to, if FetchBytes is not more anyway. Event Hubs takes batches of 1 MB, a dedicated
-// cluster of 20 MB; JSON shrinks to a tenth.
-const largestBatch = 256 << 20
+// claim is what a compressed batch says of itself.
+type claim struct {
+	lane    string
+	records int64
+	refusal // what to make of it when it holds something else
+}
+
+// refusalError is what take makes of a refusal.
+type refusalError struct{ refusal }
+
+func (e *refusalError) Error() string { return e.why }
+
+const (
+	// leastAsk is the least to ask for. Below, a request costs more than its answer.
+	leastAsk = 64 << 10
+
+	// largestBatch is what one batch may need, whatever FetchBytes is. Event Hubs takes batches of 1 MB (20 MB on a
+	// dedicated cluster), and JSON shrinks to a tenth.
+	largestBatch = 16 << 20
+
+	// recordBytes is what a record costs beside its body: kgo.Record, the pointer to it, input.Message, transform.Payload.
+	recordBytes = 320
+	// headerBytes is what a header of a record costs: kgo.RecordHeader.
+	headerBytes = 40
+
+	// mostAnswer and mostOther bound an answer to a fetch, and to anything else. A dedicated cluster has messages of 20 MB.
+	mostAnswer = 100 << 20
+	leastMost  = 24 << 20
+	mostOther  = 4 << 20
+
+	// mostRefusals bounds the refusals that wait to be passed over. One that is forgotten is found again with the next fetch.
+	mostRefusals = 4096
+)
 
 func newBudget(fetchBytes int64) *budget {
 	top := int32(min(max(fetchBytes/8, leastAsk), 32<<20))
 	return &budget{
-		limit:  fetchBytes / 4,
-		batch:  max(largestBatch, fetchBytes),
-		top:    top,
-		asked:  top,
-		others: kgo.DefaultDecompressor(),
+		limit:   fetchBytes / 2,
+		largest: max(largestBatch, 2*fetchBytes),
+		top:     top,
+		asked:   top,
+		refused: make(map[string]refusal),
+		claims:  make(map[uint32]claim),
 	}
 }
 
-var errRefused = errors.New("left for the next fetch: memory")
+// answer returns how large an answer to a request may be.
+func (b *budget) answer(key int16) int {
+	if key != kmsg.Fetch.Int16() {
+		return mostOther
+	}
+	return int(min(max(b.largest, leastMost)+leastAsk, mostAnswer))
+}
 
-// OnBrokerE2E is told of every answer before it is decoded: a new one begins.
-func (b *budget) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
-	if key == kmsg.Fetch.Int16() && e2e.ReadErr == nil && e2e.WriteErr == nil {
-		b.held.Store(int64(e2e.BytesRead))
-		b.first.Store(true)
+// inspect looks at the batches of an answer to a fetch before franz-go does, and changes those that it must not decode:
+// a batch that is left for the next fetch seems to be cut off, and one that is refused fails its checksum.
+func (b *budget) inspect(body []byte, version int16) {
+	b.first.Store(true)
+	b.mu.Lock()
+	clear(b.claims)
+	b.mu.Unlock()
+	held := int64(len(body))
+	defer func() { b.held.Store(held) }()
+	resp := kmsg.NewPtrFetchResponse()
+	resp.Version = version
+	if version >= 12 || resp.ReadFrom(body) != nil { // franz-go says what is wrong with it
+		return
+	}
+	first := true
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			for batches := p.RecordBatches; ; {
+				batch, rest, ok := nextBatch(batches)
+				if !ok {
+					break
+				}
+				needs, why := b.weigh(batch)
+				lane, r := laneName(t.Topic, p.Partition), extent(batch, rest, p.HighWatermark)
+				if why != "" && whole(batch) {
+					r.why = why
+					b.refuse(lane, r)
+					spoil(batch)
+					break // franz-go stops there
+				}
+				if !first && held+needs > b.limit {
+					binary.BigEndian.PutUint32(batch[batchLength:], math.MaxInt32-batchHeader)
+					b.left.Store(true)
+					break
+				}
+				if compressed(batch) {
+					b.mu.Lock()
+					b.claims[crc32.Checksum(batch[batchHeader:], castagnoli)] = claim{lane, claimed(batch), r}
+					b.mu.Unlock()
+				}
+				first = false
+				held += needs
+				batches = rest
+			}
+		}
 	}
 }
+
+// Where the fields of a record batch are, and how long it is without its records (Kafka's message format, version 2).
+const (
+	batchLength     = 8
+	batchMagic      = 16
+	batchCRC        = 17
+	batchAttributes = 21
+	batchLastDelta  = 23
+	batchRecords    = 57
+	batchHeader     = 61
+)
+
+// nextBatch cuts the first batch off batches. It returns false when there is no whole one.
+func nextBatch(batches []byte) (batch, rest []byte, ok bool) {
+	const before = batchLength + 4 // what the length does not count
+	if len(batches) <= batchMagic {
+		return nil, nil, false
+	}
+	n := int64(int32(binary.BigEndian.Uint32(batches[batchLength:]))) + before
+	if n <= batchMagic || n > int64(len(batches)) {
+		return nil, nil, false
+	}
+	return batches[:n], batches[n:], true
+}
+
+// weigh returns what batch needs beside its own bytes, as far as that can be known before it is expanded, and why it must
+// not be decoded.
+func (b *budget) weigh(batch []byte) (needs int64, why string) {
+	if magic := batch[batchMagic]; magic < 2 {
+		const compression = 18 // where a message of formats 0 and 1 has its attributes, after length and checksum
+		if len(batch) > compression-1 && batch[compression-1]&7 != 0 {
+			return 0, "it is compressed in a format older than Kafka 0.11"
+		}
+		return 2 * recordBytes, ""
+	}
+	if len(batch) < batchHeader {
+		return 0, "" // franz-go says so
+	}
+	records := claimed(batch)
+	needs = records * recordBytes
+	if !compressed(batch) {
+		there, headers := countRecords(batch[batchHeader:])
+		if there != records {
+			return 0, claimText(records, there)
+		}
+		needs += headers * headerBytes
+	}
+	if records < 0 || needs > b.largest {
+		return 0, fmt.Sprintf("it claims %d messages, which need %d bytes, more than the %d that one batch may: raise memory_limit if it is genuine",
+			records, needs, b.largest)
+	}
+	return needs, ""
+}
+
+// compressed tells whether a batch is, and claimed how many messages it says that it holds.
+func compressed(batch []byte) bool {
+	return len(batch) >= batchHeader && batch[batchAttributes+1]&7 != 0
+}
+func claimed(batch []byte) int64 { return int64(int32(binary.BigEndian.Uint32(batch[batchRecords:]))) }
+
+func claimText(claimed, there int64) string {
+	return fmt.Sprintf("it claims %d messages and holds %d", claimed, there)
+}
+
+// countRecords returns how many records raw begins with that franz-go can decode, and how many headers they have.
+func countRecords(raw []byte) (records, headers int64) {
+	for len(raw) > 0 {
+		length, n := binary.Varint(raw)
+		if n <= 0 || length < 0 || length > int64(len(raw)-n) {
+			break
+		}
+		end := n + int(length)
+		h, ok := countHeaders(raw[n:end])
+		if !ok {
+			break
+		}
+		raw = raw[end:]
+		records++
+		headers += h
+	}
+	return records, headers
+}
+
+// countHeaders returns how many headers a record has, and whether it can be decoded.
+func countHeaders(record []byte) (headers int64, ok bool) {
+	ok = len(record) > 0
+	if !ok {
+		return 0, false
+	}
+	record = record[1:] // attributes
+	number := func() int64 {
+		v, n := binary.Varint(record)
+		if n <= 0 {
+			ok = false
+			return 0
+		}
+		record = record[n:]
+		return v
+	}
+	skip := func() { // a length, -1 for nothing, and so many bytes
+		n := max(number(), 0)
+		if n > int64(len(record)) {
+			ok = false
+			return
+		}
+		record = record[n:]
+	}
+	number() // time
+	number() // offset
+	skip()   // key
+	skip()   // value
+	headers = number()
+	if headers > int64(len(record)) {
+		return 0, false
+	}
+	for i := int64(0); i < headers && ok; i++ {
+		skip()
+		skip()
+	}
+	return max(headers, 0), ok
+}
+
+// extent returns which messages batch is, as far as it can be believed. end is where the partition ends.
+func extent(batch, rest []byte, end int64) (r refusal) {
+	r.from = int64(binary.BigEndian.Uint64(batch))
+	r.next = r.from + 1
+	if len(batch) >= batchHeader && batch[batchMagic] == 2 {
+		r.next = r.from + int64(int32(binary.BigEndian.Uint32(batch[batchLastDelta:]))) + 1
+	}
+	// What a batch says of its end must not make us pass over what follows it.
+	if len(rest) >= 8 {
+		r.next = min(r.next, int64(binary.BigEndian.Uint64(rest)))
+	}
+	r.next = max(min(r.next, end), r.from+1)
+	return r
+}
+
+// whole tells whether a batch is as its producer made it. What the network has damaged is fetched again.
+func whole(batch []byte) bool {
+	if batch[batchMagic] < 2 {
+		return true
+	}
+	return len(batch) >= batchHeader &&
+		binary.BigEndian.Uint32(batch[batchCRC:]) == crc32.Checksum(batch[batchAttributes:], castagnoli)
+}
+
+// spoil makes franz-go fail at batch.
+func spoil(batch []byte) {
+	if len(batch) < batchHeader || batch[batchMagic] < 2 {
+		batch[batchMagic] = 0xff
+		return
+	}
+	for i := range 4 {
+		batch[batchCRC+i] ^= 0xff
+	}
+}
+
+// refuse notes that a batch of a lane is to be passed over.
+func (b *budget) refuse(lane string, r refusal) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.refused) >= mostRefusals {
+		clear(b.refused)
+	}
+	b.refused[lane] = r
+}
+
+// refusal returns the refusal of the batch of a lane that holds the message at the offset, if there is one, and forgets it.
+func (b *budget) refusal(lane string, offset int64) (refusal, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r, ok := b.refused[lane]
+	if !ok || offset < r.from || offset >= r.next {
+		return refusal{}, false
+	}
+	delete(b.refused, lane)
+	return r, true
+}
+
+var errLeft = errors.New("left for the next fetch: memory")
 
 // Decompress is franz-go's, within the budget.
-func (b *budget) Decompress(src []byte, codec kgo.CompressionCodecType) ([]byte, error) {
+func (b *budget) Decompress(src []byte, codec kgo.CompressionCodecType) (out []byte, err error) {
+	defer input.Catch("expand a batch", &err)
 	if codec == kgo.CodecNone {
 		return src, nil
 	}
 	first := b.first.Load()
-	most := b.batch
+	most := b.largest
 	if !first {
-		most = max(b.limit-b.held.Load(), 0)
+		most = min(max(b.limit-b.held.Load(), 0), most)
 	}
-	var out []byte
-	var err error
-	if codec == kgo.CodecGzip {
-		out, err = b.gunzip(src, most)
-	} else if out, err = b.others.Decompress(src, codec); err == nil && int64(len(out)) > most {
-		err = errTooLarge
+	out, err = b.expand(src, codec, most)
+	needs := int64(len(out))
+	if err == nil {
+		records, headers := countRecords(out)
+		if needs += headers * headerBytes; needs > most {
+			err = errTooLarge
+		} else if e := b.checkClaim(src, records); e != nil {
+			return nil, e
+		}
 	}
 	switch {
 	case errors.Is(err, errTooLarge) && !first:
-		b.refused.Store(true)
-		return nil, errRefused
+		b.left.Store(true)
+		return nil, errLeft
 	case errors.Is(err, errTooLarge):
-		return nil, fmt.Errorf("%w: the batch expands to more than %d bytes", kgo.ErrMaxDecompress, most)
+		return nil, fmt.Errorf("%w: the batch expands to more than %d bytes: raise memory_limit if it is genuine", kgo.ErrMaxDecompress, most)
 	case err != nil:
 		return nil, err
 	}
 	b.first.Store(false)
-	b.held.Add(int64(len(out)))
+	b.held.Add(needs)
 	return out, nil
+}
+
+// checkClaim refuses the batch that src is from when it does not hold what it claims: franz-go would ask for it for ever.
+func (b *budget) checkClaim(src []byte, records int64) error {
+	b.mu.Lock()
+	c, known := b.claims[crc32.Checksum(src, castagnoli)]
+	b.mu.Unlock()
+	if !known || c.records == records {
+		return nil
+	}
+	c.why = claimText(c.records, records)
+	b.refuse(c.lane, c.refusal)
+	return &refusalError{c.refusal}
 }
 
 var errTooLarge = errors.New("expands to more than may be held")
 
-func (b *budget) gunzip(src []byte, most int64) ([]byte, error) {
+// expand expands src to at most so many bytes. It holds no more than that, and what the codec needs to look back: 8 MB.
+func (b *budget) expand(src []byte, codec kgo.CompressionCodecType, most int64) ([]byte, error) {
+	switch codec {
+	case kgo.CodecGzip:
+		return b.gunzip(src, most)
+	case kgo.CodecLz4:
+		return readMost(lz4.NewReader(bytes.NewReader(src)), 0, most)
+	case kgo.CodecSnappy:
+		return unsnap(src, most)
+	case kgo.CodecZstd:
+		return unzstd(src, most)
+	}
+	return nil, fmt.Errorf("decompress: Kafka has no codec %d", codec)
+}
+
+func (b *budget) gunzip(src []byte, most int64) (_ []byte, err error) {
 	in := bytes.NewReader(src)
 	z, _ := b.gzips.Get().(*gzip.Reader)
-	var err error
 	if z == nil {
 		z, err = gzip.NewReader(in)
 	} else {
 		err = z.Reset(in)
 	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("decompress gzip: %w", err)
 	}
 	defer b.gzips.Put(z)
-	var out bytes.Buffer
+	var hint int64
 	if len(src) > 4 {
-		// The last four bytes say how much it will be, if they are to be believed.
-		tail := src[len(src)-4:]
-		size := int64(tail[0]) | int64(tail[1])<<8 | int64(tail[2])<<16 | int64(tail[3])<<24
-		out.Grow(int(min(size, most, 1100*int64(len(src)))) + bytes.MinRead) // deflate is at most 1032 to 1
+		// The last four bytes say how much it will be, if they are to be believed. Deflate is at most 1032 to 1.
+		hint = min(int64(binary.LittleEndian.Uint32(src[len(src)-4:])), 1032*int64(len(src)))
 	}
-	if _, err = io.Copy(&out, io.LimitReader(z, most+1)); err != nil {
-		return nil, err
-	}
-	if int64(out.Len()) > most {
-		return nil, errTooLarge
-	}
-	return out.Bytes(), nil
+	return readMost(z, hint, most)
 }
 
-// next returns how much to ask for from now on, and whether that is new. It is called once per answer.
+// readMost reads all of r, which is perhaps hint bytes. When there are more than most it returns errTooLarge.
+func readMost(r io.Reader, hint, most int64) ([]byte, error) {
+	out := make([]byte, 0, min(max(hint+1, 4096), most+1)) // one more, to see the end
+	for {
+		if len(out) == cap(out) {
+			if int64(len(out)) > most {
+				return nil, errTooLarge
+			}
+			out = append(make([]byte, 0, min(2*int64(len(out)), most+1)), out...)
+		}
+		n, err := r.Read(out[len(out):cap(out)])
+		out = out[:len(out)+n]
+		switch {
+		case int64(len(out)) > most:
+			return nil, errTooLarge
+		case err == io.EOF:
+			return out, nil
+		case err != nil:
+			return nil, fmt.Errorf("decompress: %w", err)
+		}
+	}
+}
+
+// xerial is what snappy of Java begins with: a mark, and two versions of four bytes. Blocks follow, each after its length.
+var xerial = []byte{130, 'S', 'N', 'A', 'P', 'P', 'Y', 0}
+
+const xerialHeader = 16
+
+func unsnap(src []byte, most int64) ([]byte, error) {
+	if len(src) <= xerialHeader || !bytes.HasPrefix(src, xerial) {
+		return appendSnappy(nil, src, most)
+	}
+	src = src[xerialHeader:]
+	var out []byte
+	for len(src) > 0 {
+		if len(src) < 4 || int64(binary.BigEndian.Uint32(src)) > int64(len(src)-4) {
+			return nil, errors.New("decompress snappy: a block is cut off")
+		}
+		n := 4 + int(binary.BigEndian.Uint32(src))
+		var err error
+		if out, err = appendSnappy(out, src[4:n], most); err != nil {
+			return nil, err
+		}
+		src = src[n:]
+	}
+	return out, nil
+}
+
+// appendSnappy appends a block, which says first how much it will be.
+func appendSnappy(out, block []byte, most int64) ([]byte, error) {
+	n, err := s2.DecodedLen(block)
+	if err != nil {
+		return nil, fmt.Errorf("decompress snappy: %w", err)
+	}
+	if int64(len(out)+n) > most {
+		return nil, errTooLarge
+	}
+	out = slices.Grow(out, n)
+	if _, err := s2.Decode(out[len(out):len(out)+n], block); err != nil {
+		return nil, fmt.Errorf("decompress snappy: %w", err)
+	}
+	return out[:len(out)+n], nil
+}
+
+// zstdWindow is how far back zstd may look: what every decoder must be able to, by its specification.
+const zstdWindow = 8 << 20
+
+func unzstd(src []byte, most int64) ([]byte, error) {
+	z, err := zstd.NewReader(bytes.NewReader(src), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
+	if err != nil {
+		return nil, fmt.Errorf("decompress zstd: %w", err)
+	}
+	defer z.Close()
+	var head zstd.Header
+	var hint int64
+	if head.Decode(src) == nil && head.HasFCS {
+		hint = int64(min(head.FrameContentSize, uint64(most)))
+	}
+	return readMost(z, hint, most)
+}
+
+// next returns how much to ask for from now on, and whether that is new. It is called once an answer.
 func (b *budget) next() (int32, bool) {
 	before := b.asked
-	if b.refused.Swap(false) {
+	if b.left.Swap(false) {
 		b.asked, b.calm = max(b.asked/2, leastAsk), 0
 	} else if b.calm++; b.calm >= 16 && b.asked < b.top {
 		b.asked, b.calm = min(b.asked*2, b.top), 0

@@ -24,7 +24,7 @@ func Check(ctx context.Context, cfg Config) []input.Finding {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	broker := "broker " + strings.Join(cfg.Brokers, ", ")
-	opts, err := cfg.connection(ctx, slog.New(slog.DiscardHandler))
+	opts, err := cfg.connection(ctx, slog.New(slog.DiscardHandler), newBudget(0))
 	if err != nil {
 		return []input.Finding{{What: broker, Err: err}}
 	}
@@ -121,6 +121,7 @@ type attempts struct {
 
 // OnBrokerConnect is told of every attempt to connect and sign in.
 func (a *attempts) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	defer func() { _ = recover() }() // in a goroutine of the client
 	if err == nil || errors.Is(err, context.Canceled) {
 		return
 	}

@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 )
 
 // dialTimeout bounds each step of a connection: TCP, the proxy's answer, TLS.
@@ -21,15 +24,19 @@ const dialTimeout = 10 * time.Second
 
 // dialer connects to brokers, through the environment's proxy where one applies.
 type dialer struct {
-	tls   *tls.Config // nil for plaintext
-	only  bool        // there is but one address to connect to
-	proxy func(*url.URL) (*url.URL, error)
-	net   net.Dialer
+	budget *budget
+	tls    *tls.Config // nil for plaintext
+	plain  bool        // plaintext may leave this machine
+	only   bool        // there is but one address to connect to
+	proxy  func(*url.URL) (*url.URL, error)
+	net    net.Dialer
 }
 
-func newDialer(cfg *Config) *dialer {
+func newDialer(cfg *Config, b *budget) *dialer {
 	d := &dialer{
-		only: len(cfg.Brokers) == 1,
+		budget: b,
+		plain:  cfg.AllowPlaintext,
+		only:   len(cfg.Brokers) == 1,
 		// HTTPS_PROXY and NO_PROXY, as for every other connection that is made over TLS.
 		proxy: httpproxy.FromEnvironment().ProxyFunc(),
 		net: net.Dialer{
@@ -54,15 +61,22 @@ func (d *dialer) proxyFor(addr string) (*url.URL, error) {
 }
 
 // dial is what franz-go connects with.
-func (d *dialer) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+func (d *dialer) dial(ctx context.Context, network, addr string) (_ net.Conn, err error) {
+	defer input.Catch("connect", &err)
 	conn, err := d.connect(ctx, network, addr)
-	if err != nil && d.only && ctx.Err() == nil {
+	switch {
+	case err == nil:
+		return newWire(conn, d.budget), nil
+	case d.only && ctx.Err() == nil:
 		err = &dialError{err}
 	}
-	return conn, err
+	return nil, err
 }
 
 func (d *dialer) connect(ctx context.Context, network, addr string) (_ net.Conn, err error) {
+	if host, _, _ := net.SplitHostPort(addr); d.tls == nil && !d.plain && !signin.IsLoopback(host) {
+		return nil, &plaintextError{addr}
+	}
 	proxy, err := d.proxyFor(addr)
 	if err != nil {
 		return nil, err
@@ -177,6 +191,13 @@ type dialError struct{ err error }
 
 func (e *dialError) Error() string   { return e.err.Error() }
 func (e *dialError) Temporary() bool { return true }
+
+// plaintextError is an address that must not be connected to without TLS. The metadata of a broker may name any.
+type plaintextError struct{ addr string }
+
+func (e *plaintextError) Error() string {
+	return "the broker names the address " + e.addr + ", on another machine, and eventhub.tls is off"
+}
 
 // tlsError is a failed handshake.
 type tlsError struct{ err error }

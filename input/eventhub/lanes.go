@@ -27,7 +27,7 @@ const proofSuffix = "/proof"
 // begin decides where to start in partitions that the group has just given us. franz-go calls it with the offsets that the
 // group has, before anything is fetched from them, and ends ctx when it gives them away again.
 func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
-	s.troubles.end("consumer group")
+	s.troubles.End("consumer group", "")
 	var lanes []*lane
 	for hub, partitions := range offsets {
 		for partition, o := range partitions {

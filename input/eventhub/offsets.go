@@ -75,10 +75,10 @@ func (s *Source) flush(ctx context.Context) error {
 		changes = append(changes, input.Change{Key: key, Value: strconv.AppendInt(nil, c.safe, 10)}, input.Change{Key: key + proofSuffix, Value: c.proof})
 	}
 	if e := s.state.Write(bucket, changes); e != nil {
-		s.troubles.begin("copy of offsets", slog.LevelWarn, "copy", "the copy of offsets in the state file cannot be written; should Event Hubs lose the group's offsets, events will be repeated", "error", e)
+		s.troubles.Begin("copy of offsets", "", "copy", slog.LevelWarn, "the copy of offsets in the state file cannot be written; should Event Hubs lose the group's offsets, events will be repeated", "error", e)
 		return err
 	}
-	s.troubles.end("copy of offsets")
+	s.troubles.End("copy of offsets", "")
 	s.mu.Lock()
 	for _, c := range copies {
 		if c.l.term == c.term {
@@ -113,7 +113,7 @@ func (s *Source) commit(ctx context.Context, offsets positions) (refused map[str
 	}
 	defer func() {
 		if err != nil {
-			s.troubles.count("commit")
+			s.troubles.Count("commit")
 			err = fmt.Errorf("commit offsets of group %s: %w", s.cfg.Group, err)
 		}
 	}()

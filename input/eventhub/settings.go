@@ -52,6 +52,7 @@ type Config struct {
 	Group            string         //
 	Start            input.Start    // for lanes without any position
 	TLS              bool           //
+	AllowPlaintext   bool           // without TLS, addresses on other machines are connected to as well
 	Roots            *x509.CertPool // nil for those of the system
 
 	// FetchBytes is the hard bound of what the source may hold: what the last Fetch returned and what was read ahead.
@@ -81,6 +82,8 @@ func ReadConfig(s *input.Settings, id signin.Config) (cfg Config, configured boo
 		Start:      s.Start("eventhub.start"),
 		TLS:        s.Switch("eventhub.tls"),
 		FetchBytes: DefaultFetchBytes,
+
+		AllowPlaintext: s.Switch("eventhub.allow_plaintext"),
 	}
 
 	const key = "eventhub.connection_string"
@@ -120,7 +123,7 @@ func ReadConfig(s *input.Settings, id signin.Config) (cfg Config, configured boo
 		}
 		cfg.Brokers = append(cfg.Brokers, addr)
 		host, _, _ := net.SplitHostPort(addr)
-		if !cfg.TLS && !signin.IsLoopback(host) && !s.Switch("eventhub.allow_plaintext") {
+		if !cfg.TLS && !signin.IsLoopback(host) && !cfg.AllowPlaintext {
 			s.Reject("eventhub.tls", fmt.Sprintf("without TLS the connection string would cross the network to %s in the clear; set eventhub.tls on, or eventhub.allow_plaintext on if that is what you want", addr))
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"regexp"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,7 +50,7 @@ type Source struct {
 	state    *input.State
 	client   *kgo.Client
 	budget   *budget
-	troubles *troubles
+	troubles *input.Troubles
 	drain    time.Duration // drainWait
 
 	stop    context.CancelFunc // ends watch and the client's requests
@@ -118,7 +117,7 @@ func Open(ctx context.Context, cfg Config, state *input.State, log *slog.Logger)
 		log:      log,
 		state:    state,
 		budget:   newBudget(cfg.FetchBytes),
-		troubles: newTroubles(log),
+		troubles: input.NewTroubles(log),
 		drain:    drainWait,
 		lanes:    make(map[string]*lane),
 	}
@@ -138,12 +137,12 @@ func Open(ctx context.Context, cfg Config, state *input.State, log *slog.Logger)
 }
 
 // connection is how to reach the broker and sign in.
-func (cfg *Config) connection(ctx context.Context, log *slog.Logger) ([]kgo.Opt, error) {
+func (cfg *Config) connection(ctx context.Context, log *slog.Logger, b *budget) ([]kgo.Opt, error) {
 	mechanism, err := cfg.mechanism()
 	if err != nil {
 		return nil, err
 	}
-	d := newDialer(cfg)
+	d := newDialer(cfg, b)
 	if p, err := d.proxyFor(cfg.Brokers[0]); err == nil && p != nil {
 		log.Info("connections go through the proxy of the environment (HTTPS_PROXY)", "proxy", p.Host)
 	}
@@ -165,12 +164,12 @@ func (cfg *Config) connection(ctx context.Context, log *slog.Logger) ([]kgo.Opt,
 }
 
 func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
-	opts, err := s.cfg.connection(ctx, s.log)
+	opts, err := s.cfg.connection(ctx, s.log, s.budget)
 	if err != nil {
 		return nil, err
 	}
 	opts = append(opts,
-		kgo.WithHooks(hooks{s}, s.budget),
+		kgo.WithHooks(hooks{s}),
 		kgo.MetadataMaxAge(s.cfg.HubsEvery),
 		kgo.MetadataMinAge(min(s.cfg.HubsEvery, 2500*time.Millisecond)),
 		kgo.RequestTimeoutOverhead(requestTimeout),
@@ -185,15 +184,15 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 		kgo.BlockRebalanceOnPoll(),
 		// In goroutines of the client, where a panic would end the host.
 		kgo.AdjustFetchOffsetsFn(func(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (_ map[string]map[int32]kgo.Offset, err error) {
-			defer s.catch("decide where to start", &err)
+			defer input.Catch("decide where to start", &err)
 			return s.begin(ctx, offsets)
 		}),
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
-			defer s.catch("give partitions away", nil)
+			defer input.CatchAndLog(s.log, "give partitions away")
 			s.give(gone, true)
 		}),
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
-			defer s.catch("give partitions away", nil)
+			defer input.CatchAndLog(s.log, "give partitions away")
 			s.give(gone, false)
 		}),
 		// begin decides where to start. This is for what happens behind its back: never skip anything silently.
@@ -208,8 +207,8 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 		kgo.FetchMaxBytes(s.budget.asked),
 		kgo.FetchMaxPartitionBytes(s.budget.asked),
 		kgo.WithDecompressor(s.budget),
-		// An answer is larger than what was asked for when one batch is. This only bounds nonsense.
-		kgo.BrokerMaxReadBytes(100<<20),
+		// This only bounds nonsense. See budget.answer.
+		kgo.BrokerMaxReadBytes(mostAnswer),
 		// With one answer at a time, a broker that has nothing holds up another that has: not for long.
 		kgo.FetchMaxWait(500*time.Millisecond),
 	)
@@ -225,18 +224,6 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 	return append(opts, kgo.ConsumeRegex(), kgo.ConsumeTopics(exprs...)), nil
 }
 
-// catch turns a panic into a line of the log, and into an error where one can be returned.
-func (s *Source) catch(doing string, err *error) {
-	r := recover()
-	if r == nil {
-		return
-	}
-	s.log.Error("event hubs: "+doing+": panic", "panic", r, "stack", string(debug.Stack()))
-	if err != nil {
-		*err = fmt.Errorf("%s: panic: %v", doing, r)
-	}
-}
-
 // hooks tells troubles how connections fare, and the source of its client.
 type hooks struct{ s *Source }
 
@@ -245,13 +232,14 @@ func (h hooks) OnNewClient(c *kgo.Client) { h.s.client = c }
 
 // OnBrokerConnect is told of every attempt to connect and sign in.
 func (h hooks) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	defer input.CatchAndLog(h.s.log, "note a connection")
 	addr := net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port)))
 	switch {
 	case err == nil:
-		h.s.troubles.end("connection to " + addr)
+		h.s.troubles.End("connection to "+addr, "")
 	case !errors.Is(err, context.Canceled) && !errors.Is(err, net.ErrClosed):
 		kind, advice := h.s.cfg.explainConnection(err)
-		h.s.troubles.begin("connection to "+addr, slog.LevelError, kind, advice, "broker", addr, "error", err)
+		h.s.troubles.Begin("connection to "+addr, "", kind, slog.LevelError, advice, "broker", addr, "error", err)
 	}
 }
 
@@ -261,7 +249,9 @@ func (s *Source) Name() string { return "eventhub" }
 // Fetch returns the next messages of the partitions that are ours. Their bodies are valid until the next Fetch.
 func (s *Source) Fetch(ctx context.Context) ([]input.Message, error) {
 	clear(s.messages) // let go of the bodies before more is read
-	s.messages = s.messages[:0]
+	if s.messages = s.messages[:0]; cap(s.messages) > mostMessages {
+		s.messages = nil
+	}
 	// A poll waits while partitions are given away, which may wait for commits: not when we are to end.
 	s.mu.Lock()
 	s.ending = false
@@ -304,6 +294,9 @@ func (s *Source) Fetch(ctx context.Context) ([]input.Message, error) {
 	}
 }
 
+// mostMessages is how long a list of messages is used again. One of many tiny messages is not kept.
+const mostMessages = 10_000
+
 // positions are offsets by hub and partition, as franz-go wants them.
 type positions = map[string]map[int32]kgo.EpochOffset
 
@@ -327,54 +320,67 @@ func (s *Source) take(fetches kgo.Fetches) (skip positions, other []*lane, err e
 	defer s.mu.Unlock()
 	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
 		l := s.lanes[laneName(p.Topic, p.Partition)]
-		// Damage behind a proof comes again when what is before it was looked at.
-		if p.Err != nil && (l == nil || l.check == nil || len(p.Records) == 0) {
+		if l != nil && len(p.Records) > 0 {
+			to, same := s.takeRecords(l, &p.FetchPartition)
+			if !same {
+				other = append(other, l)
+			}
+			if to >= 0 {
+				skip = goOn(skip, l.hub, l.partition, to)
+			}
+			if !same || to >= 0 {
+				return // what is wrong behind these records is found again
+			}
+		}
+		if p.Err != nil {
 			to, e := s.failed(l, p.Topic, p.Partition, p.Err)
 			err = errors.Join(err, e)
 			if to > 0 {
 				skip = goOn(skip, p.Topic, p.Partition, to)
 			}
 		}
-		if l == nil || len(p.Records) == 0 {
-			return
-		}
-		if l.gone {
-			l.gone = false
-			skip = goOn(skip, l.hub, l.partition, l.askAgain())
-			return
-		}
-		if l.check != nil {
-			last, same := p.Records[len(p.Records)-1].Offset, false
-			if p.Records, same = l.prove(p.Records); !same {
-				other = append(other, l)
-				return
-			}
-			if len(p.Records) == 0 {
-				if last+1 != l.next {
-					skip = goOn(skip, l.hub, l.partition, l.next)
-				}
-				return
-			}
-		}
-		s.follow(l, &p.FetchPartition)
-		for _, r := range p.Records {
-			s.messages = append(s.messages, input.Message{
-				Mark:   input.Mark{Lane: l.name, Term: l.term, Next: r.Offset + 1},
-				Offset: r.Offset,
-				Body:   r.Value,
-			})
-			s.counts.bytes += int64(len(r.Value))
-		}
-		last := p.Records[len(p.Records)-1]
-		s.counts.messages += int64(len(p.Records))
-		l.next, l.newest, l.tries = last.Offset+1, last.Timestamp, 0
-		l.remember(last)
-		l.end = max(p.HighWatermark, l.next)
-		if s.troubles.any() {
-			s.troubles.end("reading hub " + p.Topic)
-		}
 	})
 	return skip, other, err
+}
+
+// takeRecords appends the records of p to s.messages. to is where the lane must be read on, or -1 for behind them. same is
+// false when the lane is of another hub now: then nothing was taken.
+func (s *Source) takeRecords(l *lane, p *kgo.FetchPartition) (to int64, same bool) {
+	if l.gone {
+		l.gone = false
+		return l.askAgain(), true
+	}
+	records := p.Records
+	if l.check != nil {
+		last := records[len(records)-1].Offset
+		if records, same = l.prove(records); !same {
+			return -1, false
+		}
+		if len(records) == 0 {
+			if last+1 != l.next {
+				return l.next, true
+			}
+			return -1, true
+		}
+	}
+	s.follow(l, p.LogStartOffset, records[0].Offset)
+	for _, r := range records {
+		s.messages = append(s.messages, input.Message{
+			Mark:   input.Mark{Lane: l.name, Term: l.term, Next: r.Offset + 1},
+			Offset: r.Offset,
+			Body:   r.Value,
+		})
+		s.counts.bytes += int64(len(r.Value))
+	}
+	last := records[len(records)-1]
+	s.counts.messages += int64(len(records))
+	l.next, l.newest, l.tries = last.Offset+1, last.Timestamp, 0
+	l.remember(last)
+	l.end = max(p.HighWatermark, l.next)
+	if s.troubles.Any() {
+		s.troubles.End("hub "+l.hub, "reading")
+	}
+	return -1, true
 }
 
 // startOver returns where to go on in a lane that is of another hub now: at its beginning. When the broker does not say where that
@@ -401,16 +407,16 @@ func (s *Source) beginAnew(l *lane, at int64) {
 	l.proofs, l.check, l.gone, l.anew = nil, nil, false, true
 }
 
-// follow makes sure that the records of p follow on what was read of l, or says what is missing.
-func (s *Source) follow(l *lane, p *kgo.FetchPartition) {
-	first := p.Records[0].Offset
+// follow makes sure that a record with the offset first follows on what was read of l, or says what is missing. start is
+// where the partition begins.
+func (s *Source) follow(l *lane, start, first int64) {
 	switch {
 	case l.next < 0: // begin could not find out
 		l.began, l.safe = first, first
 	case first < l.next:
 		s.beginAnew(l, first)
-	case first > l.next && p.LogStartOffset > l.next:
-		s.retentionTook(l, min(p.LogStartOffset, first))
+	case first > l.next && start > l.next:
+		s.retentionTook(l, min(start, first))
 	}
 	l.next = first
 }
@@ -432,18 +438,18 @@ func (s *Source) failed(l *lane, hub string, partition int32, cause error) (skip
 		broker   *kerr.Error
 	)
 	switch {
-	case errors.Is(cause, errRefused):
+	case errors.Is(cause, errLeft):
 	case errors.Is(cause, kgo.ErrClientClosed), errors.Is(cause, kerr.UnknownTopicID):
 		return 0, fmt.Errorf("read hub %s: %w", hub, cause)
 	case errors.As(cause, &loss): // follow says what comes of it
 	case errors.As(cause, &group):
 		kind, advice := s.cfg.explainGroup(group.Err)
-		s.troubles.begin("consumer group", slog.LevelError, kind, advice, "group", s.cfg.Group, "error", group.Err)
+		s.troubles.Begin("consumer group", "", kind, slog.LevelError, advice, "group", s.cfg.Group, "error", group.Err)
 	case l != nil && l.check != nil && (errors.As(cause, &tooLarge) || isDamage(cause)): // a proof that cannot be read proves nothing
 		l.check = nil
 		return l.next, nil
 	case errors.As(cause, &tooLarge) && l != nil:
-		return s.passOver(l, tooLarge.NextOffset, cause), nil
+		return s.passOver(l, max(l.next+1, min(tooLarge.NextOffset, l.end)), cause), nil
 	case errors.Is(cause, kerr.UnknownTopicOrPartition): // watch says so
 		if l != nil && l.check == nil && len(l.proofs) > 0 {
 			l.gone = true
@@ -451,15 +457,18 @@ func (s *Source) failed(l *lane, hub string, partition int32, cause error) (skip
 	case errors.As(cause, &broker) && broker.Retriable: // franz-go tries again
 	case errors.As(cause, &broker):
 		kind, advice := s.cfg.explainHub(cause)
-		s.troubles.begin("reading hub "+hub, slog.LevelError, kind, advice, "hub", hub, "error", cause)
+		s.troubles.Begin("hub "+hub, "reading", kind, slog.LevelError, advice, "hub", hub, "error", cause)
 	case l != nil && isDamage(cause):
-		s.troubles.begin("reading hub "+hub, slog.LevelWarn, "damaged", "a batch of messages cannot be decoded: it is fetched again, and passed over when that does not help",
+		if r, ok := s.budget.refusal(l.name, l.next); ok {
+			return s.passOver(l, r.next, &refusalError{r}), nil
+		}
+		s.troubles.Begin("hub "+hub, "reading", "damaged", slog.LevelWarn, "a batch of messages cannot be decoded: it is fetched again, and passed over when that does not help",
 			"hub", hub, "partition", partition, "offset", l.next, "error", cause)
 		if l.tries++; l.tries >= decodeTries {
 			return s.passOver(l, l.next+1, cause), nil // what follows in the batch has had its tries, too
 		}
 	default:
-		s.troubles.begin("reading hub "+hub, slog.LevelError, "fetch", "the hub cannot be read; it is tried again", "hub", hub, "partition", partition, "error", cause)
+		s.troubles.Begin("hub "+hub, "reading", "fetch", slog.LevelError, "the hub cannot be read; it is tried again", "hub", hub, "partition", partition, "error", cause)
 	}
 	return 0, nil
 }
@@ -470,13 +479,15 @@ const decodeTries = 5
 // isDamage tells whether err is about the bytes of a batch. franz-go has no type for these (kgo/source.go).
 func isDamage(err error) bool {
 	text := err.Error()
-	return slices.ContainsFunc([]string{"decompress", "crc", "not enough data", "encoded length", "magic", "record batch"},
+	return slices.ContainsFunc([]string{"decompress", "crc", "not enough data", "encoded length", "magic", "record batch", "message set"},
 		func(s string) bool { return strings.Contains(text, s) })
 }
 
 // passOver hands on, in place of messages that cannot be had, one that says so, and returns where l goes on.
 func (s *Source) passOver(l *lane, next int64, cause error) int64 {
 	s.counts.unreadable += next - l.next
+	s.troubles.Begin("hub "+l.hub, "reading", "damaged", slog.LevelWarn, "messages that cannot be decoded are passed over, and an unreadable record says so",
+		"hub", l.hub, "partition", l.partition, "messages", next-l.next, "from_offset", l.next, "before_offset", next, "error", cause)
 	s.messages = append(s.messages, input.Message{
 		Mark:   input.Mark{Lane: l.name, Term: l.term, Next: next},
 		Offset: l.next,

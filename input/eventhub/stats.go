@@ -47,9 +47,7 @@ func (l LaneStats) NotCommitted() int64 {
 // Stats returns a snapshot. It is bounded by the partitions that are ours and a fixed list of kinds.
 func (s *Source) Stats() Stats {
 	now := time.Now()
-	s.troubles.mu.Lock()
-	retries := maps.Clone(s.troubles.retries)
-	s.troubles.mu.Unlock()
+	retries := s.troubles.Retries()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := Stats{

@@ -10,86 +10,13 @@ import (
 	"log/slog"
 	"net"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
-
-// troubles is what does not work at the moment, so that each trouble is said once when it begins, once when it becomes
-// another, and once when it is over, however often the client tries in between.
-type troubles struct {
-	log *slog.Logger
-	n   atomic.Int32 // how many are open
-
-	mu      sync.Mutex
-	open    map[string]trouble // by what does not work: "connect", "group", "hub x", ...
-	retries map[string]int64   // by kind
-}
-
-// trouble is of what kind something does not work, since when, and whether that was said.
-type trouble struct {
-	kind  string
-	since time.Time
-	said  bool
-}
-
-func newTroubles(log *slog.Logger) *troubles {
-	return &troubles{log: log, open: make(map[string]trouble), retries: make(map[string]int64)}
-}
-
-// begin notes that what fails with err, and says so with the advice unless that was said already.
-func (t *troubles) begin(what string, level slog.Level, kind, advice string, attrs ...any) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.retries[kind]++
-	before, known := t.open[what]
-	if known && before.kind == kind {
-		return
-	}
-	if !known {
-		before.since = time.Now()
-	}
-	// A hub that may not be read fails twice: where it is looked for ("hub x") and where it is read ("reading hub x").
-	other, isReading := strings.CutPrefix(what, "reading ")
-	if !isReading {
-		other = "reading " + what
-	}
-	said := t.open[other].kind == kind
-	t.open[what] = trouble{kind, before.since, !said || before.said}
-	t.n.Store(int32(len(t.open)))
-	if said {
-		return
-	}
-	t.log.Log(context.Background(), level, advice, attrs...)
-}
-
-// count counts a failed attempt that somebody else speaks of.
-func (t *troubles) count(kind string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.retries[kind]++
-}
-
-// end notes that what works, and says so if it did not.
-func (t *troubles) end(what string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if before, known := t.open[what]; known {
-		delete(t.open, what)
-		t.n.Store(int32(len(t.open)))
-		if !before.said {
-			return
-		}
-		t.log.Info(what+" works again", "after", time.Since(before.since).Round(time.Millisecond))
-	}
-}
-
-// any tells whether something does not work.
-func (t *troubles) any() bool { return t.n.Load() > 0 }
 
 // explainConnection returns what kind of failure of a connection err is, and what the user should check.
 func (cfg *Config) explainConnection(err error) (kind, advice string) {
@@ -109,8 +36,11 @@ func (cfg *Config) explainConnection(err error) (kind, advice string) {
 		first     *kgo.ErrFirstReadEOF
 		network   net.Error
 		token     *tokenError
+		plaintext *plaintextError
 	)
 	switch {
+	case errors.As(err, &plaintext):
+		return "plaintext", "a broker names an address on another machine, to which the connection string would go in the clear: set eventhub.tls on, or eventhub.allow_plaintext on if that is what you want"
 	case errors.As(err, &token):
 		return "token", "Entra ID gave no token: see the error, and check the azure.* settings and eventhub.auth"
 	case errors.As(err, &proxy):
@@ -189,6 +119,7 @@ func (l kafkaLog) Level() kgo.LogLevel {
 }
 
 func (l kafkaLog) Log(_ kgo.LogLevel, msg string, keyvals ...any) {
+	defer input.CatchAndLog(l.log, "log what the client says")
 	for i, v := range keyvals {
 		if s, ok := v.(fmt.Stringer); ok && i%2 == 1 {
 			keyvals[i] = s.String() // now: some of them change later

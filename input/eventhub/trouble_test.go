@@ -77,6 +77,26 @@ func TestTroubles(t *testing.T) {
 		{"denied", func(_ *testing.T, h *fakehub.Hub, _ map[string]string) {
 			h.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Metadata}, Topic: "alerts", Err: kerr.TopicAuthorizationFailed, Count: -1})
 		}, "the hub may not be read: the policy of eventhub.connection_string needs the Listen right"},
+		{"plaintext to an address that the metadata name", func(_ *testing.T, h *fakehub.Hub, set map[string]string) {
+			set["eventhub.tls"] = "off"
+			h.ControlKey(kmsg.Metadata.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				h.KeepControl()
+				resp := req.ResponseKind().(*kmsg.MetadataResponse)
+				b := kmsg.NewMetadataResponseBroker()
+				b.NodeID, b.Host, b.Port = 0, "192.0.2.1", 9092
+				resp.Brokers = append(resp.Brokers, b)
+				topic := kmsg.NewMetadataResponseTopic()
+				topic.Topic, topic.Partitions = kmsg.StringPtr("alerts"), append(topic.Partitions, kmsg.NewMetadataResponseTopicPartition())
+				resp.Topics = append(resp.Topics, topic)
+				return resp, nil, true
+			})
+			h.ControlKey(kmsg.FindCoordinator.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) {
+				h.KeepControl()
+				resp := req.ResponseKind().(*kmsg.FindCoordinatorResponse)
+				resp.NodeID, resp.Host, resp.Port = 0, "192.0.2.1", 9092
+				return resp, nil, true
+			})
+		}, "a broker names an address on another machine, to which the connection string would go in the clear"},
 		{"group denied", func(_ *testing.T, h *fakehub.Hub, _ map[string]string) {
 			h.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.JoinGroup}, TopLevel: true, Err: kerr.GroupAuthorizationFailed, Count: -1})
 		}, "the consumer group may not be used"},
@@ -87,7 +107,7 @@ func TestTroubles(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			ctx := context30(t)
-			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
+			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts", Plaintext: strings.HasPrefix(c.name, "plaintext to an address")})
 			set := settingsFor(h)
 			c.change(t, h, set)
 			cfg := readConfig(t, set)
@@ -315,4 +335,32 @@ func (p *proxy) serve(c net.Conn, to string) {
 		_ = c.Close()
 	}()
 	_, _ = io.Copy(b, in)
+}
+
+// Every address that is dialled is held to the rule for plaintext, whoever names it.
+func TestPlaintextRule(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		addr       string
+		tls, allow bool
+		refused    bool
+	}{
+		{"192.0.2.1:9092", false, false, true},
+		{"broker.example.net:9092", false, false, true},
+		{"localhost.example.net:9092", false, false, true},
+		{"[2001:db8::1]:9092", false, false, true},
+		{"0.0.0.0:9092", false, false, true},
+		{"192.0.2.1:9092", false, true, false},
+		{"192.0.2.1:9092", true, false, false},
+		{"127.0.0.1:1", false, false, false},
+		{"localhost:1", false, false, false},
+		{"[::1]:1", false, false, false},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // nothing is connected to
+		err := eventhub.DialPlain(ctx, c.addr, c.tls, c.allow)
+		if got := err != nil && strings.Contains(err.Error(), "on another machine"); got != c.refused {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
 }

@@ -17,8 +17,19 @@ import (
 // watch looks, at the start and from then on, whether there is what the source shall read: franz-go waits in silence for a
 // hub that does not exist. It also looks how far the partitions reach while nothing is fetched from them, and
 // commits what could not be committed and is followed by nothing that would.
+//
+// It comes back from a panic, after a wait.
 func (s *Source) watch(ctx context.Context) {
-	defer s.catch("look after hubs", nil)
+	var wait input.Backoff
+	for ctx.Err() == nil {
+		s.look(ctx)
+		_ = input.Sleep(ctx, wait.Next())
+	}
+}
+
+// look is watch until it panics.
+func (s *Source) look(ctx context.Context) {
+	defer input.CatchAndLog(s.log, "look after hubs")
 	var known []string
 	for {
 		hubs, err := s.readHubs(ctx)
@@ -34,7 +45,7 @@ func (s *Source) watch(ctx context.Context) {
 		s.readEnds(ctx)
 		s.retry(ctx)
 		wait := calmWait
-		if err != nil || s.troubles.any() {
+		if err != nil || s.troubles.Any() {
 			wait = troubleWait
 		}
 		if input.Sleep(ctx, min(wait, s.cfg.HubsEvery)) != nil {
@@ -69,20 +80,20 @@ func (s *Source) readHubs(ctx context.Context) (found []string, err error) {
 		what := "hub " + *t.Topic
 		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
 			kind, advice := s.cfg.explainHub(err)
-			s.troubles.begin(what, slog.LevelError, kind, advice, "hub", *t.Topic, "namespace", s.cfg.Namespace, "error", err)
+			s.troubles.Begin(what, "", kind, slog.LevelError, advice, "hub", *t.Topic, "namespace", s.cfg.Namespace, "error", err)
 			continue
 		}
-		s.troubles.end(what)
+		s.troubles.End(what, "")
 		found = append(found, fmt.Sprintf("%s (%d)", *t.Topic, len(t.Partitions)))
 	}
 	for _, h := range s.cfg.Hubs {
 		switch {
 		case !isPattern(h):
 		case slices.Contains(missing, h):
-			s.troubles.begin("hub "+h, slog.LevelWarn, "no_match", "no hub of the namespace matches the pattern yet: check eventhub.hubs and that the connection string is one of the whole namespace (Defender makes its hubs with their first events)",
+			s.troubles.Begin("hub "+h, "", "no_match", slog.LevelWarn, "no hub of the namespace matches the pattern yet: check eventhub.hubs and that the connection string is one of the whole namespace (Defender makes its hubs with their first events)",
 				"pattern", h, "namespace", s.cfg.Namespace)
 		default:
-			s.troubles.end("hub " + h)
+			s.troubles.End("hub "+h, "")
 		}
 	}
 	slices.Sort(found)

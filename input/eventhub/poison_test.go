@@ -1,0 +1,193 @@
+package eventhub_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/s2"
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
+)
+
+// codecs are Kafka's, by their number.
+var codecs = []string{"none", "gzip", "snappy", "lz4", "zstd"}
+
+func compress(t *testing.T, codec int, raw []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	var w interface {
+		Write([]byte) (int, error)
+		Close() error
+	}
+	switch codecs[codec] {
+	case "none":
+		return raw
+	case "gzip":
+		w = gzip.NewWriter(&b)
+	case "snappy":
+		return s2.EncodeSnappyBest(nil, raw)
+	case "lz4":
+		w = lz4.NewWriter(&b)
+	case "zstd":
+		w, _ = zstd.NewWriter(&b)
+	}
+	if _, err := w.Write(raw); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// rawRecord is a record as it stands in a batch, with so many headers claimed and none there.
+func rawRecord(offset int, value []byte, headers int) []byte {
+	var r []byte
+	r = append(r, 0)                              // attributes
+	r = binary.AppendVarint(r, 0)                 // time
+	r = binary.AppendVarint(r, int64(offset))     // offset
+	r = binary.AppendVarint(r, -1)                // no key
+	r = binary.AppendVarint(r, int64(len(value))) // value
+	r = append(r, value...)
+	r = binary.AppendVarint(r, int64(headers))
+	return append(binary.AppendVarint(nil, int64(len(r))), r...)
+}
+
+// manyHeaders is a record with so many headers, each of them empty.
+func manyHeaders(n int) []byte {
+	r := binary.AppendVarint([]byte{0, 0, 0, 1, 1}, int64(n))
+	r = append(r, make([]byte, 2*n)...)
+	return append(binary.AppendVarint(nil, int64(len(r))), r...)
+}
+
+// rawBatch is a batch that claims so many messages, and spans as many offsets as it says.
+func rawBatch(codec int, records []byte, claims, spans int32) []byte {
+	b := kmsg.RecordBatch{PartitionLeaderEpoch: -1, Magic: 2, Attributes: int16(codec), LastOffsetDelta: spans - 1,
+		ProducerID: -1, ProducerEpoch: -1, FirstSequence: -1, NumRecords: claims, Records: records}
+	b.Length = int32(len(b.AppendTo(nil)) - 12)
+	raw := b.AppendTo(nil)
+	binary.BigEndian.PutUint32(raw[17:], crc32.Checksum(raw[21:], crc32.MakeTable(crc32.Castagnoli)))
+	return raw
+}
+
+func produceRaw(t *testing.T, h *fakehub.Hub, hub string, batch []byte) {
+	t.Helper()
+	c, err := kgo.NewClient(h.ClientOpts()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	req := kmsg.NewPtrProduceRequest()
+	req.Acks, req.TimeoutMillis = -1, 10_000
+	topic, partition := kmsg.NewProduceRequestTopic(), kmsg.NewProduceRequestTopicPartition()
+	topic.Topic, partition.Records = hub, batch
+	topic.Partitions = append(topic.Partitions, partition)
+	req.Topics = append(req.Topics, topic)
+	for _, s := range c.RequestSharded(context30(t), req) {
+		if s.Err != nil {
+			t.Fatal(s.Err)
+		}
+		if err := kerr.ErrorForCode(s.Resp.(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A batch that claims, holds or expands to more than may be held is passed over by every codec before it takes memory, and so it is
+// after a restart. Its neighbours arrive.
+func TestPoisonBatch(t *testing.T) {
+	t.Parallel()
+	tiny := bytes.Repeat([]byte{0x0c, 0, 0, 0, 1, 1, 0}, 1<<20) // records of 6 bytes without key and value
+	for codec, name := range codecs {
+		for _, c := range []struct {
+			name    string
+			records []byte
+			claims  int32
+		}{
+			{"tiny records", tiny, 1 << 20},
+			{"a claim", rawRecord(0, make([]byte, 2_000_000), 0), 2_000_000},
+			{"a little claim", rawRecord(0, []byte("little"), 0), 5},
+			{"expands", rawRecord(0, make([]byte, 64<<20), 0), 1},
+			{"headers", rawRecord(0, nil, 3), 1}, // damaged: there are none
+			{"many headers", manyHeaders(2_000_000), 1},
+		} {
+			if name == "none" && c.name == "tiny records" {
+				c.records, c.claims = c.records[:7*100_000], 100_000
+			}
+			if c.name == "expands" && (name == "none" || name == "snappy") { // snappy shrinks to a twentieth at most
+				c.records = c.records[:0]
+				continue
+			}
+			raw := compress(t, codec, c.records)
+			t.Run(name+"/"+c.name, func(t *testing.T) {
+				t.Parallel()
+				ctx := context30(t)
+				h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts",
+					Kfake: []kfake.Opt{kfake.BrokerConfigs(map[string]string{"message.max.bytes": "33554432"})}})
+				cfg := readConfig(t, settingsFor(h))
+				cfg.FetchBytes = 6 << 20 // of memory_limit 64M
+				produce(ctx, t, h, "alerts", []byte("before"))
+				produceRaw(t, h, "alerts", rawBatch(codec, raw, c.claims, max(c.claims, 1)))
+				produce(ctx, t, h, "alerts", []byte("after"))
+				next := int64(max(c.claims, 1)) + 1
+
+				r := open(t, cfg, nil)
+				ms := r.fetch(ctx, 3)
+				if len(ms) != 3 || string(ms[0].Body) != "before" || string(ms[2].Body) != "after" {
+					t.Fatalf("got %d messages: %.30q, %.30q ...", len(ms), ms[0].Body, ms[1].Body)
+				}
+				want := fmt.Sprintf("messages 1 to %d of the partition cannot be decoded", next-1)
+				if m := ms[1]; !strings.HasPrefix(m.Reason, want) || m.Offset != 1 || m.Mark.Next != next {
+					t.Errorf("in place of the batch: %+v", m)
+				}
+				if n := r.Stats().Unreadable; n != next-1 {
+					t.Errorf("%d messages are counted as unreadable, want %d", n, next-1)
+				}
+				r.log.times(t, 1, "messages that cannot be decoded are passed over")
+				// Killed before anything is committed, the next start meets it again.
+				again := cfg
+				again.Group = "another"
+				r2 := open(t, again, nil)
+				ms = r2.fetch(ctx, 3)
+				if string(ms[2].Body) != "after" {
+					t.Errorf("the second start got %.30q last", ms[2].Body)
+				}
+				r2.commit(ctx, ms)
+			})
+		}
+	}
+}
+
+// The batch of tiny records that took a gigabyte takes less than memory_limit 64M has for it. Not beside other tests, because it counts
+// what is allocated.
+func TestPoisonMemory(t *testing.T) {
+	ctx := context30(t)
+	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
+	cfg := readConfig(t, settingsFor(h))
+	cfg.FetchBytes = 6 << 20
+	const n = 3_000_000
+	produceRaw(t, h, "alerts", rawBatch(1, compress(t, 1, bytes.Repeat([]byte{0x0c, 0, 0, 0, 1, 1, 0}, n)), n, n))
+	produce(ctx, t, h, "alerts", []byte("after"))
+	r := open(t, cfg, nil)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if ms := r.fetch(ctx, 2); string(ms[1].Body) != "after" {
+		t.Errorf("got %q", ms[1].Body)
+	}
+	runtime.ReadMemStats(&after)
+	if got := (after.TotalAlloc - before.TotalAlloc) >> 20; got > 20 {
+		t.Errorf("%d MB were allocated in all", got)
+	}
+}
