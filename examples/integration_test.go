@@ -99,6 +99,7 @@ func checkFields(t *testing.T, name, text string) {
 // A real OpenSearch takes the template and every record.
 func TestIntegrationOpenSearch(t *testing.T) {
 	url := startOpenSearch(t)
+	call(t, "PUT", url+"/_index_template/defender", []byte(example(t, "opensearch/index-template.json")), nil)
 	docs := allRecords(t)
 	want := make(map[string]bool)
 	for i := 0; i < len(docs); i += 500 {
@@ -160,7 +161,7 @@ func TestIntegrationOpenSearch(t *testing.T) {
 	}
 }
 
-// startOpenSearch starts a node from the jars of OpenSearch, with the template in it.
+// startOpenSearch starts a node from the jars of OpenSearch.
 func startOpenSearch(t *testing.T) (url string) {
 	t.Helper()
 	classes := fetchJars(t, "testdata/opensearch")
@@ -206,7 +207,6 @@ func startOpenSearch(t *testing.T) (url string) {
 			t.Fatalf("OpenSearch does not start: %v", err)
 		}
 	}
-	call(t, "PUT", url+"/_index_template/defender", []byte(example(t, "opensearch/index-template.json")), nil)
 	return url
 }
 

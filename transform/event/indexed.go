@@ -110,7 +110,7 @@ func (w *Writer) indexedObject(tr *record.Tree, n uint32, level int) {
 		case tr.Nothing(k + 1), string(tr.Inner(k)) == "$id" && v.Kind <= record.KindString:
 			continue
 		case LongKey(tr, k):
-			if v.End-v.Start <= LongLeaf {
+			if v.End-tr.Nodes[k].Start <= LongLeaf {
 				w.Member(w.Child(Root(level), tr, k, &hint), tr, k, level)
 			}
 			continue
