@@ -51,6 +51,15 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, req Request, q u
 		b.etag, b.modified = s.nextETag(), s.now()
 		w.Header().Set("ETag", `"`+b.etag+`"`)
 		w.Header().Set("Last-Modified", b.modified.Format(http.TimeFormat))
+	case r.Method == http.MethodPut && q.Get("comp") == "tier":
+		b := c.blobs[req.Blob]
+		if b == nil {
+			fail(w, r, http.StatusNotFound, "BlobNotFound", "The specified blob does not exist.")
+			return
+		}
+		b.archived = r.Header.Get("x-ms-access-tier") == "Archive"
+		w.WriteHeader(http.StatusOK)
+		return
 	case r.Method == http.MethodPut && q.Get("comp") == "":
 		b := s.put(req.Container, req.Blob, body, r.Header.Get("x-ms-blob-type") == "AppendBlob")
 		w.Header().Set("ETag", `"`+b.etag+`"`)

@@ -74,6 +74,7 @@ type blob struct {
 	etag              string // without quotes
 	created, modified time.Time
 	append            bool
+	archived          bool
 }
 
 // Start begins to serve on a free port of loopback.
@@ -393,8 +394,8 @@ func (c *container) page(w *strings.Builder, prefix, delimiter, marker string, l
 			}
 		}
 		b := c.blobs[name]
-		fmt.Fprintf(w, `<Blob><Name>%s</Name><Properties><Creation-Time>%s</Creation-Time><Last-Modified>%s</Last-Modified><Etag>%s</Etag><Content-Length>%d</Content-Length><Content-Type>application/octet-stream</Content-Type><BlobType>%s</BlobType><LeaseStatus>unlocked</LeaseStatus><LeaseState>available</LeaseState><ServerEncrypted>true</ServerEncrypted></Properties></Blob>`,
-			escape(name), b.created.UTC().Format(http.TimeFormat), b.modified.UTC().Format(http.TimeFormat), b.etag, len(b.data), b.kind())
+		fmt.Fprintf(w, `<Blob><Name>%s</Name><Properties><Creation-Time>%s</Creation-Time><Last-Modified>%s</Last-Modified><Etag>%s</Etag><Content-Length>%d</Content-Length><Content-Type>application/octet-stream</Content-Type><BlobType>%s</BlobType><AccessTier>%s</AccessTier><LeaseStatus>unlocked</LeaseStatus><LeaseState>available</LeaseState><ServerEncrypted>true</ServerEncrypted></Properties></Blob>`,
+			escape(name), b.created.UTC().Format(http.TimeFormat), b.modified.UTC().Format(http.TimeFormat), b.etag, len(b.data), b.kind(), b.tier())
 		i++
 	}
 	return ""
@@ -405,6 +406,13 @@ func (b *blob) kind() string {
 		return "AppendBlob"
 	}
 	return "BlockBlob"
+}
+
+func (b *blob) tier() string {
+	if b.archived {
+		return "Archive"
+	}
+	return "Hot"
 }
 
 func escape(s string) string {
@@ -452,6 +460,10 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, req Request, fault
 	h := w.Header()
 	if match := r.Header.Get("If-Match"); match != "" && match != "*" && match != `"`+b.etag+`"` {
 		fail(w, r, http.StatusPreconditionFailed, "ConditionNotMet", "The condition specified using HTTP conditional header(s) is not met.")
+		return
+	}
+	if b.archived && req.Op == GetBlob {
+		fail(w, r, http.StatusConflict, "BlobArchived", "This operation is not permitted on an archived blob.")
 		return
 	}
 	body, status := b.data, http.StatusOK

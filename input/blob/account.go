@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -288,6 +289,40 @@ func (a *account) listContainers(ctx context.Context, prefix string, f func(name
 		}
 	}
 	return nil
+}
+
+// match returns the containers that a pattern of path.Match names.
+func (a *account) match(ctx context.Context, pattern string) (names []string, err error) {
+	err = a.listContainers(ctx, pattern[:strings.IndexAny(pattern, "*?[")], func(name string) {
+		if ok, _ := path.Match(pattern, name); ok && len(names) < 2*maxContainers {
+			names = append(names, name)
+		}
+	})
+	return names, err
+}
+
+// others returns some containers of the account, for somebody whose pattern matches none.
+func (a *account) others(ctx context.Context) (names []string, err error) {
+	err = a.listContainers(ctx, "", func(name string) {
+		if len(names) < 5 {
+			names = append(names, name)
+		}
+	})
+	return names, err
+}
+
+// beside returns a blob of events that lies in the container but not under the prefix, or "".
+func (a *account) beside(ctx context.Context, containerName, prefix string) (name string, err error) {
+	items, _, _, err := a.list(ctx, containerName, "", "", "")
+	if err != nil {
+		return "", err
+	}
+	for _, it := range items {
+		if isEvents(it.name) && !strings.HasPrefix(it.name, prefix) {
+			return it.name, nil
+		}
+	}
+	return "", nil
 }
 
 // errOther is the answer of a blob that is not the one that was asked for.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 	"time"
 
@@ -28,15 +27,16 @@ func Check(ctx context.Context, cfg Config) []input.Finding {
 			findings = append(findings, a.check(ctx, pattern, cfg.Prefix))
 			continue
 		}
-		var names []string
-		err := a.listContainers(ctx, pattern[:strings.IndexAny(pattern, "*?[")], func(name string) {
-			if ok, _ := path.Match(pattern, name); ok {
-				names = append(names, name)
-			}
-		})
+		names, err := a.match(ctx, pattern)
+		var others []string
+		if err == nil && len(names) == 0 {
+			others, err = a.others(ctx)
+		}
 		switch {
 		case err != nil:
 			findings = append(findings, input.Finding{What: account, Err: fmt.Errorf("list containers: %w", a.explain(err, false))})
+		case len(others) > 0:
+			findings = append(findings, input.Finding{What: account, Err: fmt.Errorf("no container matches %s, although there are others (%s); check blob.containers", pattern, strings.Join(others, ", "))})
 		case len(names) == 0:
 			findings = append(findings, input.Finding{What: account, Err: fmt.Errorf("no container matches %s yet; check blob.containers, or wait for the first events: Defender makes its containers with them", pattern)})
 		default:
@@ -49,9 +49,11 @@ func Check(ctx context.Context, cfg Config) []input.Finding {
 	return findings
 }
 
-// check lists a container and reads the first byte of one of its blobs: the role to list it does not include reading.
+// check lists a container and reads the first byte of one of its blobs: the role to list it does not include reading. It passes over
+// what the source passes over.
 func (a *account) check(ctx context.Context, containerName, prefix string) input.Finding {
 	f := input.Finding{What: "container " + containerName}
+	archived, others := 0, 0
 	for marker, page := "", 0; page < 20; page++ {
 		items, _, next, err := a.list(ctx, containerName, prefix, "", marker)
 		if err != nil {
@@ -64,7 +66,14 @@ func (a *account) check(ctx context.Context, containerName, prefix string) input
 			return f
 		}
 		for i := range items {
-			if items[i].size == 0 {
+			switch {
+			case items[i].size == 0:
+				continue
+			case !isEvents(items[i].name):
+				others++
+				continue
+			case items[i].archived:
+				archived++
 				continue
 			}
 			var first [1]byte
@@ -77,6 +86,16 @@ func (a *account) check(ctx context.Context, containerName, prefix string) input
 		}
 		if marker = next; marker == "" {
 			break
+		}
+	}
+	if archived+others > 0 {
+		f.Detail = fmt.Sprintf("may be listed; it has no blob to try to read: %d are in the archive tier, %d are not named .json, .jsonl, .ndjson or .gz", archived, others)
+		return f
+	}
+	if prefix != "" {
+		if name, err := a.beside(ctx, containerName, prefix); err == nil && name != "" {
+			f.Err = fmt.Errorf("no blob is under blob.prefix %s, although there are others, such as %s; check blob.prefix", prefix, name)
+			return f
 		}
 	}
 	f.Detail = "may be listed; it has no blob to try to read"

@@ -47,7 +47,7 @@ type container struct {
 	failing int                   // blobs that cannot be read now; s.mu
 	kinds   map[trouble]*failures // of those; s.mu
 	wake    chan struct{}         // that there is one to speak of
-	some    bool                  // a listing has shown blobs; or that there are none was said
+	some    bool                  // a listing has shown blobs; or that there are none under blob.prefix was said
 }
 
 // failures are the blobs of a container that cannot be read, for one kind of trouble.
@@ -56,6 +56,7 @@ type failures struct {
 	first string // the lane of one of them
 	at    int64
 	err   error
+	since time.Time
 	said  bool
 }
 
@@ -75,6 +76,9 @@ func (c *container) run() {
 		err := c.poll()
 		if err == nil {
 			err = c.sweeper.until(begun.Add(pause))
+		}
+		if err == nil {
+			err = c.nothing()
 		}
 		if err != nil {
 			if s.ctx.Err() != nil {
@@ -98,32 +102,57 @@ func (c *container) run() {
 	}
 }
 
+// nothing says, once, that all blobs of a container lie outside blob.prefix.
+func (c *container) nothing() error {
+	s, p := c.s, c.sweeper.pass
+	if c.some || s.cfg.Prefix == "" || p == nil || !p.ended {
+		return nil
+	}
+	name, err := s.account.beside(s.ctx, c.name, s.cfg.Prefix)
+	if err != nil {
+		return err
+	}
+	if c.some = name != ""; c.some {
+		s.log.Warn("no blob is under blob.prefix, although there are others; check blob.prefix", "container", c.name, "blob.prefix", s.cfg.Prefix, "such_as", name)
+	}
+	return nil
+}
+
 // reportWait is how long failures of blobs are gathered before the log tells how many there are.
 const reportWait = time.Second
 
 // rest waits until the next poll is due, and reports meanwhile which blobs cannot be read.
 func (c *container) rest(until time.Time) {
-	s := c.s
-	timer := time.NewTimer(time.Until(until))
-	defer timer.Stop()
-	select {
-	case <-s.ctx.Done():
-	case <-timer.C:
-	case <-c.wake:
-		_ = input.Sleep(s.ctx, min(time.Until(until), reportWait))
-		c.report()
-		_ = input.Sleep(s.ctx, time.Until(until))
+	for c.s.ctx.Err() == nil {
+		next := until
+		if at := c.report(); !at.IsZero() && at.Before(next) {
+			next = at
+		}
+		timer := time.NewTimer(time.Until(next))
+		select {
+		case <-c.s.ctx.Done():
+		case <-c.wake:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if !time.Now().Before(until) {
+			return
+		}
 	}
-	c.report()
 }
 
-// report logs which blobs cannot be read, once for each kind of trouble as long as it lasts.
-func (c *container) report() {
+// report logs which blobs cannot be read, once for each kind of trouble as long as it lasts. It returns when there will be more to say,
+// or the zero time.
+func (c *container) report() (next time.Time) {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for kind, f := range c.kinds {
 		if f.said {
+			continue
+		}
+		if at := f.since.Add(reportWait); time.Now().Before(at) {
+			next = at
 			continue
 		}
 		f.said = true
@@ -133,6 +162,7 @@ func (c *container) report() {
 		}
 		s.log.Log(s.ctx, level, "read blobs: retrying", "container", c.name, "blobs", f.blobs, "first", f.first, "at", f.at, "error", s.account.explain(f.err, c.listed))
 	}
+	return next
 }
 
 // explain says what is wrong with listing, once. It returns false when there is nothing left to poll.

@@ -183,7 +183,10 @@ func TestOneBlobFails(t *testing.T) {
 	r.want(38)
 	a.append(t, "folder", "new.json", numbered("d", 0, 3)) // found by a sweep, which the bad one must not hold up
 	r.want(41)
-	if n := strings.Count(r.log.String(), "BlobUsesCustomerSpecifiedEncryption"); n != 2 {
+	said := func() int { return strings.Count(r.log.String(), "BlobUsesCustomerSpecifiedEncryption") }
+	r.until("both containers to be said", func() bool { return said() >= 2 })
+	r.quiet(41)
+	if n := said(); n != 2 {
 		t.Errorf("said %d times for two containers:\n%s", n, r.log)
 	}
 	r.stop()

@@ -82,7 +82,7 @@ func (s *Source) fails(b *tail, err error) {
 	c.failing++
 	f := c.kinds[kind]
 	if f == nil {
-		f = &failures{first: b.lane, at: b.pos, err: err}
+		f = &failures{first: b.lane, at: b.pos, err: err, since: time.Now()}
 		c.kinds[kind] = f
 	}
 	if f.blobs++; !f.said {
@@ -271,7 +271,7 @@ func (s *Source) readPiece(b *tail) error {
 	if from > 0 && (b.place == atLine || b.place == inLine) {
 		back = unit
 	}
-	want := min(b.size-from, int64(b.ask)) + back
+	want := min(b.size-from+back, int64(b.ask))
 	room := want
 	if unit == 2 {
 		room += want/2 + 8 // see narrow

@@ -106,6 +106,9 @@ func ReadConfig(s *input.Settings, id signin.Config) (cfg Config, configured boo
 			s.Reject("blob.containers", fmt.Sprintf("%s: %s", c, problem))
 		}
 	}
+	if strings.HasPrefix(cfg.Prefix, "/") {
+		s.Reject("blob.prefix", "begins with a slash, which no blob's name does: remove it")
+	}
 	if cfg.Lookback < time.Hour || cfg.Lookback > 90*24*time.Hour {
 		s.Reject("blob.lookback", "must be from 1h to 2160h (90 days); blobs of an hour grow for minutes after it, at most for two days")
 	}
@@ -218,6 +221,9 @@ func containerProblem(name string) string {
 	case isPattern(name):
 		if _, err := path.Match(name, ""); err != nil {
 			return "is not a pattern; * stands for any letters, ? for one"
+		}
+		if strings.ToLower(name) != name {
+			return "names of containers are in lower case"
 		}
 	case strings.ToLower(name) != name:
 		return "names of containers are in lower case"

@@ -72,6 +72,8 @@ func TestMistakes(t *testing.T) {
 		"misspelt auth":        {map[string]string{"blob.auth": "conection_string", "blob.connection_string": goodConnection}, "did you mean connection_string"},
 		"folder as container":  {map[string]string{"blob.connection_string": goodConnection, "blob.containers": "logs/folder"}, "folders go into blob.prefix"},
 		"upper case":           {map[string]string{"blob.connection_string": goodConnection, "blob.containers": "Logs"}, "in lower case"},
+		"upper case pattern":   {map[string]string{"blob.connection_string": goodConnection, "blob.containers": "AdvancedHunting-*"}, "in lower case"},
+		"leading slash":        {map[string]string{"blob.connection_string": goodConnection, "blob.prefix": "/tenantId=1/"}, "begins with a slash"},
 		"look-back":            {map[string]string{"blob.connection_string": goodConnection, "blob.lookback": "5m"}, "blob.lookback"},
 		"poll":                 {map[string]string{"blob.connection_string": goodConnection, "blob.poll_interval": "0"}, "blob.poll_interval"},
 		"start":                {map[string]string{"blob.connection_string": goodConnection, "blob.start": "lastest"}, "did you mean latest"},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"path"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -25,6 +24,9 @@ const (
 	// again whenever they are listed, and told from changed ones by what is stored. Nor is more listed while maxActive are followed in all.
 	maxIdle   = 10_000
 	maxActive = 20_000
+
+	// maxContainers is how many containers are followed, each by a goroutine. Defender has some 30 tables.
+	maxContainers = 2000
 
 	// fetchEnough is how much one Fetch gathers of what is ready: a batch's worth.
 	fetchEnough = 2 << 20
@@ -54,6 +56,7 @@ type Source struct {
 	maxIdle    int
 	maxActive  int
 	crowded    bool // maxActive was reached, and that was said
+	tooMany    bool // maxContainers was reached, and that was said
 	queue      queue
 	backlog    int // blobs found by a sweep that are not read and safe yet
 	asked      int // blobs that pages of sweeps may bring which are asked for now
@@ -215,6 +218,13 @@ func (s *Source) follow(name, origin string, since time.Time) {
 	if s.containers[name] != nil {
 		return
 	}
+	if len(s.containers) >= maxContainers {
+		if !s.tooMany {
+			s.tooMany = true
+			s.log.Error("there are more containers than are followed; name those to read in blob.containers", "followed", maxContainers, "first_left_out", name)
+		}
+		return
+	}
 	c := newContainer(s, name, origin, since)
 	s.containers[name] = c
 	s.start(c.run)
@@ -226,8 +236,8 @@ func (s *Source) find(patterns []string) {
 	said := trouble("")
 	empty := false
 	for s.ctx.Err() == nil {
-		begun, found := time.Now(), 0
-		err := s.match(patterns, &found)
+		begun := time.Now()
+		found, err := s.match(patterns)
 		pause := 5 * s.cfg.PollInterval
 		switch kind := kindOf(err); {
 		case s.ctx.Err() != nil:
@@ -252,7 +262,7 @@ func (s *Source) find(patterns []string) {
 			if found == 0 {
 				pause = s.cfg.PollInterval
 				if !empty {
-					s.log.Info("no container matches yet: Defender creates each with the first event of its table", "blob.containers", strings.Join(patterns, " "), "account", s.account.host)
+					s.noneMatches(patterns)
 				}
 			}
 			empty = found == 0
@@ -261,24 +271,31 @@ func (s *Source) find(patterns []string) {
 	}
 }
 
-func (s *Source) match(patterns []string, found *int) error {
+// noneMatches logs that there is no container to read, and which others there are.
+func (s *Source) noneMatches(patterns []string) {
+	others, err := s.account.others(s.ctx)
+	if err == nil && len(others) > 0 {
+		s.log.Warn("no container matches yet, although there are others; check blob.containers",
+			"blob.containers", strings.Join(patterns, " "), "others", strings.Join(others, " "), "account", s.account.host)
+		return
+	}
+	s.log.Info("no container matches yet: Defender creates each with the first event of its table",
+		"blob.containers", strings.Join(patterns, " "), "account", s.account.host)
+}
+
+// match follows the containers of patterns, and returns how many there are.
+func (s *Source) match(patterns []string) (found int, err error) {
 	for _, pattern := range patterns {
-		literal := pattern[:strings.IndexAny(pattern, "*?[")]
 		begun := s.account.now() // before the listing: a container that is made during it is new
-		var names []string
-		err := s.account.listContainers(s.ctx, literal, func(name string) {
-			if ok, _ := path.Match(pattern, name); ok {
-				names = append(names, name)
-			}
-		})
+		names, err := s.account.match(s.ctx, pattern)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		since, isNew, err := s.since(pattern, begun)
 		if err != nil {
-			return err
+			return 0, err
 		}
-		*found += len(names)
+		found += len(names)
 		for _, name := range names {
 			if isNew {
 				s.follow(name, pattern, time.Time{})
@@ -287,7 +304,7 @@ func (s *Source) match(patterns []string, found *int) error {
 			}
 		}
 	}
-	return nil
+	return found, nil
 }
 
 // since returns when a name or pattern of the settings was first looked for with this state file: what start `latest`

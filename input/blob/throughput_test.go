@@ -72,6 +72,28 @@ func BenchmarkBlob(b *testing.B) {
 	})
 }
 
+// BenchmarkLargeBlob reads one blob of 200 MB: the same records as lines, and as an array or an envelope, which are cut into records.
+func BenchmarkLargeBlob(b *testing.B) {
+	text := records(100_000)
+	lines := bytes.Split(bytes.TrimSuffix(text, []byte("\r\n")), []byte("\r\n"))
+	list := bytes.Join(lines, []byte(","))
+	size := len(list) - len(lines) + 1
+	for _, c := range []struct {
+		name string
+		text []byte
+	}{{"lines", text}, {"array", slices.Concat([]byte("["), list, []byte("]"))}, {"envelope", slices.Concat([]byte(`{"records":[`), list, []byte("]}"))}} {
+		b.Run(c.name, func(b *testing.B) {
+			a := newFake(b)
+			a.fake.Put("large", "a.json", c.text)
+			cfg := a.config()
+			cfg.Containers, cfg.FetchBytes, cfg.Workers = []string{"large"}, 16<<20, 8
+			fetchAll(b, size, func() (input.Source, error) {
+				return blob.Open(b.Context(), cfg, nil, slog.New(slog.DiscardHandler))
+			})
+		})
+	}
+}
+
 func BenchmarkEventHubs(b *testing.B) {
 	h, err := fakehub.Start(fakehub.Options{Hubs: map[string]int32{"hub": 8}, Plaintext: true})
 	if err != nil {
