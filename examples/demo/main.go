@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -29,6 +30,7 @@ type options struct {
 	host      string
 	fluentBit string
 	patience  time.Duration
+	page      string // file for the page; "" makes none
 }
 
 func main() {
@@ -42,6 +44,7 @@ func main() {
 	flag.StringVar(&o.host, "host", "build/out/host", "what runs the plugin where there is no Fluent Bit")
 	flag.StringVar(&o.fluentBit, "fluent-bit", findFluentBit(), "the fluent-bit to run the plugin in; none for -host")
 	flag.DurationVar(&o.patience, "patience", 20*time.Second, "give up when nothing has come out for so long")
+	flag.StringVar(&o.page, "page", "build/out/demo.html", "write what became of the alert into this file; none when empty")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -155,6 +158,12 @@ func run(ctx context.Context, o options, v *view) (ok bool, err error) {
 		v.printf("… and %d more\n", n)
 	}
 	ok = v.summary(t, h.name, started)
+	if alert := cmp.Or(f.alert, mainAlert(parseKept(t.kept, shape))); o.page != "" && alert != "" && ctx.Err() == nil {
+		if err := writePage(o.page, f, t, alert, h.name, o.format); err != nil {
+			return false, err
+		}
+		v.printf("  page      %s\n", o.page)
+	}
 	if err := ctx.Err(); err != nil {
 		return false, errors.New("interrupted")
 	}

@@ -99,19 +99,25 @@ func parseKept(kept [][]byte, shape shape) []shown {
 	return all
 }
 
+// mainAlert is the id of the alert with the most evidence, "" where there is none.
+func mainAlert(all []shown) (alert string) {
+	rows := make(map[string]int)
+	for _, s := range all {
+		if id := s.get("AlertId"); s.table == "AlertEvidence" && id != "" {
+			if rows[id]++; rows[id] > rows[alert] {
+				alert = id
+			}
+		}
+	}
+	return alert
+}
+
 // records shows an alert with its evidence (the one with most, if none is named), what else is known of its device and
 // user, and the others: all of them, or each of tables that were not shown yet.
 func (v *view) records(kept [][]byte, shape shape, alert string, everything bool) {
 	all := parseKept(kept, shape)
 	if alert == "" {
-		rows := make(map[string]int)
-		for _, s := range all {
-			if id := s.get("AlertId"); s.table == "AlertEvidence" && id != "" {
-				if rows[id]++; rows[id] > rows[alert] {
-					alert = id
-				}
-			}
-		}
+		alert = mainAlert(all)
 	}
 	printed := make(map[*fastjson.Value]bool)
 	about := make(map[string]bool) // ids of the device, the user and the mail
