@@ -18,7 +18,7 @@ import (
 	azcontainer "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 	azservice "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/service"
 
-	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
 
 const (
@@ -48,7 +48,7 @@ func openAccount(cfg Config) (*account, error) {
 	client := cfg.SignIn.HTTP
 	if client == nil {
 		var err error
-		if client, err = signin.HTTPClient(cfg.SignIn.CAFile); err != nil {
+		if client, err = web.NewClient(cfg.SignIn.CAFile); err != nil {
 			return nil, fmt.Errorf("open blob source: azure.ca_file %w", err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
 
 // The ways to sign in that only storage accounts have; those of Entra ID are signin.Methods.
@@ -136,7 +137,7 @@ func (cfg *Config) readSAS(s *input.Settings) {
 	}
 	parts := strings.Split(strings.Trim(u.Path, "/"), "/")
 	account := u.Scheme + "://" + u.Host
-	if signin.IsLoopback(u.Hostname()) && parts[0] != "" { // an emulator has the account's name in the path
+	if web.IsLoopback(u.Hostname()) && parts[0] != "" { // an emulator has the account's name in the path
 		account, parts = account+"/"+parts[0], parts[1:]
 	}
 	if cfg.AccountURL == "" {
@@ -198,19 +199,15 @@ func (cfg *Config) checkAccountURL(s *input.Settings) {
 	checkURL(s, "blob.account_url", "", cfg.AccountURL)
 }
 
-// checkURL allows http for an emulator on this machine only: tokens and signatures must not cross a network in the clear.
+// checkURL holds an endpoint to the rules of web.CheckAddress.
 func checkURL(s *input.Settings, key, what, text string) {
 	u, err := url.Parse(text)
-	switch {
-	case err != nil || u.Host == "":
-		s.Reject(key, what+"is not a URL such as https://<account>.blob.core.windows.net")
-	case u.RawQuery != "":
+	switch problem := web.CheckAddress(text); {
+	case err == nil && u.RawQuery != "":
 		// Not under the key itself, whose value would be shown.
 		s.Reject("blob.sas_token", key+" carries a signature: put what follows the ? here, where it is never printed")
-	case u.Scheme == "http" && !signin.IsLoopback(u.Hostname()):
-		s.Reject(key, what+"is http, which would send events and signatures in the clear; write https")
-	case u.Scheme != "http" && u.Scheme != "https":
-		s.Reject(key, what+"must begin with https://")
+	case problem != "":
+		s.Reject(key, what+problem)
 	case strings.HasSuffix(u.Hostname(), ".dfs.core.windows.net"):
 		s.Reject(key, what+"is the Data Lake endpoint; the blob endpoint of the same account is "+strings.Replace(u.Host, ".dfs.", ".blob.", 1))
 	}

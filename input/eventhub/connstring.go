@@ -7,7 +7,7 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
 
 // The ports of Event Hubs' Kafka endpoint and of the emulator's.
@@ -106,7 +106,7 @@ func (cs connectionString) brokerProblem() string {
 		return "has an Endpoint with port " + cs.port + ", which is not the Kafka endpoint's; remove it for " + kafkaPort + ", or set eventhub.brokers"
 	case strings.Contains(cs.host, ".privatelink."):
 		return "has an Endpoint in privatelink; use the namespace's public name, which a private DNS zone resolves to the private endpoint"
-	case !strings.Contains(cs.host, ".") && !cs.emulator && !signin.IsLoopback(cs.host) && net.ParseIP(cs.host) == nil:
+	case !strings.Contains(cs.host, ".") && !cs.emulator && !web.IsLoopback(cs.host) && net.ParseIP(cs.host) == nil:
 		return "has an Endpoint without a domain; it should be sb://" + cs.host + ".servicebus.windows.net/"
 	}
 	return ""

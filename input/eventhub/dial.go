@@ -16,7 +16,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
-	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
 
 // dialTimeout bounds each step of a connection: TCP, the proxy's answer, TLS.
@@ -74,7 +74,7 @@ func (d *dialer) dial(ctx context.Context, network, addr string) (_ net.Conn, er
 }
 
 func (d *dialer) connect(ctx context.Context, network, addr string) (_ net.Conn, err error) {
-	if host, _, _ := net.SplitHostPort(addr); d.tls == nil && !d.plain && !signin.IsLoopback(host) {
+	if host, _, _ := net.SplitHostPort(addr); d.tls == nil && !d.plain && !web.IsLoopback(host) {
 		return nil, &plaintextError{addr}
 	}
 	proxy, err := d.proxyFor(addr)

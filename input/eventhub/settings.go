@@ -11,6 +11,7 @@ import (
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
 
 // DefaultGroup is the consumer group when none is set.
@@ -123,7 +124,7 @@ func ReadConfig(s *input.Settings, id signin.Config) (cfg Config, configured boo
 		}
 		cfg.Brokers = append(cfg.Brokers, addr)
 		host, _, _ := net.SplitHostPort(addr)
-		if !cfg.TLS && !signin.IsLoopback(host) && !cfg.AllowPlaintext {
+		if !cfg.TLS && !web.IsLoopback(host) && !cfg.AllowPlaintext {
 			s.Reject("eventhub.tls", fmt.Sprintf("without TLS the connection string would cross the network to %s in the clear; set eventhub.tls on, or eventhub.allow_plaintext on if that is what you want", addr))
 		}
 	}
@@ -149,7 +150,7 @@ func ReadConfig(s *input.Settings, id signin.Config) (cfg Config, configured boo
 	}
 	if file := s.Text("eventhub.ca_file"); file != "" {
 		var err error
-		if cfg.Roots, err = signin.CertPool(file); err != nil {
+		if cfg.Roots, err = web.CertPool(file); err != nil {
 			s.Reject("eventhub.ca_file", err.Error())
 		} else if !cfg.TLS {
 			s.Reject("eventhub.ca_file", "has no use with eventhub.tls off; remove one of the two")

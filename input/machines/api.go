@@ -2,6 +2,7 @@ package machines
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
 
 const (
@@ -57,8 +59,6 @@ func (e *statusError) Error() string {
 		text += "; grant the application the permission Machine.Read.All of WindowsDefenderATP, with admin consent"
 	case e.code == http.StatusTooManyRequests:
 		text += " again and again; does something else call the API with this application?"
-	case e.code >= 300 && e.code < 400:
-		text += ", a redirect, which is not followed; check device_info.api.url"
 	}
 	if e.message != "" {
 		text += fmt.Sprintf(" (%q)", e.message)
@@ -115,6 +115,10 @@ func (a *api) call(ctx context.Context, u *url.URL, timeout time.Duration, limit
 		var where *url.Error // names the whole address
 		if errors.As(err, &where) {
 			err = where.Err
+		}
+		var redirect *web.RedirectError
+		if errors.As(err, &redirect) {
+			return fmt.Errorf("%w; check device_info.api.url", err)
 		}
 		return err
 	}
@@ -210,13 +214,14 @@ func (a *api) machine(ctx context.Context, id string, found func(machine)) error
 	})
 }
 
-// place in the list of all devices. The zero value is its beginning.
+// cursor: a position in the list of all devices. The zero value is its beginning.
 type cursor struct {
 	next  *url.URL // what the last page named as the next, or nil
 	skip  int      // devices before the last $top
 	since int      // devices since then
 	first string   // the first device of the last page
 	pages int
+	links map[[sha256.Size]byte]bool // to the pages so far; nil before the first
 }
 
 // maxPages ends a list that has no end: 10 million devices in pages of 10,000.
@@ -253,7 +258,7 @@ func (a *api) page(ctx context.Context, c *cursor, each func(machine)) (last boo
 	if n > 0 && first == c.first {
 		return false, errors.New("the same page comes again and again")
 	}
-	to := cursor{first: first, pages: c.pages + 1, skip: c.skip, since: c.since + n}
+	to := cursor{first: first, pages: c.pages + 1, skip: c.skip, since: c.since + n, links: c.links}
 	switch {
 	case to.pages >= maxPages:
 		return false, fmt.Errorf("the list has no end after %d pages", maxPages)
@@ -261,6 +266,14 @@ func (a *api) page(ctx context.Context, c *cursor, each func(machine)) (last boo
 		if to.next, err = a.follow(next); err != nil {
 			return false, err
 		}
+		link := sha256.Sum256([]byte(next))
+		if to.links[link] {
+			return false, errors.New("the link to the next page is one that was followed before")
+		}
+		if to.links == nil {
+			to.links = make(map[[sha256.Size]byte]bool)
+		}
+		to.links[link] = true
 	case n > 0 && to.since >= pageSize: // as many as were asked for: there may be more
 		to.skip, to.since = to.skip+to.since, 0
 	default:

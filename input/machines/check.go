@@ -10,6 +10,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
 
 // Check asks the machines API for one device, which shows that it can be reached, that sign-in works and that the permission is
@@ -37,7 +38,7 @@ func check(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	hc := withoutRedirects(cfg.Identity.HTTP)
+	hc := web.Guard(cfg.Identity.HTTP, web.AtMost(lookupLimit))
 	defer hc.CloseIdleConnections()
 	a := &api{base: u, scope: cfg.Scope, http: hc, cred: cred, codes: make(map[int]uint64),
 		newCredential: func() (azcore.TokenCredential, error) { return cfg.Identity.Credential(cfg.Auth) }}

@@ -15,6 +15,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
 
 const (
@@ -45,11 +46,12 @@ type Client struct {
 	queue   chan *flight
 	breaker *breaker
 
+	troubles *input.Troubles // of list and lookup
+
 	mu      sync.Mutex
 	flights map[string]*flight            // by id in lower case
 	answers *lru.Cache[string, time.Time] // when the API last answered for an id, known or not
 	stats   Stats
-	trouble [2]bool // by kind of call: it has been said that it does not work
 }
 
 // flight is one device that is being asked for; everybody who misses it waits for the same one.
@@ -69,10 +71,11 @@ type Stats struct {
 	QuotaWait              time.Duration  // that calls waited for the quota, together
 }
 
-// The kinds of call.
+// The kinds of request, as parts of the subject that the log speaks of.
 const (
-	list = iota
-	lookup
+	subject = "the machines API"
+	list    = "list"
+	lookup  = "look-up"
 )
 
 // Open starts a client. It fails only when the identity cannot be used at all; the network is tried in the background.
@@ -82,14 +85,7 @@ func Open(cfg Config, learn Learn, log *slog.Logger) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("device_info.api.url: %w", err)
 	}
-	return start(cfg, base, withoutRedirects(cfg.Identity.HTTP), func() (azcore.TokenCredential, error) { return cfg.Identity.Credential(cfg.Auth) }, learn, log)
-}
-
-// withoutRedirects is hc, but a token does not travel to where an answer points.
-func withoutRedirects(hc *http.Client) *http.Client {
-	own := *hc
-	own.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &own
+	return start(cfg, base, web.Guard(cfg.Identity.HTTP, web.AtMost(pageLimit)), func() (azcore.TokenCredential, error) { return cfg.Identity.Credential(cfg.Auth) }, learn, log)
 }
 
 func start(cfg Config, base *url.URL, hc *http.Client, newCredential func() (azcore.TokenCredential, error), learn Learn, log *slog.Logger) (*Client, error) {
@@ -102,7 +98,7 @@ func start(cfg Config, base *url.URL, hc *http.Client, newCredential func() (azc
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{cfg: cfg, learn: learn, log: log, api: a, queue: make(chan *flight, maxFlights), breaker: newBreaker(),
+	c := &Client{cfg: cfg, learn: learn, log: log, api: a, queue: make(chan *flight, maxFlights), breaker: newBreaker(), troubles: input.NewTroubles(log),
 		flights: make(map[string]*flight), answers: answers}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	for range workers {
@@ -223,33 +219,37 @@ func (c *Client) work() {
 	}
 }
 
-// fly asks for the device of f, and for the one that it was merged into.
+// fly asks for the device of f, and ends the flight.
 func (c *Client) fly(f *flight) {
-	found, unknown := false, false
-	defer func() {
-		if r := recover(); r != nil {
-			c.complain(lookup, fmt.Errorf("BUG: panic: %v", r))
-		}
-		c.mu.Lock()
-		switch {
-		case found:
-			c.stats.Found++
-		case unknown:
-			c.stats.Unknown++
-		default:
-			c.stats.Failed++
-		}
-		if f.answered = found || unknown; f.answered {
-			c.answers.Add(f.id, time.Now())
-		}
-		delete(c.flights, f.id)
-		c.mu.Unlock()
-		close(f.done)
-	}()
-	if !c.breaker.enter(lookupTimeout) {
-		return
+	found, unknown, err := c.ask(f.id)
+	if err != nil {
+		c.complain(lookup, err)
 	}
-	id, seen := f.id, map[string]bool{}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case found:
+		c.stats.Found++
+	case unknown:
+		c.stats.Unknown++
+	default:
+		c.stats.Failed++
+	}
+	if f.answered = found || unknown; f.answered {
+		c.answers.Add(f.id, time.Now())
+	}
+	delete(c.flights, f.id)
+	close(f.done)
+}
+
+// ask looks a device up, and the one that it was merged into. What was found before an error stays found. err is what the
+// log should say: nothing while the breaker tolerates failures.
+func (c *Client) ask(id string) (found, unknown bool, err error) {
+	defer input.Catch("look up a device", &err)
+	if !c.breaker.enter(lookupTimeout) {
+		return false, false, nil
+	}
+	seen := make(map[string]bool)
 	for range maxHops {
 		seen[id] = true
 		mergedInto := ""
@@ -259,26 +259,26 @@ func (c *Client) fly(f *flight) {
 		})
 		switch {
 		case c.ctx.Err() != nil:
-			return
+			return found, false, nil
 		case isNotFound(err):
 			c.relieve(lookup)
 			c.breaker.answered()
-			unknown = true
-			return
+			return found, true, nil
 		case err != nil:
 			if c.breaker.failed() {
-				c.complain(lookup, fmt.Errorf("look up a device: %w", err))
+				return found, false, fmt.Errorf("look up a device: %w", err)
 			}
-			return // what was found before stays found
+			return found, false, nil
 		}
 		c.relieve(lookup)
 		c.breaker.answered()
 		found = true
 		if !askable(mergedInto) || seen[mergedInto] {
-			return
+			break
 		}
 		id = mergedInto
 	}
+	return found, false, nil
 }
 
 // keepList fetches the list, again and again. A page that fails is tried again from where it was.
@@ -323,38 +323,23 @@ func (c *Client) keepList() {
 func (c *Client) listPage(at *cursor) (last bool, err error) {
 	n := uint64(0)
 	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("BUG: panic: %v", r)
-		}
 		c.mu.Lock()
 		c.stats.Listed += n
 		c.mu.Unlock()
 	}()
+	defer input.Catch("list devices", &err)
 	return c.api.page(c.ctx, at, func(m machine) {
 		n++
 		c.learn(c.cfg.Tenant, m.info, false)
 	})
 }
 
-// complain says that the API does not work, unless that has been said.
-func (c *Client) complain(kind int, err error) {
-	c.mu.Lock()
-	said := c.trouble[list] || c.trouble[lookup]
-	c.trouble[kind] = true
-	c.mu.Unlock()
-	if !said {
-		c.log.Warn("the machines API does not work; alerts go on with what is known of their devices, and it is tried again",
-			"api", c.api.base.Host, "error", err)
-	}
+// complain says that the API does not work, unless that has been said. part is what failed: list or lookup.
+func (c *Client) complain(part string, err error) {
+	c.troubles.Begin(subject, part, "failed", slog.LevelWarn,
+		"the machines API does not work; alerts go on with what is known of their devices, and it is tried again",
+		"api", c.api.base.Host, "error", err)
 }
 
 // relieve says that the API works again, when everything does that did not.
-func (c *Client) relieve(kind int) {
-	c.mu.Lock()
-	again := c.trouble[kind] && !c.trouble[1-kind]
-	c.trouble[kind] = false
-	c.mu.Unlock()
-	if again {
-		c.log.Info("the machines API works again", "api", c.api.base.Host)
-	}
-}
+func (c *Client) relieve(part string) { c.troubles.End(subject, part, "api", c.api.base.Host) }

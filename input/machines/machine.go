@@ -137,6 +137,7 @@ func (r *reader) problem(what string) error {
 // machine reads the next value; ok is false after an error.
 func (r *reader) machine() (m machine, ok bool) {
 	it := r.it
+	r.body.machine = r.body.n
 	if it.WhatIsNext() != jsoniter.ObjectValue {
 		it.Skip()
 		return machine{}, it.Error == nil
@@ -236,18 +237,25 @@ func (r *reader) tags() {
 	}
 }
 
-// bounded is a body that fails after so many bytes, and remembers how it ended.
+// maxMachine is the most bytes of one machine in a list. A real one has about 1.5 kB. What is read of it is held whole.
+const maxMachine = 1 << 20
+
+// bounded is a body that fails after limit bytes, or after maxMachine bytes within one machine. It remembers how it ended.
 type bounded struct {
-	r     io.Reader
-	limit int64
-	n     int64
-	err   error
+	r       io.Reader
+	limit   int64
+	n       int64 // bytes read
+	machine int64 // n at the beginning of the machine that is being read
+	err     error
 }
 
 func (b *bounded) Read(p []byte) (n int, err error) {
-	if b.n >= b.limit {
+	switch {
+	case b.n >= b.limit:
 		err = fmt.Errorf("it is longer than %d MB", b.limit>>20)
-	} else {
+	case b.n-b.machine >= maxMachine:
+		err = fmt.Errorf("a device in it is longer than %d MB", maxMachine>>20)
+	default:
 		n, err = b.r.Read(p[:min(int64(len(p)), b.limit-b.n)])
 	}
 	b.n += int64(n)

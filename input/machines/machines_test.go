@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +23,8 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 	"go.uber.org/goleak"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -239,7 +243,7 @@ func open(t *testing.T, cfg Config, h http.Handler, srv *httptest.Server, cred f
 	if srv != nil {
 		base, hc = srv.URL, srv.Client()
 	}
-	hc.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	hc = web.Guard(hc, web.AtMost(pageLimit))
 	u, err := url.Parse(base)
 	if err != nil {
 		t.Fatal(err)
@@ -283,7 +287,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for range 1000 {
+	for range 6000 {
 		if ok() {
 			return
 		}
@@ -361,13 +365,61 @@ func TestTokenStaysOnHost(t *testing.T) {
 		}}
 		c := open(t, Config{Refresh: time.Hour}, f, serve(t, f), nil)
 		defer c.Close()
-		eventually(t, "said", func() bool { return strings.Contains(c.log.String(), "a redirect, which is not followed") })
+		eventually(t, "said", func() bool {
+			return strings.Contains(c.log.String(), "which is not followed, since the credential would go along; check device_info.api.url")
+		})
 		if p := c.Lookup(within(t, 5*time.Second), tenant, ids(1)); len(p) != 1 {
 			t.Errorf("pending %v", p)
 		}
 	})
 	if thief.count() != 0 {
 		t.Errorf("the other host was called %d times", thief.count())
+	}
+}
+
+// Pages without a device that point to each other for ever.
+func TestLinksInACircle(t *testing.T) {
+	f := &fakeAPI{}
+	var srv *httptest.Server
+	f.trouble = func(n int, w http.ResponseWriter, _ *http.Request) bool {
+		fmt.Fprintf(w, `{"value":[],"@odata.nextLink":"%s/api/machines?$skiptoken=%d"}`, srv.URL, n%3)
+		return true
+	}
+	srv = serve(t, f)
+	c := open(t, Config{Refresh: time.Hour}, f, srv, nil)
+	defer c.Close()
+	eventually(t, "said", func() bool { return strings.Contains(c.log.String(), "is one that was followed before") })
+	if n := f.count(); n != 4 {
+		t.Errorf("%d calls", n)
+	}
+}
+
+// A machine that takes all of a page: a text without end, one column again and again, tags without end.
+func TestMachineWithoutEnd(t *testing.T) {
+	for what, parts := range map[string][2]string{
+		"text":    {"", strings.Repeat("x", 1<<10)},
+		"columns": {"", `","osPlatform":"` + strings.Repeat("y", 1<<10)},
+		"tags":    {`","machineTags":["a`, strings.Repeat(`","a`, 256)},
+	} {
+		f := &fakeAPI{}
+		var sent atomic.Int64
+		f.trouble = func(_ int, w http.ResponseWriter, _ *http.Request) bool {
+			_, _ = io.WriteString(w, `{"value":[{"id":"`+ids(1)[0]+`","osPlatform":"`+parts[0])
+			for sent.Store(0); sent.Load() < 64<<20; {
+				n, err := io.WriteString(w, parts[1])
+				if err != nil {
+					return true
+				}
+				sent.Add(int64(n))
+			}
+			return true
+		}
+		c := open(t, Config{Refresh: time.Hour}, f, serve(t, f), nil)
+		eventually(t, what+": said", func() bool { return strings.Contains(c.log.String(), "a device in it is longer than 1 MB") })
+		c.Close()
+		if n := sent.Load(); n >= 64<<20 {
+			t.Errorf("%s: all of %d bytes were read", what, n)
+		}
 	}
 }
 

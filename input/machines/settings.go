@@ -7,6 +7,7 @@ import (
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
 
 // Settings declares the keys of the machines API: how to sign in, and where it is.
@@ -72,8 +73,7 @@ func ReadConfig(s *input.Settings, identity signin.Config) Config {
 	if c.URL == "" {
 		c.URL = places[service].url
 	}
-	u, err := url.Parse(c.URL)
-	if err != nil || u.Host == "" || u.User != nil || u.Path != "" || u.RawQuery != "" || u.Scheme != "https" && !(u.Scheme == "http" && signin.IsLoopback(u.Hostname())) {
+	if u, err := url.Parse(c.URL); web.CheckAddress(c.URL) != "" || err != nil || u.Path != "" {
 		s.Reject("device_info.api.url", "is not an https address without a path, such as https://eu.api.security.microsoft.com")
 	}
 	if c.Refresh > 0 && c.Refresh < 10*time.Minute {

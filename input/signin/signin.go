@@ -1,4 +1,4 @@
-// Package signin makes Entra ID credentials, and the HTTP client that everything on Azure's side of the plugin uses.
+// Package signin makes Entra ID credentials.
 //
 // One identity serves all sources of a section: the azure.* settings say who it is, and each source's own auth setting
 // (eventhub.auth, blob.auth, device_info.auth) says how it signs in. Tokens are fetched, cached and renewed
@@ -6,16 +6,11 @@
 package signin
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
@@ -23,6 +18,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
 
 // The ways to sign in with Entra ID. A source adds its own to these (connection_string, sas).
@@ -58,7 +54,7 @@ type Config struct {
 	Cloud               string // public, usgov, china
 	AuthorityHost       string // empty for the cloud's own
 	CAFile              string
-	HTTP                *http.Client // what Read made of CAFile and the environment's proxy
+	HTTP                *http.Client // of web.NewClient, with CAFile; each source puts its own web.Guard around it
 }
 
 // Read reads the azure.* settings and notes every mistake in s.
@@ -73,8 +69,7 @@ func Read(s *input.Settings) Config {
 		CAFile:              s.Text("azure.ca_file"),
 	}
 	if c.AuthorityHost != "" {
-		u, err := url.Parse(c.AuthorityHost)
-		if err != nil || u.Scheme != "https" || u.Host == "" {
+		if problem := web.CheckAddress(c.AuthorityHost); problem != "" || !strings.HasPrefix(strings.ToLower(c.AuthorityHost), "https:") {
 			s.Reject("azure.authority_host", "is not an https URL; write it as https://login.microsoftonline.us/")
 		}
 	}
@@ -89,7 +84,7 @@ func Read(s *input.Settings) Config {
 		c.Certificate = b
 	}
 	var err error
-	c.HTTP, err = HTTPClient(c.CAFile)
+	c.HTTP, err = web.NewClient(c.CAFile)
 	if err != nil {
 		s.Reject("azure.ca_file", err.Error())
 	}
@@ -118,7 +113,7 @@ func (c Config) Check(s *input.Settings, authKey, method string) {
 // Credential returns what fetches tokens by method, one of Methods. It asks nobody yet: wrong secrets show at the first
 // token.
 func (c Config) Credential(method string) (azcore.TokenCredential, error) {
-	options := azcore.ClientOptions{Cloud: c.cloud(), Transport: c.HTTP}
+	options := azcore.ClientOptions{Cloud: c.cloud(), Transport: c.transport()}
 	// azidentity asks Microsoft's own host whether it knows the authority; a private one it cannot know.
 	private := c.AuthorityHost != ""
 	var cred azcore.TokenCredential
@@ -128,7 +123,7 @@ func (c Config) Credential(method string) (azcore.TokenCredential, error) {
 		cred, err = azidentity.NewDefaultAzureCredential(&azidentity.DefaultAzureCredentialOptions{
 			ClientOptions: options, TenantID: c.TenantID, DisableInstanceDiscovery: private})
 	case ManagedIdentity:
-		o := &azidentity.ManagedIdentityCredentialOptions{ClientOptions: azcore.ClientOptions{Cloud: options.Cloud}}
+		o := &azidentity.ManagedIdentityCredentialOptions{ClientOptions: options}
 		if c.ClientID != "" {
 			o.ID = azidentity.ClientID(c.ClientID)
 		}
@@ -153,6 +148,21 @@ func (c Config) Credential(method string) (azcore.TokenCredential, error) {
 		return nil, fmt.Errorf("sign in by %s: %w", method, err)
 	}
 	return cred, nil
+}
+
+// maxToken is the most bytes of a token answer, or of anything else that a sign-in host answers. Real ones have a few kB.
+const maxToken = 1 << 20
+
+// transport is what sign-in asks with. Service Fabric pins its certificate into the client, and azidentity refuses one that
+// it cannot take apart there; that endpoint is on the machine itself.
+func (c Config) transport() policy.Transporter {
+	if c.HTTP == nil {
+		return nil
+	}
+	if os.Getenv("IDENTITY_SERVER_THUMBPRINT") != "" {
+		return c.HTTP
+	}
+	return web.Guard(c.HTTP, web.AtMost(maxToken))
 }
 
 func (c Config) cloud() cloud.Configuration {
@@ -193,46 +203,3 @@ func Explain(err error) error {
 	}
 	return fmt.Errorf("sign in: %s", line)
 }
-
-// HTTPClient returns a client that goes through the environment's proxy and trusts the system's authorities and those of
-// caFile, if one is given. It has no timeout for a whole exchange, which may be a large download: contexts end those.
-func HTTPClient(caFile string) (*http.Client, error) {
-	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12}
-	if caFile != "" {
-		pool, err := CertPool(caFile)
-		if err != nil {
-			return nil, err
-		}
-		tlsConfig.RootCAs = pool
-	}
-	return &http.Client{
-		Transport: &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-			TLSClientConfig:       tlsConfig,
-			TLSHandshakeTimeout:   15 * time.Second,
-			ResponseHeaderTimeout: 60 * time.Second,
-			IdleConnTimeout:       90 * time.Second,
-			MaxIdleConnsPerHost:   16,
-			ForceAttemptHTTP2:     true,
-		},
-	}, nil
-}
-
-// CertPool returns the system's authorities and those of a PEM file.
-func CertPool(file string) (*x509.CertPool, error) {
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool() // a minimal image without any: the file may be all that is needed
-	}
-	pem, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("cannot be read: %w; give the path of a file that Fluent Bit's user can read", err)
-	}
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("has no certificate in PEM form (-----BEGIN CERTIFICATE-----); convert it with openssl x509 -inform der")
-	}
-	return pool, nil
-}
-
-var _ policy.Transporter = (*http.Client)(nil)
