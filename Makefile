@@ -51,6 +51,7 @@ test-packages: packages host ## tests of the packages: contents, same bytes twic
 
 # DEFENDER_SO and DEFENDER_HOST are what the tests of plugin/ run instead of building both.
 arm64: ## the plugin on arm64, in qemu-user: events, bad input, SIGKILL, hot reload
+	@command -v qemu-aarch64 >/dev/null && command -v aarch64-linux-gnu-gcc >/dev/null || { echo "needs Debian's qemu-user, gcc-aarch64-linux-gnu and libc6-dev-arm64-cross"; exit 1; }
 	@$(MAKE) --no-print-directory plugin host OUT=$(OUT)/arm64 GOARCH=arm64 CC=aarch64-linux-gnu-gcc
 	@printf '#!/bin/sh\nexec qemu-aarch64 -L /usr/aarch64-linux-gnu %s "$$@"\n' $(CURDIR)/$(OUT)/arm64/host >$(OUT)/arm64/emulated && chmod +x $(OUT)/arm64/emulated
 	DEFENDER_SO=$(CURDIR)/$(OUT)/arm64/in_defender.so DEFENDER_HOST=$(CURDIR)/$(OUT)/arm64/emulated $(GO) test -count=1 $(TESTFLAGS) \

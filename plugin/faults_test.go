@@ -23,7 +23,7 @@ func TestHostsThatAreRefused(t *testing.T) {
 	t.Parallel()
 	h := startHub(t, 1)
 	for _, c := range []struct{ name, flags, says string }{
-		{"threaded", "-threaded", `add "threaded off" to this [INPUT] section`},
+		{"threaded", "-threaded", `set "threaded: off" (in a classic configuration "threaded off") in this section`},
 		{"before 4.1", "-old", "needs 4.1 or later"},
 		{"without the function", "-missing flb_input_log_append", "does not export flb_input_log_append"},
 		{"without timers", "-missing flb_sched_timer_cb_create", "does not export flb_sched_timer_cb_create"},

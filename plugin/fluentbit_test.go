@@ -224,7 +224,7 @@ func TestFluentBitRefusesAThreadedSection(t *testing.T) {
 	if err := startFluentBit(t, binary, conf).Wait(); err == nil {
 		t.Error("Fluent Bit starts")
 	}
-	if log := logs(conf); !strings.Contains(log, `add "threaded off" to this [INPUT] section`) {
+	if log := logs(conf); !strings.Contains(log, `set "threaded: off" (in a classic configuration "threaded off") in this section`) {
 		t.Errorf("log:\n%s", log)
 	}
 }

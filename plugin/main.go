@@ -84,7 +84,7 @@ func start(p *C.struct_defender_plugin) (err error) {
 			"stored; use an official build of Fluent Bit 4.1 or later", C.GoString(C.defender_missing(functions)))
 	case strings.HasPrefix(C.GoString(&thread[0]), "flb-in-"): // set in src/flb_input_thread.c
 		err = fmt.Errorf("refused: this section runs in a thread of its own, where Fluent Bit loses events without saying so; " +
-			"add \"threaded off\" to this [INPUT] section")
+			"set \"threaded: off\" (in a classic configuration \"threaded off\") in this section")
 	}
 	if err != nil {
 		h.log(slog.LevelError, h.prefix()+err.Error())

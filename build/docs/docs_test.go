@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tinylib/msgp/msgp"
 
@@ -54,7 +55,7 @@ var (
 	block  = regexp.MustCompile("(?s)```([a-z]*)\n(.*?)```")
 	code   = regexp.MustCompile("`([^`\n]+)`")
 	link   = regexp.MustCompile(`\]\(([^)]+)\)`)
-	target = regexp.MustCompile(`\bmake ([a-z][a-z-]*)`)
+	target = regexp.MustCompile(`\bmake ([a-z][a-z0-9-]*)`)
 )
 
 // commands are the command lines of a page: of blocks without a language, and what is set as code within the text.
@@ -192,6 +193,35 @@ func TestTwoCommands(t *testing.T) {
 	}
 	if want := []string{"make demo\n", "make test\n"}; !slices.Equal(first, want) {
 		t.Errorf("the first commands of README.md are %q, want %q", first, want)
+	}
+}
+
+// Prose keeps to 100 columns, so that it can be read and compared side by side. Tables, code and headings, and a line that is one
+// unbreakable word, such as a link, do as they must.
+func TestColumns(t *testing.T) {
+	const most = 100
+	checked := 0
+	for name, text := range pages(t) {
+		inCode := false
+		for i, line := range strings.Split(text, "\n") {
+			trimmed := strings.TrimSpace(line)
+			if strings.HasPrefix(trimmed, "```") {
+				inCode = !inCode
+			}
+			if inCode || strings.HasPrefix(trimmed, "|") || strings.HasPrefix(trimmed, "#") || strings.HasPrefix(trimmed, "![") || strings.HasPrefix(trimmed, "<!--") {
+				continue
+			}
+			checked++
+			if utf8.RuneCountInString(line) > most && strings.Contains(code.ReplaceAllString(trimmed, "x"), " ") {
+				t.Errorf("%s:%d has %d columns, want %d at most", name, i+1, utf8.RuneCountInString(line), most)
+			}
+		}
+		if inCode {
+			t.Errorf("%s: a block of code does not end", name)
+		}
+	}
+	if checked < 300 {
+		t.Errorf("found only %d lines of prose", checked)
 	}
 }
 
