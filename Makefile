@@ -30,7 +30,7 @@ SOAK      ?= 30m
 README    ?= $(if $(ROWS),,build/faults/README.md)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 plugin: ## build build/out/in_defender.so
 	@mkdir -p $(OUT)
