@@ -27,7 +27,8 @@ type table struct {
 
 const (
 	maxTableName   = 64
-	maxKnownTables = 1024
+	maxKnownTables = 1024 // Microsoft documents 62
+	maxCategory    = 256  // bytes of a category that is remembered
 )
 
 // table looks up a category, or the name of a table of another product.
@@ -47,7 +48,10 @@ func (t *Transformer) table(category string) *table {
 		tb.role, tb.device = device.RoleOf(safe), t.hold.devices.Wants(safe)
 	}
 	tb.counts = t.stats.table(safe)
-	if len(t.tables) < maxKnownTables {
+	if len(category) <= maxCategory {
+		if len(t.tables) >= maxKnownTables {
+			clear(t.tables) // invented ones do not keep the places; rows that are held have their table
+		}
 		t.tables[strings.Clone(category)] = tb
 	}
 	return tb

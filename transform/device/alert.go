@@ -14,6 +14,8 @@ type alerts struct {
 	bytes int64
 	limit int64
 	key   []byte
+
+	tenants *tenants
 }
 
 // An alert is one AlertId of a tenant.
@@ -46,23 +48,23 @@ const (
 	maxAlertID    = 256
 )
 
-func newAlerts(limit int64) alerts {
-	a := alerts{limit: limit}
+func newAlerts(limit int64, ts *tenants) alerts {
+	a := alerts{limit: limit, tenants: ts}
 	a.cache, _ = simplelru.NewLRU[string, *alert](math.MaxInt, nil)
 	return a
 }
 
 // appendKey appends the key of an alert, or returns nil if there is no id.
-func (a *alerts) keyOf(tenant uint16, id []byte) []byte {
+func (a *alerts) keyOf(tenant uint32, id []byte) []byte {
 	if len(id) == 0 || len(id) > maxAlertID {
 		return nil
 	}
-	a.key = append(append(a.key[:0], byte(tenant>>8), byte(tenant)), id...)
+	a.key = append(appendTenant(a.key[:0], tenant), id...)
 	return a.key
 }
 
 // get returns an alert, or nil.
-func (a *alerts) get(tenant uint16, id []byte) *alert {
+func (a *alerts) get(tenant uint32, id []byte) *alert {
 	key := a.keyOf(tenant, id)
 	if key == nil {
 		return nil
@@ -72,7 +74,7 @@ func (a *alerts) get(tenant uint16, id []byte) *alert {
 }
 
 // make returns an alert, a new one if need be, or nil if it has no id.
-func (a *alerts) make(tenant uint16, id []byte) *alert {
+func (a *alerts) make(tenant uint32, id []byte) *alert {
 	if al := a.get(tenant, id); al != nil {
 		return al
 	}
@@ -82,6 +84,7 @@ func (a *alerts) make(tenant uint16, id []byte) *alert {
 	}
 	al := &alert{}
 	a.cache.Add(string(key), al)
+	a.tenants.refer(record.View(key))
 	a.grow(alertOverhead + int64(len(key)))
 	return al
 }
@@ -92,6 +95,7 @@ func (a *alerts) grow(n int64) {
 	for a.bytes > a.limit && a.cache.Len() > 1 {
 		key, al, _ := a.cache.RemoveOldest()
 		a.bytes -= alertOverhead + int64(len(key)+len(al.hosts.one)+len(al.leaders.one)+cap(al.info))
+		a.tenants.leave(key)
 	}
 }
 
@@ -122,7 +126,7 @@ var alertColumns = [...]string{"Title", "Severity", "ServiceSource", "DetectionS
 const alertCategories columnID = 5
 
 // inform takes what AlertInfo says of an alert.
-func (m *Memory) inform(r *record.Record, tenant uint16) {
+func (m *Memory) inform(r *record.Record, tenant uint32) {
 	tr := &r.Columns
 	n := tr.Find(r.Props, "AlertId")
 	if n == 0 || tr.Nodes[n].Kind != record.KindString {

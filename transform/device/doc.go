@@ -1,6 +1,7 @@
 // Package device has what is known of devices and of recent alerts, and finds the device of a record.
 //
 //	memory.go    devices by tenant and id, bounded in bytes
+//	tenants.go   numbers for tenants, as long as something is known of them
 //	groups.go    what is known of one device: columns, and when each was said
 //	fields.go    which columns are kept
 //	report.go    from a report to columns

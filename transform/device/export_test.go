@@ -5,9 +5,9 @@ import "github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 // Keys returns the keys of n devices.
 func Keys(m *Memory, tenant string, id func(int) string, n int) []string {
 	keys := make([]string, n)
-	index, _ := m.tenant([]byte(tenant))
+	number := m.tenants.get([]byte(tenant))
 	for i := range keys {
-		keys[i] = string(appendKey(nil, index, []byte(id(i))))
+		keys[i] = string(appendKey(nil, number, []byte(id(i))))
 	}
 	return keys
 }
@@ -21,7 +21,7 @@ type Hitter struct {
 
 // NewHitter returns a Hitter.
 func NewHitter(m *Memory) *Hitter {
-	h := &Hitter{joiner: m.NewJoiner(new(record.Scanner)), sighting: Sighting{match: matchRow, known: true}}
+	h := &Hitter{joiner: m.NewJoiner(new(record.Scanner)), sighting: Sighting{match: matchRow, tenant: 1}}
 	h.record.ReadColumns(h.joiner.scanner, []byte("{}"))
 	return h
 }

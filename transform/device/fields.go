@@ -1,6 +1,8 @@
 package device
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
@@ -39,7 +41,11 @@ const (
 
 const columnNone columnID = 255 // so there are fewer than 256, and a group can count them in a byte
 
-const maxDeviceNames = 1024 // that are remembered: names come from outside
+// Names come from outside: so many are remembered, of at most so many bytes.
+const (
+	maxDeviceNames     = 1024
+	maxDeviceNameBytes = 128
+)
 
 // A fieldSet is the columns that are kept. Names that are not in columnNames get ids as they come up, because Microsoft adds
 // columns without notice.
@@ -73,6 +79,12 @@ func newFields(fields []string) fieldSet {
 			f.ids[name] = field{name: name, id: columnNone}
 		}
 	}
+	for _, name := range fields {
+		listed := slices.ContainsFunc(columnNames[:], func(s string) bool { return strings.EqualFold(s, name) })
+		if name != "*" && !listed {
+			f.field([]byte(name)) // has its id before reports can use all of them up
+		}
+	}
 	return f
 }
 
@@ -89,7 +101,7 @@ func (f *fieldSet) fieldAt(place int, name []byte) field {
 		return f.order[place]
 	}
 	found := f.field(name)
-	if place < len(f.order) {
+	if place < len(f.order) && found.name != "" {
 		f.order[place] = found
 	}
 	return found
@@ -101,17 +113,22 @@ func (f *fieldSet) field(name []byte) field {
 	if ok {
 		return known
 	}
-	id := columnNone
+	if len(name) > maxDeviceNameBytes {
+		return field{id: columnNone}
+	}
 	text, _ := record.AppendText(nil, name)
+	found := field{name: string(name), id: columnNone, class: record.ClassOf(string(text))}
 	_, wished := f.wish[strings.ToLower(string(text))]
-	if (wished || f.all) && len(text) > 0 && len(text) <= 128 && string(text) != "DeviceId" && len(f.names) < int(columnNone) {
-		id = columnID(len(f.names))
+	if (wished || f.all) && len(text) > 0 && !isOurs(string(text)) && len(f.names) < int(columnNone) {
+		found.id = columnID(len(f.names))
 		f.names = append(f.names, string(text))
 	}
-	found := field{id: id, class: record.ClassOf(string(text))}
-	if len(f.ids) < maxDeviceNames {
-		found.name = string(name)
-		f.ids[found.name] = found
+	if len(f.ids) >= maxDeviceNames {
+		maps.DeleteFunc(f.ids, func(_ string, known field) bool { return known.id == columnNone })
 	}
+	f.ids[found.name] = found
 	return found
 }
+
+// isOurs reports whether a name stands on every row that gets a device, so that no column can have it.
+func isOurs(name string) bool { return name == "DeviceId" || name == "match" || name == "status" }

@@ -53,8 +53,7 @@ func RoleOf(table string) Role {
 
 // A Sighting is a device that a record names, or whose place is to be filled.
 type Sighting struct {
-	tenant  uint16
-	known   bool   // tenant is one
+	tenant  uint32 // 0 if it is none
 	key     string // of the device, or ""
 	match   Match
 	pending bool
@@ -90,7 +89,16 @@ func (j *Joiner) Wants(table string) bool { return j.memory.tables[strings.ToLow
 func (j *Joiner) Begin(ctx context.Context) { j.ctx, j.left = ctx, j.memory.cfg.Wait }
 
 // End ends a call of Append.
-func (j *Joiner) End() { j.ctx = nil }
+func (j *Joiner) End() {
+	j.ctx = nil
+	if cap(j.values) > record.KeepBytes {
+		j.values = nil
+		clear(j.device.Columns[:cap(j.device.Columns)])
+	}
+	if cap(j.text) > record.KeepBytes {
+		j.text = nil
+	}
+}
 
 // Observe learns from a record. s, which is nil for a record that gets no device, then points into the
 // record's text.
@@ -98,12 +106,13 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 	m := j.memory
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.learner.scanner.MaxNodes = j.scanner.MaxNodes
 	j.text = r.AppendTenant(j.text[:0])
-	tenant, known := m.tenant(j.text)
-	if known && role == RoleReport {
+	tenant := m.tenants.get(j.text)
+	if tenant != 0 && role == RoleReport {
 		m.report(r, tenant, true)
 	}
-	if known && role == RoleAlert {
+	if tenant != 0 && role == RoleAlert {
 		m.inform(r, tenant)
 		m.informs[j.number] = m.now()
 		if m.news != nil {
@@ -117,7 +126,7 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 	alert := alertID(r)
 	h := findHost(j.scanner, r)
 	var key []byte
-	if known && h.match != matchNone {
+	if tenant != 0 && h.match != matchNone {
 		j.text, _ = record.AppendText(j.text[:0], h.id)
 		if key = appendKey(m.reportKey[:0], tenant, j.text); key != nil {
 			m.reportKey = key
@@ -130,7 +139,7 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 	if s == nil {
 		return
 	}
-	*s = Sighting{tenant: tenant, known: known, alert: alert, at: r.Nanos(m.now().UnixNano())}
+	*s = Sighting{tenant: tenant, alert: alert, at: r.Nanos(m.now().UnixNano())}
 	if role == RoleEvidence && len(alert) > 0 {
 		n := r.Columns.Find(r.Props, "Title")
 		s.lacks = n == 0 || r.Columns.Nothing(n)
@@ -167,7 +176,7 @@ func (j *Joiner) ask(sightings []*Sighting) {
 	var missing map[string]bool // keys
 	m.mu.Lock()
 	for _, s := range sightings {
-		if s.match == matchNone && s.known {
+		if s.match == matchNone && s.tenant != 0 {
 			if al := m.alerts.get(s.tenant, s.alert); al != nil {
 				if key, ok := al.device(); ok {
 					s.key, s.match = key, matchAlert
@@ -186,8 +195,9 @@ func (j *Joiner) ask(sightings []*Sighting) {
 	}
 	byTenant := make(map[string][]string)
 	for key := range missing {
-		tenant := m.tenantOf(key)
-		byTenant[tenant] = append(byTenant[tenant], string(appendID(nil, key)))
+		if tenant, ok := m.tenants.name(key); ok {
+			byTenant[tenant] = append(byTenant[tenant], string(appendID(nil, key)))
+		}
 	}
 	m.mu.Unlock()
 	if len(missing) == 0 {
@@ -214,7 +224,8 @@ func (j *Joiner) ask(sightings []*Sighting) {
 			continue
 		}
 		if want := m.wanting(s); want != "" {
-			s.pending = pending[m.tenantOf(want)+"/"+string(appendID(nil, want))]
+			tenant, _ := m.tenants.name(want)
+			s.pending = pending[tenant+"/"+string(appendID(nil, want))]
 		}
 	}
 }
@@ -263,7 +274,7 @@ const informsFor = 10 * time.Minute
 // lacksAlert reports whether a row has no title, and nothing is known of its alert.
 func (m *Memory) lacksAlert(sightings []*Sighting) bool {
 	for _, s := range sightings {
-		if !s.known || !s.lacks {
+		if s.tenant == 0 || !s.lacks {
 			continue
 		}
 		if al := m.alerts.get(s.tenant, s.alert); al == nil || al.info == nil {
@@ -307,7 +318,7 @@ func (j *Joiner) Describe(r *record.Record, role Role, s *Sighting) *event.Devic
 	}
 	d.Status = statusNames[st]
 	m.found[st]++
-	if !s.known || role == RoleAlert {
+	if s.tenant == 0 || role == RoleAlert {
 		return d
 	}
 	if al := m.alerts.get(s.tenant, s.alert); al != nil && al.info != nil {
@@ -388,20 +399,23 @@ func nothingInside(tr *record.Tree, n uint32) bool {
 // Platform returns the OSPlatform, else the OSFamily, of the device that a record's DeviceId names, as far as it is known: it
 // asks nobody, waits for nothing and counts nothing. It is valid until the next call of a method.
 func (j *Joiner) Platform(r *record.Record) []byte {
+	if !r.Lifted {
+		return nil
+	}
 	n := r.Columns.Find(r.Props, "DeviceId")
-	if !r.Lifted || n == 0 || r.Columns.Nodes[n].Kind != record.KindString {
+	if n == 0 || r.Columns.Nodes[n].Kind != record.KindString {
 		return nil
 	}
 	m := j.memory
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	j.text = r.AppendTenant(j.text[:0])
-	tenant, known := m.indexOf[string(j.text)]
-	if !known {
+	tenant := m.tenants.byName[string(j.text)]
+	if tenant == nil {
 		return nil
 	}
 	j.text, _ = record.AppendText(j.text[:0], r.Columns.Inner(n))
-	key := appendKey(m.reportKey[:0], tenant, j.text)
+	key := appendKey(m.reportKey[:0], tenant.number, j.text)
 	if key == nil {
 		return nil
 	}

@@ -46,14 +46,14 @@ type Memory struct {
 	joiners   int               // numbered so far
 	informs   map[int]time.Time // when each Joiner last had a record of AlertInfo
 	news      chan struct{}     // closed when one has come; nil while nobody waits
-	tenants   []string          // a device's key has the tenant's index
-	indexOf   map[string]uint16
+	tenants   *tenants          // by the number that the keys of devices and alerts begin with
 	learner   *learner
 	witnessed int // columns that are kept and evidence tells of
 	merger    merger
 	key       []byte   // scratch of find
 	reportKey []byte   // scratch of report
 	changed   []string // keys of devices to write into the next snapshot
+	waiting   int64    // bytes of those in changed whose device is gone
 	saving    bool     // snapshots are taken
 	stats     Stats
 	found     [len(statusNames)]int64
@@ -79,7 +79,6 @@ type device struct {
 const (
 	// What golang-lru's list entry, its map slot and the headers take beside key and groups. Measured by BenchmarkMillionDevices.
 	overhead    = 184
-	maxTenants  = 4096
 	maxDeviceID = 256
 	maxMerges   = 4 // hops along MergedToDeviceId
 	alertShare  = 8 // one part in so many of the bytes is for alerts
@@ -87,7 +86,7 @@ const (
 
 // New returns an empty memory.
 func New(cfg Config) *Memory {
-	m := &Memory{cfg: cfg, now: time.Now, indexOf: make(map[string]uint16), informs: make(map[int]time.Time), tables: make(map[string]bool)}
+	m := &Memory{cfg: cfg, now: time.Now, tenants: newTenants(), informs: make(map[int]time.Time), tables: make(map[string]bool)}
 	for _, name := range cfg.Tables {
 		m.tables[strings.ToLower(name)] = true
 	}
@@ -100,7 +99,7 @@ func New(cfg Config) *Memory {
 	m.limit = cfg.CacheBytes - cfg.CacheBytes/alertShare
 	// Bounded by bytes here and not by number there.
 	m.cache, _ = simplelru.NewLRU[string, *device](math.MaxInt, nil)
-	m.alerts = newAlerts(cfg.CacheBytes / alertShare)
+	m.alerts = newAlerts(cfg.CacheBytes/alertShare, m.tenants)
 	m.learner = newLearner(cfg.Separator, cfg.ArraysAsJSON)
 	return m
 }
@@ -110,7 +109,7 @@ func (m *Memory) Stats() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.stats
-	s.Devices, s.Bytes = int64(m.cache.Len()), m.bytes
+	s.Devices, s.Bytes = int64(m.cache.Len()), m.bytes+m.tenants.bytes
 	s.Alerts, s.AlertBytes = int64(m.alerts.cache.Len()), m.alerts.bytes
 	s.Status, s.Match = make(map[string]int64), make(map[string]int64)
 	for i, n := range m.found {
@@ -124,27 +123,26 @@ func (m *Memory) Stats() Stats {
 	return s
 }
 
-// tenant returns the index of a tenant, and false when there are too many: tenants come from outside.
-func (m *Memory) tenant(name []byte) (uint16, bool) {
-	if i, ok := m.indexOf[string(name)]; ok {
-		return i, true
+// Columns returns the names of the columns of DeviceInfo that are kept, without those that come up later.
+func (m *Memory) Columns() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var names []string
+	for _, name := range m.fields.names {
+		if name != "" {
+			names = append(names, name)
+		}
 	}
-	if len(m.tenants) >= maxTenants {
-		return 0, false
-	}
-	i := uint16(len(m.tenants))
-	m.tenants = append(m.tenants, string(name))
-	m.indexOf[m.tenants[i]] = i
-	return i, true
+	return names
 }
 
 // appendKey appends the key of a device: ids are compared in lower case, and hexadecimal ones, which is all that Defender is
 // known to give, take half their length. It returns nil for what cannot be an id.
-func appendKey(dst []byte, tenant uint16, id []byte) []byte {
+func appendKey(dst []byte, tenant uint32, id []byte) []byte {
 	if len(id) == 0 || len(id) > maxDeviceID {
 		return nil
 	}
-	dst = append(dst, byte(tenant>>8), byte(tenant))
+	dst = appendTenant(dst, tenant)
 	packed := len(id)%2 == 0
 	for _, c := range id {
 		packed = packed && record.HexDigit(c) >= 0
@@ -168,17 +166,15 @@ func appendKey(dst []byte, tenant uint16, id []byte) []byte {
 
 // appendID appends the id, in lower case, of which key is the key.
 func appendID(dst []byte, key string) []byte {
-	if key[2] == 'x' {
-		for i := 3; i < len(key); i++ {
+	if key[tenantBytes] == 'x' {
+		for i := tenantBytes + 1; i < len(key); i++ {
 			const digits = "0123456789abcdef"
 			dst = append(dst, digits[key[i]>>4], digits[key[i]&15])
 		}
 		return dst
 	}
-	return append(dst, key[3:]...)
+	return append(dst, key[tenantBytes+1:]...)
 }
-
-func (m *Memory) tenantOf(key string) string { return m.tenants[uint16(key[0])<<8|uint16(key[1])] }
 
 // find returns the device of key, or the one that it was merged into if that is known too, and the key that it was found
 // under. missing is the key that is worth asking for: of a device that is not known, or "". used makes it recently used.
@@ -197,7 +193,7 @@ func (m *Memory) find(key string, used bool) (dev *device, at, missing string) {
 		if len(to) == 0 {
 			break
 		}
-		next := appendKey(m.key[:0], uint16(at[0])<<8|uint16(at[1]), to)
+		next := appendKey(m.key[:0], tenantOf(at), to)
 		if next == nil {
 			break
 		}
@@ -235,16 +231,17 @@ func (m *Memory) put(key []byte, stamp int64, columns []column, evict bool) {
 	groups := append([]byte(nil), merged...) // whose capacity is what it really takes
 	cost := int64(cap(groups)) - int64(cap(old))
 	if !known {
-		if cost += overhead + int64(len(key)); !evict && m.bytes+cost > m.limit {
+		if cost += overhead + int64(len(key)); !evict && m.bytes+m.tenants.bytes+cost > m.limit {
 			return
 		}
 		dev = &device{key: string(key)}
 		m.cache.Add(dev.key, dev)
+		m.tenants.refer(dev.key)
 	}
 	dev.groups = groups
 	m.bytes += cost
 	m.change(dev)
-	for m.bytes > m.limit && m.cache.Len() > 1 {
+	for m.bytes+m.tenants.bytes > m.limit && m.cache.Len() > 1 {
 		m.evict()
 	}
 }
@@ -253,8 +250,14 @@ func (m *Memory) put(key []byte, stamp int64, columns []column, evict bool) {
 func (m *Memory) change(dev *device) {
 	if m.saving && !dev.dirty {
 		dev.dirty = true
-		m.changed = append(m.changed, dev.key)
+		m.note(dev.key)
 	}
+}
+
+// note keeps a key for the next snapshot.
+func (m *Memory) note(key string) {
+	m.changed = append(m.changed, key)
+	m.tenants.refer(key)
 }
 
 func (m *Memory) evict() {
@@ -264,9 +267,15 @@ func (m *Memory) evict() {
 	}
 	m.bytes -= overhead + int64(len(key)) + int64(cap(dev.groups))
 	m.stats.Evicted++
-	if m.saving && !dev.dirty && len(m.changed) < maxChanged {
-		m.changed = append(m.changed, key) // so that it goes from the snapshot too
+	// It is to go from the snapshot too. While nobody takes one, some stay in the file until the next start, when they are
+	// read and have to find room again.
+	if m.saving && (dev.dirty || m.waiting < m.limit/waitingShare) {
+		m.waiting += keyBytes(key)
+		if !dev.dirty {
+			m.note(key)
+		}
 	}
+	m.tenants.leave(key)
 }
 
 // Learn takes a report of a device in the form of the properties of a DeviceInfo record, as JSON, which it does not
@@ -278,7 +287,7 @@ func (m *Memory) Learn(tenant string, properties []byte, evict bool) {
 	if !r.ReadColumns(&m.learner.scanner, properties) {
 		return
 	}
-	if index, ok := m.tenant([]byte(strings.ToLower(tenant))); ok {
-		m.report(r, index, evict)
+	if number := m.tenants.get([]byte(strings.ToLower(tenant))); number != 0 {
+		m.report(r, number, evict)
 	}
 }

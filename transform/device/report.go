@@ -20,6 +20,7 @@ type learner struct {
 
 func newLearner(separator string, arraysAsJSON bool) *learner {
 	l := &learner{}
+	l.scanner.MaxNodes = 1 << 18
 	l.values = event.NewWriter(event.Options{ArraysAsJSON: arraysAsJSON}, &l.counts, event.NewNames(separator), &l.scanner)
 	return l
 }
@@ -113,15 +114,18 @@ func (l *learner) release() {
 	}
 }
 
-// stamp is when a report was made. One from the future would outdo all that come after it, so what is more than a day ahead of our
-// clock counts as a day ahead.
+// stamp is when a report was made, in nanoseconds. A report from the future would outdo all that come after it, so it counts as
+// of the time at which the service exported it, which no device writes. That is at most a day ahead of our clock.
 func (m *Memory) stamp(r *record.Record) int64 {
 	limit := m.now().Add(24 * time.Hour).UnixNano()
+	if exported, ok := r.Exported(); ok {
+		limit = min(limit, exported)
+	}
 	return min(r.Nanos(limit), limit)
 }
 
 // report merges a record of DeviceInfo.
-func (m *Memory) report(r *record.Record, tenant uint16, evict bool) {
+func (m *Memory) report(r *record.Record, tenant uint32, evict bool) {
 	tr := &r.Columns
 	id := tr.Find(r.Props, "DeviceId")
 	if id == 0 || tr.Nodes[id].Kind != record.KindString {

@@ -11,9 +11,11 @@ type Saved struct {
 // snapshotVersion begins every device that is saved; what begins otherwise is not read.
 const snapshotVersion = 1
 
-// maxChanged bounds the keys that wait for a snapshot which nobody takes. Beyond it, evicted devices stay in the file until
-// the next start, when they are read and have to find room again.
-const maxChanged = 1 << 20
+// One part in waitingShare of the bytes for devices is for the keys of those that are gone and still in the snapshot.
+const waitingShare = 16
+
+// keyBytes is what such a key takes.
+func keyBytes(key string) int64 { return int64(len(key)) + 48 }
 
 // Save calls write with up to n devices that have changed since they were last saved, and returns whether there are more. The
 // first call begins to take note of changes, so it must come before anything is learned that is to be saved. When
@@ -26,34 +28,40 @@ func (m *Memory) Save(n int, write func([]Saved) error) (more bool, err error) {
 	m.changed = m.changed[n:]
 	saved := make([]Saved, 0, n)
 	for _, key := range taken {
-		s := Saved{Key: m.tenantOf(key) + "/" + string(appendID(nil, key))}
+		tenant, _ := m.tenants.name(key)
+		s := Saved{Key: tenant + "/" + string(appendID(nil, key))}
 		if dev, ok := m.cache.Peek(key); ok {
 			dev.dirty = false
 			s.Groups = m.appendSaved(nil, dev.groups)
+		} else {
+			m.waiting = max(m.waiting-keyBytes(key), 0)
 		}
 		saved = append(saved, s)
 	}
-	more = len(m.changed) > 0
+	if more = len(m.changed) > 0; !more {
+		m.waiting = 0
+	}
 	m.mu.Unlock()
 	if len(saved) == 0 {
 		return false, nil
 	}
-	if err := write(saved); err != nil {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		for _, key := range taken {
-			dev, ok := m.cache.Peek(key)
-			if ok && dev.dirty {
-				continue // changed again meanwhile
-			}
-			if ok {
-				dev.dirty = true
-			}
-			m.changed = append(m.changed, key)
+	err = write(saved)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, key := range taken {
+		dev, ok := m.cache.Peek(key)
+		switch {
+		case err == nil, ok && dev.dirty: // or changed again meanwhile
+			m.tenants.leave(key)
+			continue
+		case ok:
+			dev.dirty = true
+		default:
+			m.waiting += keyBytes(key)
 		}
-		return true, err
+		m.changed = append(m.changed, key)
 	}
-	return more, nil
+	return more || err != nil, err
 }
 
 // appendSaved appends groups for a snapshot: the names of columns that columnNames does not list stand before them, because their ids
@@ -95,8 +103,8 @@ func (m *Memory) Restore(key string, saved []byte) bool {
 		names[rest[0]] = string(rest[2 : 2+rest[1]])
 		rest = rest[2+rest[1]:]
 	}
-	tenant, ok := m.tenant([]byte(tenantName))
-	if !ok || len(rest) == 0 || !validGroups(rest) {
+	tenant := m.tenants.get([]byte(tenantName))
+	if tenant == 0 || len(rest) == 0 || !validGroups(rest) {
 		return false
 	}
 	devKey := appendKey(nil, tenant, []byte(id))

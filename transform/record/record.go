@@ -38,6 +38,9 @@ const (
 	// KeepBytes is what a buffer may keep between two calls. What a giant payload needed beyond it goes back.
 	KeepBytes = 1 << 20
 
+	// NodeBytes is the size of a node.
+	NodeBytes = 16
+
 	// maxOpened is how many opened columns are remembered; no table has that many. Beyond it they are opened at each look.
 	maxOpened = 8
 
@@ -62,7 +65,7 @@ func (r *Record) Release() {
 }
 
 // Size is how many bytes the trees take.
-func (r *Record) Size() int { return 16*cap(r.nodes) + cap(r.text) }
+func (r *Record) Size() int { return NodeBytes*cap(r.nodes) + cap(r.text) }
 
 // Read parses the value that begins at src[at] and, if it is an object, finds the members of the
 // envelope. It returns where the value ends. The record points into src until Release.

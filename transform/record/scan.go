@@ -86,12 +86,16 @@ var (
 	ErrColon     = errors.New("colon expected after an object key")
 	ErrComma     = errors.New("comma or end of an array or object expected")
 	ErrTooLong   = errors.New("larger than 2 GiB")
+	ErrNodes     = errors.New("more values than memory_limit has room for")
 	ErrNotObject = errors.New("not an object")
 )
 
 // Scanner parses JSON strictly: what it accepts, any JSON parser accepts, with the exceptions of raw control characters in
 // strings, which say plainly what is meant, and of NaN and the infinities. Depth costs memory, not stack.
 type Scanner struct {
+	// MaxNodes bounds the nodes of a record: those of its text and of all strings in it that are opened. 0 is no bound.
+	MaxNodes int
+
 	open []frame
 	at   int // where the last error is
 }
@@ -123,6 +127,10 @@ func (s *Scanner) Parse(src []byte, at int, nodes []Node) ([]Node, int, error) {
 	s.open = s.open[:0]
 	spaces := uint32(0)
 	i := at
+	most := s.MaxNodes
+	if most == 0 {
+		most = math.MaxInt
+	}
 	fail := func(at int, err error) ([]Node, int, error) {
 		s.at = at
 		return nodes, at, err
@@ -140,6 +148,9 @@ value:
 			i = SkipSpace(src, i+1)
 			continue value
 		case '{':
+			if len(nodes) > most {
+				return fail(i, ErrNodes)
+			}
 			n := uint32(len(nodes))
 			nodes = append(nodes, Node{Start: uint32(i), Kind: KindObject})
 			before := spaces
@@ -159,6 +170,9 @@ value:
 			s.open = append(s.open, frame{n, before})
 			goto key
 		case '[':
+			if len(nodes) > most {
+				return fail(i, ErrNodes)
+			}
 			n := uint32(len(nodes))
 			nodes = append(nodes, Node{Start: uint32(i), Kind: KindArray})
 			before := spaces
@@ -212,6 +226,9 @@ value:
 			object := nodes[f.node].Kind == KindObject
 			switch c := src[i]; {
 			case c == ',':
+				if len(nodes) > most {
+					return fail(i, ErrNodes)
+				}
 				i++
 				if object {
 					goto key

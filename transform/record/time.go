@@ -134,6 +134,12 @@ func (r *Record) Nanos(otherwise int64) int64 {
 	return sec*1e9 + int64(nsec)
 }
 
+// Exported is when the service exported the record, in nanoseconds since 1970.
+func (r *Record) Exported() (nanos int64, ok bool) {
+	sec, nsec, ok := r.Doc.time(r.Envelope.Time)
+	return sec*1e9 + int64(nsec), ok
+}
+
 // time is the time that string n holds. Node 0 stands for none.
 func (tr *Tree) time(n uint32) (sec int64, nsec uint32, ok bool) {
 	if n == 0 || tr.Nodes[n].Kind != KindString {
