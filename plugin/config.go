@@ -78,6 +78,7 @@ func readConfig(s *input.Settings) (c config) {
 		ArraysAsJSON:  s.Choice("arrays") == "json",
 		Tables:        s.List("tables"),
 		TablesExclude: s.List("tables_exclude"),
+		Memory:        c.memory / 8,
 
 		SplunkFillDevice: s.Switch("splunk.fill_device"),
 		SplunkMend:       s.Switch("splunk.mend"),

@@ -156,9 +156,9 @@ func TestBadRecordBetweenGoodOnes(t *testing.T) {
 	f("properties are a list", `{"time":"2026-03-04T10:20:31Z","category":"AdvancedHunting-X","properties":[1]}`, false, map[string]any{"properties_raw": "[1]"})
 	f("properties are missing", `{"time":"2026-03-04T10:20:31Z","category":"AdvancedHunting-X"}`, false, map[string]any{"table": "X"})
 	f("envelope of other types", `{"time":5,"tenantId":{"a":"b"},"category":["x"],"operationName":null,"properties":{"A":1}}`, false,
-		map[string]any{"time": int64(5), "tenantId.a": "b", "category": []any{"x"}, "properties.A": int64(1), "table": "unknown"})
+		map[string]any{"time": int64(5), "tenantId.a": "b", "category_2": []any{"x"}, "properties.A": int64(1), "table": "unknown"})
 	f("members said twice", `{"time":"2026-03-04T10:20:31Z","category":"AdvancedHunting-X","category":"AdvancedHunting-Y","properties":{"A":1},"properties":{"B":2}}`, false,
-		map[string]any{"table": "X", "category": "AdvancedHunting-Y", "A": int64(1), "properties.B": int64(2)})
+		map[string]any{"table": "X", "category_2": "AdvancedHunting-Y", "A": int64(1), "properties.B": int64(2)})
 	f("operationName and Tenant that say something", `{"time":"2026-03-04T10:20:31Z","category":"AdvancedHunting-X","operationName":"Delete","Tenant":"Second","properties":{"A":1}}`, false,
 		map[string]any{"operation_name": "Delete", "tenant_name": "Second"})
 	f("a string of 20 MB", hunting(`"A":"`+strings.Repeat("x", long)+`"`), false, map[string]any{"A": strings.Repeat("x", long)})

@@ -258,7 +258,7 @@ func (t *Transformer) record(b []byte, i, end int) {
 	tb := t.table(r.Category())
 	if t.hold != nil && t.tryKeep(tb, b, i, end) {
 		t.walk.emitted++
-		if t.hold.bytes > maxHeld {
+		if int64(t.hold.bytes) > t.cfg.Memory/2 {
 			t.flush()
 		}
 		return
@@ -318,7 +318,7 @@ func reasonOf(err error) reason {
 	switch {
 	case errors.Is(err, errPanic):
 		return reasonPanic
-	case errors.Is(err, event.ErrSize):
+	case errors.Is(err, event.ErrSize), errors.Is(err, record.ErrNodes):
 		return reasonOutput
 	case errors.Is(err, record.ErrEnd):
 		return reasonCut
@@ -328,8 +328,53 @@ func reasonOf(err error) reason {
 	return reasonSyntax
 }
 
+// tooMany passes on the record that begins at b[i] and has more values than there is memory for, and returns where it ends; -1
+// if that cannot be seen. Up to where reading it ended it is whole, so it is not searched for other records.
+func (t *Transformer) tooMany(b []byte, i, nesting int, err error) int {
+	end, balanced := record.SkipLoosely(b, i)
+	if !balanced {
+		return -1
+	}
+	if list := listInside(b[:end], i); list >= 0 && nesting < maxNesting {
+		t.unreadable(reasonOf(err), err.Error(), i, b[i:list])
+		return t.records(b, list, nesting)
+	}
+	t.unreadable(reasonOf(err), err.Error(), i, b[i:end])
+	return end
+}
+
+// listInside returns where the list of records of the envelope that begins at b[i] begins, or -1 if it is none.
+func listInside(b []byte, i int) int {
+	depth := 0
+	for ; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			if depth == 1 {
+				if at := recordsAt(b, i); at >= 0 {
+					return at
+				}
+			}
+			for i++; i < len(b) && b[i] != '"'; i++ {
+				if b[i] == '\\' {
+					i++
+				}
+			}
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		}
+	}
+	return -1
+}
+
 // damage passes on the record that begins at b[i] and cannot be read, and returns where it ends.
 func (t *Transformer) damage(b []byte, i, nesting int, err error) int {
+	if errors.Is(err, record.ErrNodes) {
+		if end := t.tooMany(b, i, nesting, err); end >= 0 {
+			return end
+		}
+	}
 	t.walk.damaged = true
 	at := t.scanner.At()
 	next := t.nextRecord(b, i+1)

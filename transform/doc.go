@@ -133,8 +133,12 @@
 //     cut because it is long is kept whole in the value.
 //   - Elements of lists are never dropped, not even null or empty ones: their position may mean something. Lists of
 //     scalars and objects mixed become lists of text.
-//   - Output is bounded: 16 levels, names of about a thousand bytes, events of 8 times their record and 1 MB. Deeper
-//     or longer becomes JSON text, and what would still be larger is passed on raw.
-//   - Names, tables and references are caches of what comes from outside, and bounded. A giant payload's buffers are
-//     given back when Append returns.
+//   - Output is bounded: 16 levels, names of about a thousand bytes, events of 8 times their record and 1 MB, and those of one
+//     Append together (Config.Memory). Deeper or longer becomes JSON text. An event that is still too large is written again
+//     with all objects and lists of its record as JSON text in <name>_raw, so that its columns can be searched. Only what is
+//     too large even then is passed on raw, as is a record with more values than there is memory for.
+//   - Names of our own fields, of those of a device, and all that begin with unreadable_ are ours in every record, whether we
+//     write them or not. A member of the record with such a name gets _2.
+//   - Names, tables, tenants and references are caches of what comes from outside, bounded in bytes. What is longer than any real
+//     name is not cached. A giant payload's buffers are given back when Append returns.
 package transform

@@ -25,9 +25,6 @@ type held struct {
 	sighting device.Sighting
 }
 
-// maxHeld bounds the trees of rows that are held, in bytes. A payload of nothing but alerts takes about twice its size.
-const maxHeld = 16 << 20
-
 // keep learns from the record in t.row, which is body[at:end], and reports whether it is now held.
 func (t *Transformer) keep(tb *table, body []byte, at, end int) bool {
 	wanted := tb.device && !tb.excluded

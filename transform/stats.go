@@ -51,7 +51,7 @@ const (
 	reasonCut                     // "cut": the text ends inside the record
 	reasonNotObject               // "not_object": a string, number or list where a record belongs
 	reasonBeside                  // "beside": members of an envelope beside its records
-	reasonOutput                  // "output": its flat form would be many times its size
+	reasonOutput                  // "output": its event would be many times its size, or it has too many values
 	reasonPanic                   // "panic": the transformer has a bug
 	reasonSource                  // "source": the payload came with a reason
 	reasonCount

@@ -36,6 +36,10 @@ type Config struct {
 	Devices       *device.Memory // what is known of devices, to be added to records; nil adds nothing
 	DevicePrefix  string         // of the names of what is added; "DeviceInfo." if empty
 
+	// Memory is the share of memory_limit for what is worked on, in bytes; 32 MB if 0. Half of it is for the nodes of one
+	// record: a record with more goes on raw. The other half is for rows that wait for their device.
+	Memory int64
+
 	SplunkFillDevice bool // format splunk: the device stands in DeviceName and DeviceId where the row has none
 	SplunkMend       bool // format splunk: repeat two values where the add-on looks for them
 }
@@ -62,6 +66,7 @@ type Transformer struct {
 
 	// of the payload at hand
 	began   int64 // when the Append at hand began, in Unix seconds
+	spare   int   // bytes by which events of the Append at hand may still be larger than twice their record
 	payload *Payload
 	emit    Emit
 	walk    walk
@@ -78,16 +83,24 @@ func New(cfg Config) *Transformer {
 	if cfg.DevicePrefix == "" {
 		cfg.DevicePrefix = "DeviceInfo."
 	}
+	if cfg.Memory == 0 {
+		cfg.Memory = 32 << 20
+	}
+	shape := format.Config{
+		Separator:        cfg.Separator,
+		SplunkFillDevice: cfg.SplunkFillDevice, SplunkMend: cfg.SplunkMend,
+	}
+	if cfg.Devices != nil {
+		shape.DevicePrefix, shape.DeviceColumns = cfg.DevicePrefix, cfg.Devices.Columns()
+	}
 	t := &Transformer{cfg: cfg, now: time.Now, tables: make(map[string]*table), id: record.NewID()}
 	var known bool
-	t.format, known = format.New(cfg.Format, format.Config{
-		Separator: cfg.Separator, DevicePrefix: cfg.DevicePrefix,
-		SplunkFillDevice: cfg.SplunkFillDevice, SplunkMend: cfg.SplunkMend,
-	})
+	t.format, known = format.New(cfg.Format, shape)
 	if !known {
 		panic("BUG: there is no format " + cfg.Format)
 	}
 	options := event.Options{KeepNulls: cfg.KeepNulls, ResolveRefs: cfg.ResolveRefs, ArraysAsJSON: cfg.ArraysAsJSON}
+	t.scanner.MaxNodes = int(cfg.Memory / 2 / record.NodeBytes)
 	t.writer = event.NewWriter(options, &t.stats.Counts, t.format.Names, &t.scanner)
 	if cfg.Devices != nil {
 		t.hold = &hold{devices: cfg.Devices.NewJoiner(&t.scanner)}
@@ -107,6 +120,7 @@ func (t *Transformer) Stats() *Stats { return &t.stats }
 func (t *Transformer) Append(ctx context.Context, payloads []Payload, emit Emit) {
 	t.emit = emit
 	t.began = t.now().Unix()
+	t.spare = int(t.cfg.Memory)
 	defer t.release()
 	if t.hold != nil {
 		t.hold.devices.Begin(ctx)
@@ -150,14 +164,25 @@ func (t *Transformer) release() {
 	}
 }
 
-// An event may be this many times as large as its record, and a little. What would be larger is passed on raw.
+// An event may be this many times as large as its record, and a little. Those of one Append may in all be larger than twice
+// their records by Config.Memory, so that a small payload cannot become a giant batch.
 const (
 	maxGrowth      = 8
 	maxGrowthSpare = 1 << 20
+	freeGrowth     = 2
+	freeSpare      = 1 << 10
 )
+
+// room returns how large the event of a record of size bytes may be.
+func (t *Transformer) room(size int) int {
+	return min(maxGrowth*size+maxGrowthSpare, freeGrowth*size+freeSpare+t.spare)
+}
 
 // write appends the event of a record to dst. It returns when the event happened, and from where that is known.
 // An error means that the record must be passed on raw instead.
+//
+// An event that would be too large is written again with the objects and lists of the record as JSON text, and then without
+// what is known of its device: its columns can be searched, whatever else the record holds.
 func (t *Transformer) write(dst []byte, r *record.Record, tb *table, s *device.Sighting) (_ []byte, sec int64, from record.TimeSource, err error) {
 	size := int(r.Doc.Nodes[0].End - r.Doc.Nodes[0].Start)
 	own := &t.own
@@ -168,8 +193,6 @@ func (t *Transformer) write(dst []byte, r *record.Record, tb *table, s *device.S
 	if s != nil {
 		own.Device = t.hold.devices.Describe(r, tb.role, s)
 	}
-	t.writer.Begin(dst, maxGrowth*size+maxGrowthSpare)
-	t.format.Record(t.writer, r, own)
 	sec, nsec, from := r.Time()
 	if from != record.TimeEvent {
 		t.stats.TimeFallbacks.Add(1)
@@ -179,6 +202,22 @@ func (t *Transformer) write(dst []byte, r *record.Record, tb *table, s *device.S
 		now := t.now()
 		sec, nsec = now.Unix(), uint32(now.Nanosecond())
 	}
-	dst, err = t.writer.End(sec, nsec)
+	w := t.writer
+	before, room := len(dst), t.room(size)
+	for _, compact := range [...]bool{false, true, true} {
+		w.Compact = compact
+		w.Begin(dst, room)
+		t.format.Record(w, r, own)
+		if dst, err = w.End(sec, nsec); err == nil {
+			break
+		}
+		if compact && own.Device != nil {
+			own.Device.Columns, own.Device.Alert = own.Device.Columns[:0], own.Device.Alert[:0]
+		}
+	}
+	w.Compact = false
+	if err == nil {
+		t.spare = max(t.spare-max(len(dst)-before-freeGrowth*size-freeSpare, 0), 0)
+	}
 	return dst, sec, from, err
 }

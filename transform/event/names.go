@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 	"unsafe"
@@ -17,10 +18,13 @@ import (
 // Names turns a key of the input and the path it stands under into a field name, once: from then on the name is an
 // encoded key that is copied. It also knows which names the map that is being written has already.
 //
-// Names come from outside, so the cache is bounded: Reset is called between records when it has grown beyond maxNames.
+// Names come from outside, so the cache is bounded. It is reset between two records when it has grown beyond maxNames or
+// maxNameBytes, and one record may add as much again: see room.
 type Names struct {
 	separator string
-	verbatim  bool // keys stay as they were received
+	verbatim  bool     // keys stay as they were received
+	own       []string // beginnings of names that are ours, see Own
+	room      int      // bytes that the record being written may still add
 	seed      maphash.Seed
 	slots     []int32 // open addressing, index into links, -1 for none
 	links     []link
@@ -34,6 +38,16 @@ type Names struct {
 const (
 	maxNames     = 1 << 14
 	maxNameBytes = 2 << 20
+
+	// A name takes this much beside its text: its entry, its link and its slots in two maps.
+	nameOverhead = 256
+
+	// maxRecordNames bounds the names that one record may add, in bytes: ten thousand or so. A record with more is too
+	// large to be written member by member.
+	maxRecordNames = maxNames * nameOverhead
+
+	// maxLinkBytes is how long a key may be that is remembered as it was received. The longest documented one has 50.
+	maxLinkBytes = 512
 )
 
 // A Name is a name of a field, in the Names that it comes from.
@@ -71,6 +85,9 @@ var ownNames = [...]string{
 	"unreadable_part", "unreadable_parts",
 }
 
+// ownPrefix begins the names of the fields of what could not be read, those to come included.
+const ownPrefix = "unreadable_"
+
 type fullName struct {
 	root Name
 	text string
@@ -81,7 +98,9 @@ type entry struct {
 	key    []byte // text in msgpack
 	root   Name
 	class  record.Class
+	own    bool   // a field of ours: content gets the next free name, also where ours is not written
 	seen   uint32 // the map that has this name, by generation
+	beside uint32 // own: the map that has names beside this one, by generation
 	copies uint32 // how many more of it that map has
 	raw    Name   // text with _raw behind it, or 0
 }
@@ -106,6 +125,7 @@ func NewNames(separator string) *Names {
 func NewVerbatimNames() *Names {
 	ns := NewNames("")
 	ns.verbatim = true
+	ns.Reset()
 	return ns
 }
 
@@ -126,9 +146,39 @@ func (ns *Names) Reset() {
 	}
 	ns.byFull = make(map[fullName]Name)
 	ns.bytes = 0
+	if cap(ns.scratch) > record.KeepBytes {
+		ns.scratch = nil
+	}
 	for _, own := range ownNames {
 		ns.ID(Root(0), []byte(own))
 	}
+	ns.begin()
+}
+
+// begin starts a record.
+func (ns *Names) begin() { ns.room = maxRecordNames }
+
+// Own makes all names of the record's own map that begin with prefix names of fields of ours: content that has such a
+// name gets _2 behind it. It must be called before any record is written.
+func (ns *Names) Own(prefix string) {
+	ns.own = append(ns.own, prefix)
+	ns.Reset()
+}
+
+// isOwn reports whether a name of the record's own map is kept for a field of ours.
+func (ns *Names) isOwn(text string) bool {
+	if ns.verbatim && text == ownNames[NameCategory-NameTable] {
+		return false // the record's own, as it came
+	}
+	if strings.HasPrefix(text, ownPrefix) || slices.Contains(ownNames[:], text) {
+		return true
+	}
+	for _, prefix := range ns.own {
+		if strings.HasPrefix(text, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 // Full reports whether the cache should be reset before the next record.
@@ -158,9 +208,13 @@ func (ns *Names) child(parent Name, key []byte, hint int32) (Name, int32) {
 			return l.child, at
 		}
 	}
+	if len(key) > maxLinkBytes {
+		return ns.join(parent, key), -1
+	}
 	at := int32(len(ns.links))
 	ns.links = append(ns.links, link{parent: parent, child: ns.join(parent, key), next: -1, hash: h, raw: string(key)})
 	ns.bytes += len(key)
+	ns.room -= len(key) + nameOverhead
 	ns.slots[i] = at
 	if 2*len(ns.links) > len(ns.slots) {
 		ns.grow()
@@ -245,13 +299,15 @@ func (ns *Names) ID(root Name, text []byte) Name {
 	n.key = msgp.AppendString(nil, n.text)
 	if root == 0 {
 		n.class = record.ClassOf(n.text)
-		if n.class == record.ClassAny && slices.Contains(ownNames[:], n.text) {
+		n.own = ns.isOwn(n.text)
+		if n.own && n.class == record.ClassAny && slices.Contains(ownNames[:], n.text) {
 			n.class = record.ClassText // a column that has the name of a field of ours is no object, or the name would be two things
 		}
 	}
 	ns.list = append(ns.list, n)
 	ns.byFull[fullName{root, n.text}] = id
 	ns.bytes += 3 * len(text)
+	ns.room -= 3*len(text) + nameOverhead
 	return id
 }
 
@@ -269,7 +325,12 @@ func (ns *Names) rawOf(id Name) Name {
 // the first of name_2, name_3 and so on that it does not have.
 func (ns *Names) take(id Name, generation uint32) (_ Name, renamed bool) {
 	n := &ns.list[id]
-	if n.seen != generation {
+	switch {
+	case n.own:
+		if n.beside != generation {
+			n.beside, n.copies = generation, 0
+		}
+	case n.seen != generation:
 		n.seen, n.copies = generation, 0
 		return id, false
 	}
@@ -278,11 +339,23 @@ func (ns *Names) take(id Name, generation uint32) (_ Name, renamed bool) {
 		b := append(append(ns.scratch[:0], ns.list[id].text...), '_')
 		ns.scratch = strconv.AppendUint(b, uint64(ns.list[id].copies)+1, 10)
 		other := ns.ID(ns.list[id].root, ns.scratch)
-		if o := &ns.list[other]; o.seen != generation {
+		if o := &ns.list[other]; o.seen != generation && o.beside != generation {
 			o.seen, o.copies = generation, 0
+			if o.own {
+				o.beside = generation
+			}
 			return other, true
 		}
 	}
+}
+
+// takeOwn is take for a field of ours: content never has its name.
+func (ns *Names) takeOwn(id Name, generation uint32) (_ Name, renamed bool) {
+	if n := &ns.list[id]; n.own && n.seen != generation {
+		n.seen = generation
+		return id, false
+	}
+	return ns.take(id, generation)
 }
 
 // Class is the class of the column that has this name.

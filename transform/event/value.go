@@ -68,6 +68,9 @@ func (w *Writer) Column(r *record.Record, id Name, c record.Class, n uint32) {
 			return
 		}
 	case record.ClassObject, record.ClassObjects, record.ClassScalars:
+		if w.Compact {
+			break
+		}
 		in, at := *tr, n
 		if v.Kind == record.KindString {
 			in, at = r.Open(w.scanner, n), 0
@@ -142,11 +145,15 @@ func (w *Writer) wholeMember(id Name, tr *record.Tree, k uint32) {
 // Field writes a value under the name id, or if it is an object, its members. level is that of the map.
 func (w *Writer) Field(id Name, tr *record.Tree, n uint32, level int) {
 	v := &tr.Nodes[n]
-	if v.Kind == record.KindObject {
+	if v.Kind == record.KindObject && !w.Compact {
 		w.object(id, tr, n, level+1)
 		return
 	}
 	if !w.options.KeepNulls && tr.Nothing(n) {
+		return
+	}
+	if v.Kind >= record.KindArray && w.Compact {
+		w.Misfit(id, tr, n)
 		return
 	}
 	w.Key(id)
@@ -176,7 +183,7 @@ func (w *Writer) object(id Name, tr *record.Tree, n uint32, level int) {
 // members writes the members of object n under the name parent. level is that of the object.
 func (w *Writer) members(parent Name, tr *record.Tree, n uint32, level int) {
 	hint := int32(-1)
-	for k, end := n+1, tr.Nodes[n].Next; k < end && len(w.Out) <= w.limit; k = tr.Nodes[k+1].Next {
+	for k, end := n+1, tr.Nodes[n].Next; k < end && !w.Over(); k = tr.Nodes[k+1].Next {
 		if string(tr.Inner(k)) == "$id" && tr.Nodes[k+1].Kind <= record.KindString {
 			continue // Json.NET's own; see refs.go
 		}
@@ -226,7 +233,7 @@ func (w *Writer) list(tr *record.Tree, n uint32, level int) {
 		}
 	}
 	w.Out = msgp.AppendArrayHeader(w.Out, count)
-	for e, end := n+1, tr.Nodes[n].Next; e < end && len(w.Out) <= w.limit; e = tr.Nodes[e].Next {
+	for e, end := n+1, tr.Nodes[n].Next; e < end && !w.Over(); e = tr.Nodes[e].Next {
 		switch k := tr.Nodes[e].Kind; {
 		case !scalars || !containers || k == record.KindNull || k == record.KindString:
 			w.Value(tr, e, level)
@@ -276,9 +283,19 @@ func (w *Writer) reference(id Name, tr *record.Tree, n, ref uint32, level int) b
 	return true
 }
 
-// Key writes a key, or the next free one like it, and counts the field.
+// Key writes the key of a member of the record, or the next free one like it, and counts the field.
 func (w *Writer) Key(id Name) {
 	id, renamed := w.names.take(id, w.generation)
+	w.key(id, renamed)
+}
+
+// ownKey is Key for a field of ours, whose name no member of the record can have.
+func (w *Writer) ownKey(id Name) {
+	id, renamed := w.names.takeOwn(id, w.generation)
+	w.key(id, renamed)
+}
+
+func (w *Writer) key(id Name, renamed bool) {
 	if renamed {
 		w.counts.Renamed.Add(1)
 	}
@@ -291,7 +308,7 @@ func (w *Writer) Text(id Name, tr *record.Tree, n uint32) {
 	if n == 0 || tr.Nodes[n].End-tr.Nodes[n].Start == 2 && !w.options.KeepNulls {
 		return
 	}
-	w.Key(id)
+	w.ownKey(id)
 	w.String(tr, n)
 }
 
@@ -376,7 +393,7 @@ func (w *Writer) Nested(tr *record.Tree, n uint32, level int) {
 	switch {
 	case v.Kind < record.KindArray:
 		w.Value(tr, n, level)
-	case level >= MaxDepth:
+	case level >= MaxDepth, w.Compact:
 		w.JSON(tr.Raw(n))
 	case v.Kind == record.KindArray:
 		count := uint32(0)

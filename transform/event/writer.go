@@ -48,6 +48,10 @@ type Writer struct {
 	names   *Names
 	scanner *record.Scanner
 
+	// Compact makes Begin and End write objects and lists of the record as JSON text, in <name>_raw: the record was too
+	// large otherwise.
+	Compact bool
+
 	// Out is what has been written. A format may append a whole field itself, and then counts it.
 	Out        []byte
 	from       int    // where the event begins in Out
@@ -100,6 +104,7 @@ func (w *Writer) begin(out []byte) {
 	w.Out = out
 	w.fields, w.repairs, w.open = 0, 0, w.open[:0]
 	w.refs.begin()
+	w.names.begin()
 	w.nextMap()
 }
 
@@ -113,7 +118,7 @@ func (w *Writer) nextMap() {
 func (w *Writer) End(sec int64, nsec uint32) ([]byte, error) {
 	out := w.Out
 	w.Out = nil
-	if len(out) > w.limit {
+	if len(out) > w.limit || w.names.room < 0 {
 		return out[:w.from], ErrSize
 	}
 	event := out[w.from:]
@@ -123,8 +128,9 @@ func (w *Writer) End(sec int64, nsec uint32) ([]byte, error) {
 	return out, nil
 }
 
-// Over reports whether the event has outgrown its limit, so that what remains need not be written.
-func (w *Writer) Over() bool { return len(w.Out) > w.limit }
+// Over reports whether the event has outgrown its limit, or has too many names, so that what remains need not be
+// written.
+func (w *Writer) Over() bool { return len(w.Out) > w.limit || w.names.room < 0 }
 
 // Open begins a map under the name n, inside the map being written. Names in it are children of
 // Root(Level()). Close ends it.
@@ -175,32 +181,32 @@ func (w *Writer) Options() Options { return w.options }
 
 // Encoded writes a field whose value is msgpack already.
 func (w *Writer) Encoded(n Name, value []byte) {
-	w.Key(n)
+	w.ownKey(n)
 	w.Out = append(w.Out, value...)
 }
 
 // Str writes a field with a text that is known to be UTF-8.
 func (w *Writer) Str(n Name, text string) {
-	w.Key(n)
+	w.ownKey(n)
 	w.Out = msgp.AppendString(w.Out, text)
 }
 
 // Bin writes a field with a text that is known to be UTF-8, as Str does.
 func (w *Writer) Bin(n Name, text []byte) {
-	w.Key(n)
+	w.ownKey(n)
 	w.Out = msgp.AppendStringFromBytes(w.Out, text)
 }
 
 // Int writes a field with an integer.
 func (w *Writer) Int(n Name, i int64) {
-	w.Key(n)
+	w.ownKey(n)
 	w.Out = msgp.AppendInt64(w.Out, i)
 }
 
 // Repairs writes how many bytes of the event are escapes of what no text can hold, if there are any.
 func (w *Writer) Repairs(n Name) {
 	if w.repairs > 0 {
-		w.Key(n)
+		w.ownKey(n)
 		w.Out = msgp.AppendInt(w.Out, w.repairs)
 		w.counts.Repaired.Add(uint64(w.repairs))
 	}

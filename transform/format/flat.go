@@ -13,6 +13,7 @@ type flat struct {
 
 func newFlat(cfg Config) Format {
 	f := &flat{names: event.NewNames(cfg.Separator), device: deviceNames{prefix: cfg.DevicePrefix}}
+	cfg.own(f.names)
 	return Format{Names: f.names, Record: f.record, Unreadable: unreadable}
 }
 
@@ -84,6 +85,21 @@ func (f *flat) columns(w *event.Writer, r *record.Record) {
 		} else {
 			w.Member(id, tr, k, 2)
 		}
+	}
+}
+
+// own keeps the names of the device's fields for ours. A prefix that ends in a letter or digit may begin names of
+// columns, so then only the names themselves are kept.
+func (c Config) own(ns *event.Names) {
+	if c.DevicePrefix == "" {
+		return
+	}
+	if last := lowerByte(c.DevicePrefix[len(c.DevicePrefix)-1]); !isDigit(last) && !('a' <= last && last <= 'z') {
+		ns.Own(c.DevicePrefix)
+		return
+	}
+	for _, column := range append([]string{"DeviceId", "match", "status"}, c.DeviceColumns...) {
+		ns.Own(c.DevicePrefix + column)
 	}
 }
 

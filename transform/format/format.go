@@ -49,8 +49,9 @@ type Unreadable struct {
 
 // Config is what the user chose of the shape.
 type Config struct {
-	Separator    string // between the names of nested objects
-	DevicePrefix string // of the names of the device's columns
+	Separator     string   // between the names of nested objects
+	DevicePrefix  string   // of the names of the device's columns; "" if no devices are added
+	DeviceColumns []string // that may be added
 
 	SplunkFillDevice bool // splunk: the device stands in DeviceName and DeviceId where the row has none
 	SplunkMend       bool // splunk: repeat two values where the add-on looks for them
