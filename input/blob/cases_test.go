@@ -154,7 +154,10 @@ func manyLines(t *testing.T, a *account) {
 // restart: marks lie inside of them.
 func largeList(t *testing.T, a *account) {
 	a.create(t, "large")
-	const n = 12_000 // some 12 MB
+	n := 12_000 // some 12 MB
+	if raceDetector {
+		n = 4_000
+	}
 	var list []string
 	for i := range n {
 		list = append(list, record(i, 900))

@@ -385,7 +385,7 @@ func (s *Source) stillWaits(b *tail, isOpen bool) bool {
 
 // took notes where a cutter stands at the end of its piece. s.mu is held.
 func (s *Source) took(b *tail, k *cutter, f foot) {
-	b.place, b.like = k.place, k.like
+	b.place, b.like, b.turned = k.place, k.like, k.last
 	b.turns = append(b.turns, k.turns...)
 	if f.n > 0 {
 		b.foot = f
@@ -397,12 +397,12 @@ func (s *Source) took(b *tail, k *cutter, f foot) {
 	}
 }
 
-// lastPlace is that of the newest turn. Only the worker that b is busy with adds turns.
+// lastPlace is that of the newest turn.
 func (b *tail) lastPlace() place {
-	if n := len(b.turns); n > 0 {
-		return b.turns[n-1].place
+	if b.turned == 0 {
+		return atLine
 	}
-	return atLine
+	return b.turned
 }
 
 // spread turns the offsets of k's messages and turns, which are those of its text, into those of the blob, and returns that of

@@ -61,14 +61,15 @@ type tail struct {
 
 	safe, given, pos, end int64
 
-	place place  // at pos
-	turns []turn // from safe on, in order: what Commit stores
-	like  []byte // how the record began after which we are lost
-	open  bool   // between pos and end stands a value whose end has not come
-	done  bool   // of gzip: nothing is left
-	left  bool   // the state file knows that there is something unread
-	ask   int    // how much to ask for at once
-	hot   bool   // it is read without If-Match for the rest of the turn
+	place  place  // at pos
+	turns  []turn // from safe on, in order: what Commit stores; s.mu, also while it is busy
+	turned place  // of the newest turn
+	like   []byte // how the record began after which we are lost
+	open   bool   // between pos and end stands a value whose end has not come
+	done   bool   // of gzip: nothing is left
+	left   bool   // the state file knows that there is something unread
+	ask    int    // how much to ask for at once
+	hot    bool   // it is read without If-Match for the rest of the turn
 
 	queued, busy, gone bool
 	retrying           bool // it is busy, after it had failed
@@ -123,7 +124,7 @@ func (b *tail) restore(e entry) {
 // move puts b at an offset that is safe. s.mu is held.
 func (b *tail) move(offset int64, at place) {
 	b.safe, b.given, b.pos, b.end = offset, offset, offset, offset
-	b.place, b.open = at, false
+	b.place, b.turned, b.open = at, at, false
 	b.turns = append(b.turns[:0], turn{offset, at})
 	if b.form == gzipped {
 		b.end = 0
