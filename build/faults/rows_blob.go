@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"time"
@@ -33,6 +34,46 @@ var blobRows = []*row{
 			g := r.feedHub(30_000, time.Duration(kills)*2*time.Second)
 			h.crashes(kills, 300*time.Millisecond, 3*time.Second)
 			r.finish(f, g)
+		},
+	},
+	{
+		name: "blob-array", fault: "SIGKILL in the middle of an envelope of 200 MB, which then is written again with more", source: "blob", hosts: cHost,
+		script: func(r *run) {
+			const limit = 64 << 20
+			h := r.host(r.startBlob().with("memory_limit", fmt.Sprint(limit)).with("device_info", "off"))
+			h.flags = []string{"-slow", "30"} // so that it is under way for a while
+			text := r.gen.envelopeOf(200 << 20)
+			name := blobName(time.Now())
+			r.blob.Put(blobContainer, name, text)
+			total := r.ledger.count().in
+			h.start()
+			kills := r.either(5, 3)
+			for range kills {
+				out := r.ledger.count().distinct
+				r.until(time.Minute, "more of the envelope", func() bool { return r.ledger.count().distinct > out+total/20 })
+				r.sleep(r.between(0, 1500*time.Millisecond))
+				h.crash()
+				if at := r.ledger.count().distinct; at >= total {
+					r.fatalf("all %d events were out when the SIGKILL came: the row shows nothing", total)
+				}
+				h.again()
+			}
+			r.drain()
+			// It only grew: what is new is read, and nothing else comes again.
+			before := r.ledger.count()
+			more := r.gen.envelopeOf(1 << 20)
+			grown := append(text[:len(text)-len("]}")], ',')
+			r.blob.Put(blobContainer, name, append(grown, more[len(`{"records":[`):]...))
+			r.drain()
+			if after := r.ledger.count(); after.duplicates != before.duplicates {
+				r.failf("%d events were added, and %d others came out again", after.in-before.in, after.duplicates-before.duplicates)
+			}
+			r.finish()
+			peak := h.peak().private
+			r.notef("%d times, %d MB beside mapped files", kills, peak>>20)
+			if peak > limit+beside {
+				r.failf("the process took %d MB, more than memory_limit (%d MB) and the %d MB that are allowed for the host", peak>>20, limit>>20, beside>>20)
+			}
 		},
 	},
 	{

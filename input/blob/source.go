@@ -187,7 +187,11 @@ func (s *Source) Commit(_ context.Context, marks []input.Mark) error {
 			b.safe = max(b.safe, m.Next)
 			b.left = false
 			b.prune()
-			s.settle(b)
+			if s.due(b) {
+				s.add(b)
+			} else {
+				s.settle(b)
+			}
 		}
 	}
 	return nil

@@ -144,7 +144,7 @@ func (s *Source) due(b *tail) bool {
 	case b.gone || b.archived || b.size == 0:
 		return false
 	case b.suspect && !b.append:
-		return true // it may have changed anywhere
+		return b.safe >= b.given // it may have changed anywhere, so it is read on from where all is safe
 	case b.done:
 		return false
 	case b.form == gzipped:
@@ -188,7 +188,7 @@ func (s *Source) listed(b *tail, it item) (replaced bool) {
 		// Times have whole seconds: one that was replaced in the second in which it was made has the same. That was possible as long
 		// as its last change that is known was not later.
 		b.suspect = b.suspect || b.modified-b.created <= 1
-	case b.form == gzipped || b.head.n == 0 || b.foot.n == 0 || it.size < b.foot.at || b.safe < b.given:
+	case b.form == gzipped || b.head.n == 0 || b.foot.n == 0 || it.size < b.foot.at:
 		replaced = true // a block blob is written as a whole, even when it only grows
 	default:
 		b.suspect = true // perhaps it only grew
