@@ -1,10 +1,12 @@
 package input
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -82,6 +84,8 @@ type Settings struct {
 	known []Setting
 	index map[string]int
 	errs  []error
+
+	warnings []string
 }
 
 // NewSettings returns the settings that get answers for, checked against the declarations.
@@ -135,7 +139,11 @@ func (s *Settings) text(key string, kind Kind) string {
 // Text returns the value of a Text.
 func (s *Settings) Text(key string) string { return s.text(key, Text) }
 
-// Secret returns the value of a SecretText, from key or from the file that key_file names, without its final newline.
+// leastSecret is the least length of a secret. A shorter one is guessed at once, and to mask it would garble the log.
+const leastSecret = 6
+
+// Secret returns the value of a SecretText, from key or from the file that key_file names. Of a file it drops a byte-order
+// mark, and blanks and newlines at both ends.
 func (s *Settings) Secret(key string) Secret {
 	s.declared(key, SecretText)
 	v, file := strings.TrimSpace(s.get(key)), strings.TrimSpace(s.get(key+"_file"))
@@ -143,16 +151,48 @@ func (s *Settings) Secret(key string) Secret {
 	case v != "" && file != "":
 		s.Reject(key, "is set twice: remove it or "+key+"_file")
 	case file != "":
-		b, err := os.ReadFile(file)
-		if err != nil {
-			s.errs = append(s.errs, fmt.Errorf("%s_file %q: %w; give the path of a file that Fluent Bit's user can read", key, file, err))
-		} else if v = strings.TrimSpace(string(b)); v == "" {
-			s.errs = append(s.errs, fmt.Errorf("%s_file %q: the file is empty; write the secret into it", key, file))
-		}
+		v = s.secretFile(key+"_file", file)
 	case strings.HasPrefix(v, "${") && strings.HasSuffix(v, "}"):
 		s.Reject(key, "looks like an environment variable that Fluent Bit has not replaced; is it set?")
 	}
+	if v != "" && len(v) < leastSecret {
+		s.Reject(key, fmt.Sprintf("is shorter than %d characters, which is no real secret; check what it is set to", leastSecret))
+		return Secret{}
+	}
 	return Secret{v}
+}
+
+// secretFile reads the file that key names. After a mistake it returns "". What a file holds is never shown.
+func (s *Settings) secretFile(key, file string) string {
+	reject := func(format string, args ...any) string {
+		s.errs = append(s.errs, fmt.Errorf(key+format, args...))
+		return ""
+	}
+	for _, mark := range []string{"SharedAccessKey=", "AccountKey=", "SharedAccessSignature=", "sig=", "Endpoint=sb:"} {
+		if strings.Contains(file, mark) {
+			return reject(": holds the secret itself; set %s to it, or write it into a file and give its path here", strings.TrimSuffix(key, "_file"))
+		}
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return reject(" %q: %w; give the path of a file that Fluent Bit's user can read", file, err)
+	}
+	if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o002 != 0 {
+		s.warnings = append(s.warnings, fmt.Sprintf("%s %q can be written by every user of this machine; take that right away (chmod o-w)", key, file))
+	}
+	if bytes.HasPrefix(b, []byte{0xff, 0xfe}) || bytes.HasPrefix(b, []byte{0xfe, 0xff}) || bytes.IndexByte(b, 0) >= 0 {
+		return reject(" %q: is text in UTF-16, or no text; save it as UTF-8", file)
+	}
+	v := strings.TrimSpace(string(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))))
+	if v == "" {
+		return reject(" %q: the file is empty; write the secret into it", file)
+	}
+	return v
+}
+
+// Warnings returns what is worth a line in the log and does not end the start. Call it after everything has been read.
+func (s *Settings) Warnings() []string {
+	return slices.Compact(slices.Sorted(slices.Values(s.warnings)))
 }
 
 // Switch returns the value of a Switch.

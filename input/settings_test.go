@@ -211,3 +211,51 @@ func TestFindMisspeltIsQuick(t *testing.T) {
 		t.Errorf("%d look-ups in %v", asked, time.Since(started))
 	}
 }
+
+func TestSecretFile(t *testing.T) {
+	dir := t.TempDir()
+	f := func(content string, mode os.FileMode, want, wrong, warning string) {
+		t.Helper()
+		file := filepath.Join(dir, "secret")
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+		s := input.NewSettings(func(k string) string { return map[string]string{"key_file": file}[k] }, []input.Setting{{Key: "key", Kind: input.SecretText}})
+		got, err := s.Secret("key").Reveal(), fmt.Sprint(s.Err())
+		warnings := strings.Join(s.Warnings(), "\n")
+		if got != want || !strings.Contains(err, wrong) || (wrong == "<nil>") != (err == "<nil>") || !strings.Contains(warnings, warning) || (warning == "") != (warnings == "") {
+			t.Errorf("%q: %q, %s, %s", content, got, err, warnings)
+		}
+		if want != "" && strings.Contains(err+warnings, want) {
+			t.Errorf("%q: the secret is shown", content)
+		}
+	}
+	f("topsecret", 0o600, "topsecret", "<nil>", "")
+	f("\ufefftopsecret\r\n", 0o600, "topsecret", "<nil>", "")
+	f(" \t topsecret\n\n", 0o644, "topsecret", "<nil>", "")
+	f("topsecret", 0o666, "topsecret", "<nil>", "can be written by every user")
+	f("\xff\xfet\x00o\x00p\x00", 0o600, "", "UTF-16", "")
+	f("\xfe\xff\x00t\x00o\x00p", 0o600, "", "UTF-16", "")
+	f("topsecret\x00", 0o600, "", "UTF-16, or no text", "")
+	f("\ufeff\r\n", 0o600, "", "the file is empty", "")
+	f("e", 0o600, "", "key: is shorter than 6 characters", "")
+}
+
+// A secret in the place of a path is named and not shown. A secret of few letters is refused: to mask it would mask the log.
+func TestSecretMistakes(t *testing.T) {
+	f := func(key, value, wrong string) {
+		t.Helper()
+		s := input.NewSettings(func(k string) string { return map[string]string{key: value}[k] }, []input.Setting{{Key: "key", Kind: input.SecretText}})
+		got := s.Secret("key")
+		if err := fmt.Sprint(s.Err()); got.IsSet() || !strings.Contains(err, wrong) || strings.Contains(err, value) {
+			t.Errorf("%s = %s: %q, %s", key, value, got.Reveal(), err)
+		}
+	}
+	f("key_file", "Endpoint=sb://ns.example/;SharedAccessKeyName=l;SharedAccessKey=TOPSECRET=", "key_file: holds the secret itself; set key to it")
+	f("key_file", "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=TOPSECRET==", "holds the secret itself")
+	f("key_file", "?sv=2022-11-02&sig=TOPSECRET", "holds the secret itself")
+	f("key", "@#$%!", "is shorter than 6 characters")
+}

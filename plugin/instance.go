@@ -63,6 +63,9 @@ func newInstance(h host) (_ *instance, err error) {
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
+	for _, w := range s.Warnings() {
+		in.log.Warn(w)
+	}
 	if c.db != "" {
 		if in.state, err = input.OpenState(c.db, in.log); err != nil {
 			return nil, err

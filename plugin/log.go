@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -54,6 +55,7 @@ func (q *logQueue) hide(secrets []string) {
 }
 
 func (q *logQueue) add(level slog.Level, text string) {
+	text = mask(text)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, s := range q.secrets {
@@ -65,6 +67,24 @@ func (q *logQueue) add(level slog.Level, text string) {
 	}
 	q.lines = append(q.lines, logLine{level, text})
 	q.bytes += len(text)
+}
+
+// The forms in which credentials stand in texts of Azure, of OAuth and in addresses, whatever setting they were pasted into.
+// The name may be a form's (client_secret=), JSON's ("client_secret":"...") or escaped in an address (client_secret%3D).
+var (
+	namedSecret = regexp.MustCompile(`(?i)(\b|%[0-9a-f]{2})(SharedAccessKey|SharedAccessSignature|AccountKey|sig|client_secret|client_assertion|` +
+		`access_token|refresh_token|id_token|password)(\\?["']?\s*(?:=|%3D|:)\s*\\?["']?)([^\s;&"'\\<>]+)`)
+	userOfURL = regexp.MustCompile(`(://[^/\s:@"']*:)[^/\s"']+@`)
+	bearer    = regexp.MustCompile(`(?i)\b(Bearer|SharedKey [^\s:]+:|Basic)(\s*)[A-Za-z0-9+/=._~-]{12,}`)
+)
+
+// mask replaces what looks like a credential.
+func mask(text string) string {
+	if strings.ContainsAny(text, "=:%") { // as each named one has
+		text = namedSecret.ReplaceAllString(text, "$1$2$3[secret]")
+		text = userOfURL.ReplaceAllString(text, "$1[secret]@")
+	}
+	return bearer.ReplaceAllString(text, "$1$2[secret]")
 }
 
 // drain prints what waits. Called from the host's thread.

@@ -90,3 +90,53 @@ func TestSecretsAreHiddenWhoeverQuotesThem(t *testing.T) {
 		}
 	}
 }
+
+// Credentials are masked whatever setting they were pasted into, and whoever quotes them.
+func TestCredentialsAreMasked(t *testing.T) {
+	const top = "TOPSECRETkey+/0123456789abc="
+	q := newLogQueue(false)
+	log := slog.New(q.handler("p "))
+	said := func() string {
+		var b strings.Builder
+		q.drain(func(_ slog.Level, line string) { b.WriteString(line + "\n") })
+		return b.String()
+	}
+	f := func(text, rest string) {
+		t.Helper()
+		for what, say := range map[string]func(){
+			"message":   func() { log.Warn(text) },
+			"attribute": func() { log.Warn("m", "key", text) },
+			"quoted":    func() { log.Warn(fmt.Sprintf("eventhub.brokers %q: is not an address", text)) },
+			"error":     func() { log.Warn("m", "error", fmt.Errorf("dial: %w", errors.New(text))) },
+			"group":     func() { log.WithGroup("g").With("a", text).Warn("m") },
+		} {
+			say()
+			if got := said(); strings.Contains(got, "TOPSECRET") || strings.Contains(got, "0123456789") || !strings.Contains(got, "[secret]") || !strings.Contains(got, rest) {
+				t.Errorf("%s of %q: %s", what, text, got)
+			}
+		}
+	}
+	f("Endpoint=sb://ns.servicebus.windows.net/;SharedAccessKeyName=listen;SharedAccessKey="+top+";EntityPath=defender", ";EntityPath=defender")
+	f("Endpoint=sb://ns.servicebus.windows.net/;sharedaccesskey = "+top, "ns.servicebus.windows.net")
+	f("DefaultEndpointsProtocol=https;AccountName=acct;AccountKey="+top+";EndpointSuffix=core.windows.net", "EndpointSuffix")
+	f("BlobEndpoint=https://acct.example/;SharedAccessSignature=TOPSECRET", "acct.example")
+	f("https://acct.blob.core.windows.net/c?sv=2022-11-02&se=2030-01-01&sig=TOPSECRET%2B0123456789%3D&sp=rl", "sp=rl")
+	f("SharedAccessSignature sr=ns&sig=TOPSECRET0123456789&se=1", "se=1")
+	f("redirect=https%3A%2F%2Fx%3Fsig%3DTOPSECRET", "redirect=")
+	f("grant_type=client_credentials&client_secret=TOPSECRET~0123456789&scope=x", "scope=x")
+	f(`{"client_secret": "TOPSECRET","expires":1}`, "expires")
+	f(`{"access_token":"TOPSECRET.0123456789.x"}`, "access_token")
+	f("https://user:TOPSECRET@acct.blob.core.windows.net/", "acct.blob.core.windows.net")
+	f("https://user:TOP:SECRET0123456789@h@proxy.example:3128", "proxy.example:3128")
+	f("proxyconnect: http://:TOPSECRET@proxy.example", "proxy.example")
+	f("Authorization: Bearer TOPSECRET.0123456789-_", "Authorization")
+	f("Authorization: SharedKey acct:TOPSECRET0123456789=", "Authorization")
+
+	for _, harmless := range []string{"sign in: https://login.microsoftonline.com:443/x answered 401", "assigned=4 missing=1", "at 12:30:05 user@example.com",
+		"eventhub.connection_string: is not set", "signature: design=3", "SharedAccessKeyName=listen", "set password in azure.client_certificate_password"} {
+		log.Warn(harmless)
+		if got := said(); got != "p "+harmless+"\n" {
+			t.Errorf("%q became %q", harmless, got)
+		}
+	}
+}

@@ -255,7 +255,7 @@ func blockSignals() (restore func()) {
 // the log may be what has panicked; instances catch their own panics before, and log them.
 func guard(doing string, result *C.int, failed C.int) {
 	if r := recover(); r != nil {
-		fmt.Fprintf(os.Stderr, "[error] [input:defender] %s: panic: %v\n%s", doing, r, debug.Stack())
+		fmt.Fprintf(os.Stderr, "[error] [input:defender] %s: panic: %s\n%s", doing, mask(fmt.Sprint(r)), debug.Stack())
 		if result != nil {
 			*result = failed
 		}

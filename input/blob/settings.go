@@ -131,7 +131,7 @@ func (cfg *Config) readSAS(s *input.Settings) {
 		return
 	}
 	u, err := url.Parse(before)
-	if err != nil || u.Host == "" {
+	if err != nil || u.Host == "" || u.User != nil {
 		s.Reject("blob.sas_token", "is neither a token (sv=...&sig=...) nor a SAS URL")
 		return
 	}

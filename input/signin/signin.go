@@ -102,7 +102,7 @@ func (c Config) Check(s *input.Settings, authKey, method string) {
 	case ClientSecret:
 		lack("azure.tenant_id", "the tenant", c.TenantID != "")
 		lack("azure.client_id", "the application", c.ClientID != "")
-		lack("azure.client_secret or azure.client_secret_file", "its secret", c.Secret.IsSet())
+		lack("azure.client_secret or azure.client_secret_file", "its secret", c.Secret.IsSet() || s.IsSet("azure.client_secret"))
 	case ClientCertificate:
 		lack("azure.tenant_id", "the tenant", c.TenantID != "")
 		lack("azure.client_id", "the application", c.ClientID != "")

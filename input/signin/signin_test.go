@@ -45,7 +45,7 @@ func authority(t *testing.T) (url, caFile string, tokens *atomic.Int64) {
 				"token_endpoint": base + "/oauth2/v2.0/token", "authorization_endpoint": base + "/oauth2/v2.0/authorize", "issuer": base + "/v2.0"})
 		case "/" + tenant + "/oauth2/v2.0/token":
 			_ = r.ParseForm()
-			if r.Form.Get("client_secret") != "right" && r.Form.Get("client_assertion") == "" {
+			if r.Form.Get("client_secret") != "righteous" && r.Form.Get("client_assertion") == "" {
 				w.WriteHeader(http.StatusUnauthorized)
 				fmt.Fprint(w, `{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided."}`)
 				return
@@ -129,7 +129,7 @@ func TestTokensComeFromTheAuthority(t *testing.T) {
 			t.Errorf("%s: token %q, %v", method, got, err)
 		}
 	}
-	f(signin.ClientSecret, map[string]string{"azure.client_secret": "right"})
+	f(signin.ClientSecret, map[string]string{"azure.client_secret": "righteous"})
 	f(signin.ClientCertificate, map[string]string{"azure.client_certificate": certificate(t)})
 
 	federated := filepath.Join(t.TempDir(), "token")
@@ -140,7 +140,7 @@ func TestTokensComeFromTheAuthority(t *testing.T) {
 	f(signin.WorkloadIdentity, nil)
 	t.Setenv("AZURE_TENANT_ID", tenant)
 	t.Setenv("AZURE_CLIENT_ID", base["azure.client_id"])
-	t.Setenv("AZURE_CLIENT_SECRET", "right")
+	t.Setenv("AZURE_CLIENT_SECRET", "righteous")
 	f(signin.Entra, nil)
 }
 
