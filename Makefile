@@ -57,6 +57,9 @@ arm64: ## the plugin on arm64, in qemu-user: events, bad input, SIGKILL, hot rel
 	DEFENDER_SO=$(CURDIR)/$(OUT)/arm64/in_defender.so DEFENDER_HOST=$(CURDIR)/$(OUT)/arm64/emulated $(GO) test -count=1 $(TESTFLAGS) \
 		-run '^(TestEventsArriveThroughTheLibrary|TestBadInputBetweenGoodRecords|TestKilledTwentyTimesUnderLoad|TestHotReloadOfTwoSections)$$' ./plugin
 
+# Only for the platforms of the image: another architecture needs its cross compiler.
+comma := ,
+image: ARCHES = $(if $(PLATFORMS),$(patsubst linux/%,%,$(subst $(comma), ,$(PLATFORMS))),$(shell $(GO) env GOHOSTARCH))
 image: packages ## build the image with Fluent Bit and the package (needs Docker). IMAGE names it, PLATFORMS=linux/amd64,linux/arm64
 	docker buildx build -f build/Dockerfile -t $(IMAGE) --build-arg VERSION=$(VERSION) $(if $(PLATFORMS),--platform $(PLATFORMS)) \
 		$(if $(FLUENT_BIT_IMAGE),--build-arg FLUENT_BIT_IMAGE=$(FLUENT_BIT_IMAGE)) .

@@ -51,6 +51,16 @@ func TestTwoValuesToFillIn(t *testing.T) {
 			}
 		}
 
+		packaged := example(t, "../build/package/files/environment")
+		for _, v := range needed {
+			if !strings.Contains(packaged, "\n#"+v+"=") {
+				t.Errorf("the environment file of the packages lacks %s", v)
+			}
+		}
+		if !strings.Contains(packaged, "\n#FLUENT_BIT_CONFIG=/etc/fluent-bit/defender/"+name+".yaml\n") {
+			t.Errorf("the environment file of the packages lacks the configuration for %s", name)
+		}
+
 		guide := example(t, name+"/README.md")
 		var set []string
 		for _, m := range regexp.MustCompile(`(?m)^ *export ([A-Z_]+)=`).FindAllStringSubmatch(guide, -1) {
