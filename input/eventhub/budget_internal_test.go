@@ -141,7 +141,7 @@ func TestWire(t *testing.T) {
 	}
 	f := func(name string, key byte, answer []byte, wants string) {
 		t.Helper()
-		w := newWire(fakeConn{r: iotest.OneByteReader(bytes.NewReader(answer))}, newBudget(1<<20))
+		w := newWire(fakeConn{r: iotest.OneByteReader(bytes.NewReader(answer))}, newBudget(1<<20), nil)
 		if _, err := w.Write([]byte{0, 0, 0, 8, 0, key, 0, 1, 0, 0, 0, 42}); err != nil {
 			t.Fatal(err)
 		}

@@ -24,7 +24,7 @@ func Check(ctx context.Context, cfg Config) []input.Finding {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	broker := "broker " + strings.Join(cfg.Brokers, ", ")
-	opts, err := cfg.connection(ctx, slog.New(slog.DiscardHandler), newBudget(0))
+	opts, err := cfg.connection(ctx, slog.New(slog.DiscardHandler), newBudget(0), nil)
 	if err != nil {
 		return []input.Finding{{What: broker, Err: err}}
 	}

@@ -24,19 +24,21 @@ const dialTimeout = 10 * time.Second
 
 // dialer connects to brokers, through the environment's proxy where one applies.
 type dialer struct {
-	budget *budget
-	tls    *tls.Config // nil for plaintext
-	plain  bool        // plaintext may leave this machine
-	only   bool        // there is but one address to connect to
-	proxy  func(*url.URL) (*url.URL, error)
-	net    net.Dialer
+	budget  *budget
+	members *members    // nil where no group is joined
+	tls     *tls.Config // nil for plaintext
+	plain   bool        // plaintext may leave this machine
+	only    bool        // there is but one address to connect to
+	proxy   func(*url.URL) (*url.URL, error)
+	net     net.Dialer
 }
 
-func newDialer(cfg *Config, b *budget) *dialer {
+func newDialer(cfg *Config, b *budget, m *members) *dialer {
 	d := &dialer{
-		budget: b,
-		plain:  cfg.AllowPlaintext,
-		only:   len(cfg.Brokers) == 1,
+		budget:  b,
+		members: m,
+		plain:   cfg.AllowPlaintext,
+		only:    len(cfg.Brokers) == 1,
 		// HTTPS_PROXY and NO_PROXY, as for every other connection that is made over TLS.
 		proxy: httpproxy.FromEnvironment().ProxyFunc(),
 		net: net.Dialer{
@@ -66,7 +68,7 @@ func (d *dialer) dial(ctx context.Context, network, addr string) (_ net.Conn, er
 	conn, err := d.connect(ctx, network, addr)
 	switch {
 	case err == nil:
-		return newWire(conn, d.budget), nil
+		return newWire(conn, d.budget, d.members), nil
 	case d.only && ctx.Err() == nil:
 		err = &dialError{err}
 	}

@@ -16,7 +16,7 @@ func (s *Source) SetDrain(d time.Duration) {
 
 // Dial connects to a broker as the source does.
 func Dial(ctx context.Context, roots *x509.CertPool, addr string) (net.Conn, error) {
-	return newDialer(&Config{TLS: true, Roots: roots}, newBudget(0)).dial(ctx, "tcp", addr)
+	return newDialer(&Config{TLS: true, Roots: roots}, newBudget(0), nil).dial(ctx, "tcp", addr)
 }
 
 // SetLargestBatch sets what a batch may expand to.
@@ -30,7 +30,7 @@ func (s *Source) Give(gone map[string][]int32) { s.give(gone, false) }
 
 // DialPlain connects to an address, with eventhub.tls and eventhub.allow_plaintext as given.
 func DialPlain(ctx context.Context, addr string, tls, allow bool) error {
-	conn, err := newDialer(&Config{TLS: tls, AllowPlaintext: allow, Brokers: []string{"127.0.0.1:1", addr}}, newBudget(0)).dial(ctx, "tcp", addr)
+	conn, err := newDialer(&Config{TLS: tls, AllowPlaintext: allow, Brokers: []string{"127.0.0.1:1", addr}}, newBudget(0), nil).dial(ctx, "tcp", addr)
 	if err == nil {
 		conn.Close()
 	}

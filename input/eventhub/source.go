@@ -31,9 +31,9 @@ const (
 
 const (
 	// drainWait is how long a partition that is to be given away may wait for what was read of it to be safe and
-	// committed, so that the next owner does not read that again. It is well below the rebalance timeout (60 s) and
-	// more than the pump's commit interval (5 s).
-	drainWait = 10 * time.Second
+	// committed, so that the next owner does not read that again. It is below rejoinTimeout, and more than the pump's
+	// commit interval (5 s).
+	drainWait = 8 * time.Second
 
 	// leaveWait is how long Close waits for the broker to take our leave.
 	leaveWait = 5 * time.Second
@@ -51,6 +51,7 @@ type Source struct {
 	client   *kgo.Client
 	budget   *budget
 	troubles *input.Troubles
+	members  *members
 	drain    time.Duration // drainWait
 
 	stop    context.CancelFunc // ends watch and the client's requests
@@ -118,6 +119,7 @@ func Open(ctx context.Context, cfg Config, state *input.State, log *slog.Logger)
 		state:    state,
 		budget:   newBudget(cfg.FetchBytes),
 		troubles: input.NewTroubles(log),
+		members:  newMembers(state, cfg.Namespace, cfg.Group, log),
 		drain:    drainWait,
 		lanes:    make(map[string]*lane),
 	}
@@ -126,10 +128,14 @@ func Open(ctx context.Context, cfg Config, state *input.State, log *slog.Logger)
 	s.stop = stop
 	opts, err := s.options(own)
 	if err == nil {
+		err = s.takeOutOthers(ctx, own)
+	}
+	if err == nil {
 		_, err = kgo.NewClient(opts...) // hooks takes it
 	}
 	if err != nil {
 		stop()
+		s.working.Wait()
 		return nil, fmt.Errorf("open event hubs source: %w", err)
 	}
 	s.working.Go(func() { s.watch(own) })
@@ -137,12 +143,12 @@ func Open(ctx context.Context, cfg Config, state *input.State, log *slog.Logger)
 }
 
 // connection is how to reach the broker and sign in.
-func (cfg *Config) connection(ctx context.Context, log *slog.Logger, b *budget) ([]kgo.Opt, error) {
+func (cfg *Config) connection(ctx context.Context, log *slog.Logger, b *budget, m *members) ([]kgo.Opt, error) {
 	mechanism, err := cfg.mechanism()
 	if err != nil {
 		return nil, err
 	}
-	d := newDialer(cfg, b)
+	d := newDialer(cfg, b, m)
 	if p, err := d.proxyFor(cfg.Brokers[0]); err == nil && p != nil {
 		log.Info("connections go through the proxy of the environment (HTTPS_PROXY)", "proxy", p.Host)
 	}
@@ -164,7 +170,7 @@ func (cfg *Config) connection(ctx context.Context, log *slog.Logger, b *budget) 
 }
 
 func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
-	opts, err := s.cfg.connection(ctx, s.log, s.budget)
+	opts, err := s.cfg.connection(ctx, s.log, s.budget, s.members)
 	if err != nil {
 		return nil, err
 	}
@@ -178,6 +184,7 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 		kgo.ConsumerGroup(s.cfg.Group),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(sessionTimeout),
+		kgo.RebalanceTimeout(rejoinTimeout), // which also bounds how long a join waits for members that are gone
 		kgo.DisableAutoCommit(),
 		// Between a poll and the end of take no partition changes hands: else records of a partition that went and came
 		// back meanwhile would be taken for those of its new term.
@@ -537,7 +544,10 @@ func (s *Source) Close() error {
 	// Close polls what is left and counts that as a poll of ours, for which a goroutine of its own leave may wait for ever.
 	s.client.AllowRebalance()
 	s.working.Wait()
-	if err != nil {
+	s.members.stop()
+	if err == nil {
+		s.members.gone()
+	} else {
 		s.log.Debug("leave consumer group: the broker will notice by itself", "group", s.cfg.Group, "after", sessionTimeout, "error", err)
 	}
 	return nil

@@ -12,7 +12,7 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// wire is a connection to a broker. It shows each answer to the budget before franz-go decodes it.
+// wire is a connection to a broker. It shows answers to the budget and to members before franz-go decodes them.
 //
 // A producer chooses what a batch says of itself, and franz-go believes it: a batch of 60 kB that claims six million
 // records takes a gigabyte. A decompressor learns of it too late, and only of compressed batches. So the answer is
@@ -22,7 +22,8 @@ import (
 // wire depends on that, and ends the connection with an error when franz-go does anything else.
 type wire struct {
 	net.Conn
-	budget *budget
+	budget  *budget
+	members *members // nil where no group is joined
 
 	mu    sync.Mutex
 	asked map[int32]request // those without an answer, by correlation id
@@ -37,8 +38,8 @@ type request struct{ key, version int16 }
 // mostRequests bounds how many requests wait for an answer. franz-go has a handful at a time.
 const mostRequests = 1000
 
-func newWire(c net.Conn, b *budget) *wire {
-	return &wire{Conn: c, budget: b, asked: make(map[int32]request)}
+func newWire(c net.Conn, b *budget, m *members) *wire {
+	return &wire{Conn: c, budget: b, members: m, asked: make(map[int32]request)}
 }
 
 // Write notes what is asked for.
@@ -55,6 +56,7 @@ func (w *wire) Write(p []byte) (n int, err error) {
 	}
 	w.asked[int32(binary.BigEndian.Uint32(p[8:]))] = request{int16(binary.BigEndian.Uint16(p[4:])), int16(binary.BigEndian.Uint16(p[6:]))}
 	w.mu.Unlock()
+	w.members.asks(int16(binary.BigEndian.Uint16(p[4:])))
 	return w.Conn.Write(p)
 }
 
@@ -73,9 +75,11 @@ func (w *wire) Read(p []byte) (n int, err error) {
 	if _, err = io.ReadFull(w.Conn, p[n:]); err != nil {
 		return 0, err
 	}
-	if req := w.request(true); req.key == kmsg.Fetch.Int16() {
+	req := w.request(true)
+	if req.key == kmsg.Fetch.Int16() {
 		w.budget.inspect(p[n:], req.version)
 	}
+	w.members.hears(req.key, req.version, p[n:])
 	return len(p), nil
 }
 
