@@ -14,11 +14,15 @@ const (
 	// a rebalance, which refuses commits for a moment, and no later commit makes up for this one.
 	lastTries = 3 * time.Second
 	lastPause = 250 * time.Millisecond
+
+	// keepEvery is how often marks are written to this machine's disk. A slow disk makes it rarer.
+	keepEvery = 200 * time.Millisecond
 )
 
 // committer takes marks from the outbox, where they are safe, to their source. It has one goroutine.
 //
-//	while ctx lasts        tick, tick, tick ...    commit what became safe since
+//	while ctx lasts        keep, keep, keep ...    write what became safe since to this machine's disk
+//	                       tick, tick ...          and commit it, more rarely
 //	ctx ends               last(false)             commit first, while every lane is still ours:
 //	                       endFetch()              a Fetch that ends may give lanes away, and drop their marks
 //	Fetch has returned     last(true)              commit what the host took meanwhile
@@ -47,9 +51,14 @@ func (c *committer) run(ctx context.Context, endFetch func(), fetched <-chan str
 	wait := min(time.Second, c.every)
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
+	keep := time.NewTimer(keepEvery)
+	defer keep.Stop()
 	ended := ctx.Done()
 	for {
 		select {
+		case <-keep.C:
+			c.keep()
+			keep.Reset(keepEvery)
 		case <-timer.C:
 			// Not within ctx: a commit that is under way when ctx ends should arrive.
 			short, cancel := context.WithTimeout(context.Background(), commitWait)
@@ -65,6 +74,26 @@ func (c *committer) run(ctx context.Context, endFetch func(), fetched <-chan str
 			c.last(true)
 			return
 		}
+	}
+}
+
+// keep has the source write what became safe since the last call. What it cannot write, Commit tries.
+func (c *committer) keep() {
+	marks := c.outbox.Safe(c.source.Name())
+	if len(marks) == 0 {
+		return
+	}
+	for _, m := range marks {
+		c.pending.Set(m)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), commitWait)
+	defer cancel()
+	err := func() (err error) {
+		defer Catch("keep positions", &err)
+		return c.source.Keep(ctx, marks)
+	}()
+	if err != nil {
+		c.log.Debug("keep positions: left to the next commit", "error", err)
 	}
 }
 

@@ -64,6 +64,8 @@ func (s *tenure) Fetch(ctx context.Context) ([]input.Message, error) {
 	}}, nil
 }
 
+func (s *tenure) Keep(context.Context, []input.Mark) error { return nil }
+
 func (s *tenure) Commit(_ context.Context, marks []input.Mark) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

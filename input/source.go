@@ -41,6 +41,11 @@ type Source interface {
 	// or when it can never succeed, with the remedy in its text.
 	Fetch(ctx context.Context) ([]Message, error)
 
+	// Keep makes marks durable on this machine, several times a second, so that a crash repeats little. It writes nothing
+	// when nothing has moved, and does not wait for a server. The same marks, or newer ones, are given to Commit later.
+	// It is called from the goroutine of Commit.
+	Keep(ctx context.Context, marks []Mark) error
+
 	// Commit makes marks durable; every mark it is given is safe in the host. It drops marks of lanes
 	// that were given away. After an error the same marks, or newer ones, are given again.
 	Commit(ctx context.Context, marks []Mark) error

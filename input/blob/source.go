@@ -167,6 +167,9 @@ func (s *Source) take(p *piece) {
 	s.out = append(s.out, p.messages...)
 }
 
+// Keep is Commit: positions of blobs are on this machine only.
+func (s *Source) Keep(ctx context.Context, marks []input.Mark) error { return s.Commit(ctx, marks) }
+
 // Commit stores positions. Marks of blobs that were replaced or are gone are dropped.
 func (s *Source) Commit(_ context.Context, marks []input.Mark) error {
 	changes := make([]input.Change, 0, len(marks))

@@ -1,27 +1,45 @@
 // Package eventhub reads Event Hubs over their Kafka endpoint, as a member of a consumer group.
 //
 //	            begin                      Fetch                         Commit
-//	group --------------> lane (term) -------------> messages    marks -----------> group, and copy in the state file
-//	        where to start   ^                                             |
-//	                         +------- give: wait for commits, then forget  +-- of lanes that are ours, of this term
+//	group --------------> lane (term) -------------> messages    marks -----------> group, every few seconds
+//	        where to start   ^                                     |
+//	                         |                                     +--- Keep -----> copy in the state file, 5 times a second
+//	                         +------- give: wait for commits, then forget
 //
-// A lane is a partition that the group has given to us, from begin to give: that is a term. [Source] is an [input.Source]
-// around franz-go, which finds the brokers, keeps the membership, fetches and decodes. What this package adds is what a
-// reader must not get wrong.
+// Lane: a partition that the group has given to us. Term: the time from begin to give. [Source] is an [input.Source]
+// around franz-go, which finds the brokers, keeps the membership, fetches and decodes. This package adds what a reader
+// must not get wrong.
 //
-//   - Where to start (begin). The group's offset decides; where the group has none, because Event Hubs has lost it, the copy
-//     in the state file, with a warning; only then eventhub.start. What eventhub.start decided is committed at once: were
-//     "latest" to be worked out anew after a crash, all that came between would be skipped. An offset that the
-//     hub does not have any more is never silently replaced: what retention has deleted is counted and said, and a hub that
-//     was made anew is read from its beginning.
-//   - Whether it is the same hub (proof). Offsets of a hub that was made anew begin again, and may be past ours by the time that we
-//     look. So the state file knows one message that was read; each term, and a hub that was missing for a moment, begins with that.
-//   - Whose the partition is (give, Commit). A commit holds a lock that giving away takes, so a late mark of a
-//     partition that is gone cannot set back its new owner. Before a partition goes it waits a little for what was read of it
-//     to be safe, so that the new owner repeats nothing if all goes well.
-//   - How much is held (budget), gzip included.
-//   - What is wrong (troubles, watch). The client tries for ever, because credentials, rules and hubs come back. Every
-//     trouble is said once, with what to check, within seconds of the start.
+//   - Where to start (begin): see the table below. What eventhub.start decided is committed at once. If "latest" were worked
+//     out again after a crash, everything in between would be skipped. An offset that the hub no longer has is never
+//     replaced in silence: what retention has deleted is counted and logged.
+//   - Whether it is the same hub (proof). A recreated hub starts again at offset 0 and may have grown past our position. So
+//     the state file keeps the checksum of one message that we read (the proof). Every term, and every hub that
+//     disappeared for a moment, starts by reading that message again.
+//   - Whose the partition is (give, Commit). A commit holds a lock that giving away takes, so a late mark of a partition
+//     that is gone cannot set back its new owner. Before a partition goes, give waits a little until what was read of it
+//     is safe. Then the new owner repeats nothing.
+//   - Who waits for whom (members). The state file keeps our id in the group. A start takes the member out that a crash
+//     has left there: otherwise the broker waits 30 s for it.
+//   - How much is held (wire, budget), whatever a batch claims of itself and expands to.
+//   - What is wrong (input.Troubles, watch). The client tries for ever, because credentials, rules and hubs come back. Every
+//     trouble is logged once, with what to check, within seconds of the start.
+//
+// # Where a start reads on
+//
+// The state file has a copy of each position, its proof, and where it last put the group: the offset that the group
+// took last, and one that was on its way (lane.noted). TestWhoDecides has a test for each row.
+//
+//	group                                  state file                  reads on at
+//	where the file put it, or was about    ahead of it, and proven     the copy
+//	where the file put it, or was about    ahead of it, no proof       the group
+//	anywhere else: set back by hand,       any                         the group
+//	  or another instance reads
+//	no offset                              a copy                      the copy, with a warning
+//	no offset                              no copy                     eventhub.start
+//	any                                    another message is there    the beginning: another hub
+//
+// A group that was set back by hand to the very offset where the file put it is taken for a group that was left there.
 //
 // # Event Hubs is almost Kafka
 //

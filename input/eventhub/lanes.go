@@ -2,7 +2,9 @@ package eventhub
 
 import (
 	"context"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -21,8 +23,11 @@ func (s *Source) copyKey(hub string, partition int32) string {
 	return s.cfg.Namespace + "/" + s.cfg.Group + "/" + hub + "/" + strconv.Itoa(int(partition))
 }
 
-// proofSuffix makes of a copyKey that of the proof.
-const proofSuffix = "/proof"
+// proofSuffix makes of a copyKey that of the proof, and groupSuffix that of lane.noted.
+const (
+	proofSuffix = "/proof"
+	groupSuffix = "/group"
+)
 
 // begin decides where to start in partitions that the group has just given us. franz-go calls it with the offsets that the
 // group has, before anything is fetched from them, and ends ctx when it gives them away again.
@@ -32,7 +37,7 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 	for hub, partitions := range offsets {
 		for partition, o := range partitions {
 			l := &lane{name: laneName(hub, partition), hub: hub, partition: partition,
-				term: input.NewTerm(), next: -1, safe: -1, committed: -1, copied: -1}
+				term: input.NewTerm(), next: -1, safe: -1, committed: -1, copied: -1, committing: -1, noted: [2]int64{-1, -1}}
 			if at := o.EpochOffset().Offset; at >= 0 { // else the group has none
 				l.next, l.committed = at, at
 			}
@@ -42,7 +47,7 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 	if len(lanes) == 0 {
 		return offsets, nil
 	}
-	copies, fresh := s.readCopies(lanes)
+	copies, fresh, ahead := s.readCopies(lanes)
 	bounds, err := s.readBounds(ctx, lanes)
 	if err != nil {
 		return nil, err
@@ -50,6 +55,10 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 	if copies > 0 {
 		s.log.Warn("the consumer group has no offsets for partitions that were read before: Event Hubs has lost them, or the group was deleted; the copy in the state file decides",
 			"group", s.cfg.Group, "partitions", copies)
+	}
+	if ahead > 0 {
+		s.log.Info("the state file is ahead of the consumer group, which stands where we last put it: reading goes on where the file says, if the message before is the same",
+			"group", s.cfg.Group, "partitions", ahead)
 	}
 	if fresh > 0 {
 		s.log.Info("no position is known for some partitions: eventhub.start decides", "group", s.cfg.Group, "partitions", fresh, "start", startText(s.cfg.Start))
@@ -60,6 +69,9 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 	s.mu.Lock()
 	for _, l := range lanes {
 		b, ok := bounds[l.name]
+		if ok && l.ahead && l.next > b.end {
+			l.next, l.ahead = l.committed, false // the copy is of a hub that held more
+		}
 		switch {
 		case !ok:
 			// The partition could not be asked about. franz-go goes on trying, and starts where the offset says or else at the
@@ -68,21 +80,26 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 			l.next = b.fresh
 		case l.next < b.start:
 			s.retentionTook(l, b.start)
-			l.next = b.start
+			l.next, l.ahead = b.start, false
 		case l.next > b.end:
 			s.log.Warn("hub begins anew: it ends before the position that is known, so it was deleted and created again; it is read from its beginning",
 				"hub", l.hub, "partition", l.partition, "was_at", l.next, "ends_at", b.end)
 			l.next, l.committed, l.copied = b.start, -1, -1
-			l.proofs, l.anew = nil, true
+			l.proofs, l.anew, l.ahead = nil, true, false
 		}
 		l.end = max(b.end, l.next)
 		l.began, l.safe = l.next, l.next
+		if l.ahead {
+			l.safe = l.committed
+		}
 		if at := l.next; at >= 0 {
 			// Another instance may have read on meanwhile, and even in a hub made anew: then this one is read twice, rather than not.
 			if len(l.proofs) > 0 && (!ok || l.proofs[0].offset >= b.start && l.proofs[0].offset < b.end) {
 				at = l.askAgain()
 			} else {
 				l.proofs = nil // of what the hub does not hold: nothing may go on there
+				l.doubt()
+				at = l.next
 			}
 			offsets[l.hub][l.partition] = kgo.NewOffset().At(at).WithEpoch(-1)
 		}
@@ -103,36 +120,65 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 	return offsets, nil
 }
 
-// readCopies sets the proofs of lanes, and the positions of those for which the group has none, from the state file. It counts
-// those that have a copy and those that have not.
-func (s *Source) readCopies(lanes []*lane) (copies, fresh int) {
+// readCopies sets the proofs of lanes from the state file, and the positions of those where the copy decides: where the
+// group has none (copies), and where the copy is ahead of the group and the group stands where this file last put it
+// (ahead). fresh counts those without any position.
+func (s *Source) readCopies(lanes []*lane) (copies, fresh, ahead int) {
 	for _, l := range lanes {
 		key := s.copyKey(l.hub, l.partition)
-		if l.next < 0 {
-			b, err := s.state.Get(bucket, key)
-			if err != nil {
-				s.log.Error("read the copy of offsets: eventhub.start decides instead", "hub", l.hub, "partition", l.partition, "error", err)
-			}
-			at, err := strconv.ParseInt(string(b), 10, 64)
-			if err != nil || at < 0 {
-				fresh++
-				continue
-			}
+		at, err := s.readCopy(key)
+		if err != nil {
+			s.log.Error("read the copy of offsets: the group's offset, or eventhub.start, decides instead", "hub", l.hub, "partition", l.partition, "error", err)
+		}
+		p, err := s.readProof(key)
+		switch {
+		case err != nil:
+			s.log.Warn("read which message was the last: whether the hub is still the same one is not looked at", "hub", l.hub, "partition", l.partition, "error", err)
+		case p != nil:
+			l.proofs = []proof{*p}
+		}
+		switch {
+		case l.next < 0 && at < 0:
+			fresh++
+		case l.next < 0:
 			l.next, l.copied = at, at
 			copies++
-		}
-		b, err := s.state.Get(bucket, key+proofSuffix)
-		if err == nil && b != nil {
-			var p proof
-			if p, err = parseProof(string(b)); err == nil {
-				l.proofs = []proof{p}
-			}
-		}
-		if err != nil {
-			s.log.Warn("read which message was the last: whether the hub is still the same one is not looked at", "hub", l.hub, "partition", l.partition, "error", err)
+		case at > l.next && p != nil && p.offset < at && s.isNoted(key, l.next):
+			l.next, l.copied, l.ahead = at, at, true
+			ahead++
 		}
 	}
-	return copies, fresh
+	return copies, fresh, ahead
+}
+
+// readCopy returns the copy of an offset, or -1.
+func (s *Source) readCopy(key string) (int64, error) {
+	b, err := s.state.Get(bucket, key)
+	if err != nil {
+		return -1, err
+	}
+	if at, err := strconv.ParseInt(string(b), 10, 64); err == nil && at >= 0 {
+		return at, nil
+	}
+	return -1, nil
+}
+
+func (s *Source) readProof(key string) (*proof, error) {
+	b, err := s.state.Get(bucket, key+proofSuffix)
+	if err != nil || b == nil {
+		return nil, err
+	}
+	p, err := parseProof(string(b))
+	if err != nil {
+		return nil, err
+	}
+	return &p, nil
+}
+
+// isNoted tells whether the group stands where this file last put it.
+func (s *Source) isNoted(key string, at int64) bool {
+	b, err := s.state.Get(bucket, key+groupSuffix)
+	return err == nil && slices.Contains(strings.Fields(string(b)), strconv.FormatInt(at, 10))
 }
 
 // give lets go of partitions, before another member gets them. With wait it waits a little until what was read of them is

@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
@@ -19,74 +17,81 @@ import (
 // commitWait bounds commits that nobody else bounds.
 const commitWait = 10 * time.Second
 
-// flush commits and copies what is safe and not yet known to the group, or the state file. giving is held.
+// flush commits what is safe and not yet known to the group, and writes the copy before it and after. giving is held.
+//
+// The copy moves whether or not the group takes the offsets: the marks are safe either way. Before, because a start must know
+// where a commit may have put the group whose answer was not waited for.
 func (s *Source) flush(ctx context.Context) error {
-	type step struct {
-		l     *lane
-		term  uint64
-		safe  int64
-		proof []byte // nil when there is none
-	}
-	var commits, copies []step
+	offsets := make(positions)
+	terms := make(map[*lane]uint64)
 	s.mu.Lock()
 	for _, l := range s.lanes {
-		st := step{l: l, term: l.term, safe: l.safe}
 		if l.committed < l.safe {
-			commits = append(commits, st)
-		}
-		if l.copied < l.safe && l.check == nil { // its proof may have to stay
-			if p, ok := l.proven(); ok {
-				st.proof = []byte(p.String())
-			}
-			copies = append(copies, st)
+			l.committing = l.safe
+			terms[l] = l.term
+			offsets = goOn(offsets, l.hub, l.partition, l.safe)
 		}
 	}
 	s.mu.Unlock()
-	if len(commits) == 0 && len(copies) == 0 {
+	s.copy()
+	if len(terms) == 0 {
 		return nil
-	}
-
-	offsets := make(positions)
-	for _, c := range commits {
-		if offsets[c.l.hub] == nil {
-			offsets[c.l.hub] = make(map[int32]kgo.EpochOffset)
-		}
-		offsets[c.l.hub][c.l.partition] = kgo.EpochOffset{Epoch: -1, Offset: c.safe}
 	}
 	refused, err := s.commit(ctx, offsets)
 	s.mu.Lock()
-	for _, c := range commits {
-		if !refused[c.l.name] && c.l.term == c.term {
-			c.l.committed, c.l.anew = c.safe, false
+	for l, term := range terms {
+		if !refused[l.name] && l.term == term {
+			l.committed, l.anew = l.committing, false
 		}
 	}
 	s.moved.Broadcast()
 	s.mu.Unlock()
+	s.copy()
+	return err
+}
 
-	// The copy moves whether or not the group took the offsets: the marks are safe either way. But not while the group may still have an
-	// offset of another hub, which would count after a restart, and against which only the old proof tells. And a copy that cannot be
-	// written does not keep the group from moving: it is said, and tried again with the next commit.
-	s.mu.Lock()
-	copies = slices.DeleteFunc(copies, func(c step) bool { return c.l.term == c.term && c.l.anew })
-	s.mu.Unlock()
-	changes := make([]input.Change, 0, 2*len(copies))
-	for _, c := range copies {
-		key := s.copyKey(c.l.hub, c.l.partition)
-		changes = append(changes, input.Change{Key: key, Value: strconv.AppendInt(nil, c.safe, 10)}, input.Change{Key: key + proofSuffix, Value: c.proof})
+// copy writes to the state file what has moved since it last did, all lanes at once. giving is held.
+//
+// It leaves out lanes whose proof is being looked at, and those where the group may still have an offset of the hub before:
+// that would count after a restart, and only the old proof tells. A copy that cannot be written does not keep the group
+// from moving. It is logged, and tried again with the next.
+func (s *Source) copy() {
+	type step struct {
+		l     *lane
+		term  uint64
+		safe  int64
+		noted [2]int64
 	}
-	if e := s.state.Write(bucket, changes); e != nil {
-		s.troubles.Begin("copy of offsets", "", "copy", slog.LevelWarn, "the copy of offsets in the state file cannot be written; should Event Hubs lose the group's offsets, events will be repeated", "error", e)
-		return err
+	var steps []step
+	var changes []input.Change
+	s.mu.Lock()
+	for _, l := range s.lanes {
+		noted := [2]int64{l.committed, l.committing}
+		if l.safe < 0 || l.check != nil || l.anew || l.copied >= l.safe && l.noted == noted {
+			continue
+		}
+		var known []byte // nil where there is no proof
+		if p, ok := l.proven(); ok {
+			known = []byte(p.String())
+		}
+		key := s.copyKey(l.hub, l.partition)
+		steps = append(steps, step{l, l.term, l.safe, noted})
+		changes = append(changes, input.Change{Key: key, Value: strconv.AppendInt(nil, l.safe, 10)},
+			input.Change{Key: key + proofSuffix, Value: known}, input.Change{Key: key + groupSuffix, Value: fmt.Appendf(nil, "%d %d", noted[0], noted[1])})
+	}
+	s.mu.Unlock()
+	if err := s.state.Write(bucket, changes); err != nil {
+		s.troubles.Begin("copy of offsets", "", "copy", slog.LevelWarn, "the copy of offsets in the state file cannot be written; after a crash, or should Event Hubs lose the group's offsets, events will be repeated", "error", err)
+		return
 	}
 	s.troubles.End("copy of offsets", "")
 	s.mu.Lock()
-	for _, c := range copies {
+	defer s.mu.Unlock()
+	for _, c := range steps {
 		if c.l.term == c.term {
-			c.l.copied = c.safe
+			c.l.copied, c.l.noted = c.safe, c.noted
 		}
 	}
-	s.mu.Unlock()
-	return err
 }
 
 // commit sends offsets to the group as the member that we are at the moment; the broker refuses them if we are none. refused names

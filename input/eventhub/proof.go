@@ -29,8 +29,20 @@ func parseProof(text string) (p proof, err error) {
 	return p, err
 }
 
-// remember keeps the last message of a fetch as a proof of l.
-func (l *lane) remember(r *kgo.Record) { l.proofs = append(l.proofs, proofOf(r)) }
+// proofEvery is how many bytes of messages lie between two proofs. What is safe ends anywhere in an answer, and a
+// start reads again from the proof before that.
+const proofEvery = 256 << 10
+
+// remember keeps some of the messages of a fetch as proofs of l: the first, the last, and one every proofEvery bytes.
+func (l *lane) remember(records []*kgo.Record) {
+	size := 0
+	for i, r := range records {
+		if size += len(r.Value); i == 0 || i == len(records)-1 || size >= proofEvery {
+			l.proofs = append(l.proofs, proofOf(r))
+			size = 0
+		}
+	}
+}
 
 // proven returns the youngest proof whose message is safe, and forgets those before it.
 func (l *lane) proven() (p proof, ok bool) {
@@ -60,6 +72,9 @@ func (l *lane) prove(records []*kgo.Record) ([]*kgo.Record, bool) {
 		return nil, false
 	}
 	// Or the message of the proof is gone, which says nothing: retention has taken it.
+	if records[0].Offset > l.check.offset {
+		l.doubt()
+	}
 	ahead := l.check.offset >= l.next // the group was set back, or does not know yet how far we are
 	l.check = nil
 	if ahead {
@@ -70,4 +85,19 @@ func (l *lane) prove(records []*kgo.Record) ([]*kgo.Record, bool) {
 		records = records[1:]
 	}
 	return records, true
+}
+
+// believe makes the copy's position count, once the message before it was seen.
+func (l *lane) believe() {
+	if l.ahead {
+		l.ahead, l.safe = false, l.next
+	}
+}
+
+// doubt goes back to the group's position, which safe is, when nothing proves that of the copy.
+func (l *lane) doubt() {
+	if l.ahead {
+		l.ahead = false
+		l.next, l.began = l.safe, l.safe
+	}
 }

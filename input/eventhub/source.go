@@ -86,6 +86,12 @@ type lane struct {
 	committed int64 // what the group knows of that
 	copied    int64 // what the state file knows of that
 
+	// What the state file knows of the group's offset: where we have put it last, and where a commit that is under way puts
+	// it. A start believes the copy only while the group stands at one of them.
+	noted      [2]int64
+	committing int64
+	ahead      bool // next is the copy's, which check has yet to prove; the group stands at safe
+
 	proofs []proof // of what was read: of the last message that is safe, if there is any, and of those that are not yet
 	gone   bool    // the hub was missing since then: what comes back may be another one of the same name
 	anew   bool    // the group may still have an offset of the hub before: until it has ours, the state file keeps that hub's proof
@@ -363,6 +369,7 @@ func (s *Source) takeRecords(l *lane, p *kgo.FetchPartition) (to int64, same boo
 		if records, same = l.prove(records); !same {
 			return -1, false
 		}
+		l.believe()
 		if len(records) == 0 {
 			if last+1 != l.next {
 				return l.next, true
@@ -382,7 +389,7 @@ func (s *Source) takeRecords(l *lane, p *kgo.FetchPartition) (to int64, same boo
 	last := records[len(records)-1]
 	s.counts.messages += int64(len(records))
 	l.next, l.newest, l.tries = last.Offset+1, last.Timestamp, 0
-	l.remember(last)
+	l.remember(records)
 	l.end = max(p.HighWatermark, l.next)
 	if s.troubles.Any() {
 		s.troubles.End("hub "+l.hub, "reading")
@@ -410,8 +417,8 @@ func (s *Source) beginAnew(l *lane, at int64) {
 	s.log.Warn("hub begins anew: it was deleted and created again, or the broker lost events; it is read from its beginning",
 		"hub", l.hub, "partition", l.partition, "was_at", l.next, "begins_at", at)
 	l.term = input.NewTerm()
-	l.began, l.safe, l.committed, l.copied = at, at, -1, -1
-	l.proofs, l.check, l.gone, l.anew = nil, nil, false, true
+	l.began, l.safe, l.committed, l.committing, l.copied = at, at, -1, -1, -1
+	l.proofs, l.check, l.gone, l.anew, l.ahead = nil, nil, false, true, false
 }
 
 // follow makes sure that a record with the offset first follows on what was read of l, or says what is missing. start is
@@ -454,6 +461,7 @@ func (s *Source) failed(l *lane, hub string, partition int32, cause error) (skip
 		s.troubles.Begin("consumer group", "", kind, slog.LevelError, advice, "group", s.cfg.Group, "error", group.Err)
 	case l != nil && l.check != nil && (errors.As(cause, &tooLarge) || isDamage(cause)): // a proof that cannot be read proves nothing
 		l.check = nil
+		l.doubt()
 		return l.next, nil
 	case errors.As(cause, &tooLarge) && l != nil:
 		return s.passOver(l, max(l.next+1, min(tooLarge.NextOffset, l.end)), cause), nil
@@ -504,13 +512,29 @@ func (s *Source) passOver(l *lane, next int64, cause error) int64 {
 	return next
 }
 
+// Keep writes marks to the state file, where the next start finds them, see begin.
+func (s *Source) Keep(_ context.Context, marks []input.Mark) error {
+	s.giving.Lock()
+	defer s.giving.Unlock()
+	s.mark(marks)
+	s.copy()
+	return nil
+}
+
 // Commit makes marks durable: in the consumer group, and as a copy in the state file. Marks of lanes that were given
 // away, or of an earlier term of a lane, are dropped.
 func (s *Source) Commit(ctx context.Context, marks []input.Mark) error {
 	// A partition cannot change hands until this is over, see give.
 	s.giving.Lock()
 	defer s.giving.Unlock()
+	s.mark(marks)
+	return s.flush(ctx)
+}
+
+// mark notes what is safe.
+func (s *Source) mark(marks []input.Mark) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, m := range marks {
 		l := s.lanes[m.Lane]
 		if l == nil || l.term != m.Term {
@@ -519,8 +543,6 @@ func (s *Source) Commit(ctx context.Context, marks []input.Mark) error {
 		}
 		l.safe = max(l.safe, m.Next)
 	}
-	s.mu.Unlock()
-	return s.flush(ctx)
 }
 
 // end makes give wait no longer: nothing more will become safe.
