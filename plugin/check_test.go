@@ -24,7 +24,7 @@ func TestCheckOnlySaysWhatWorksAndStops(t *testing.T) {
 
 	r := runHost(t, both...).ok(t)
 	r.logs(t, "check: broker "+h.Brokers()+": ok, signed in by connection_string")
-	r.logs(t, "check: hub defender: ok, 3 partitions, 3 messages written so far")
+	r.logs(t, "check: hub defender: ok, 3 partitions, 3 messages written so far, ")
 	r.logs(t, "check: container "+container+": ok, may be listed and read")
 	r.logs(t, "check_only: all 4 checks passed")
 	if len(r.events) != 0 {

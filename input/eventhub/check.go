@@ -69,7 +69,8 @@ func Check(ctx context.Context, cfg Config) []input.Finding {
 	return findings
 }
 
-// checkHub reads the metadata of a hub and asks for the end of its partitions, for which the right to read is needed.
+// checkHub reads the metadata of a hub, asks where its partitions begin and end, for which the right to read is needed, and
+// how much of them the group has left to read.
 func checkHub(ctx context.Context, client *kgo.Client, cfg *Config, t kmsg.MetadataResponseTopic) input.Finding {
 	f := input.Finding{What: "hub " + *t.Topic}
 	explain := func(code int16) bool {
@@ -83,33 +84,125 @@ func checkHub(ctx context.Context, client *kgo.Client, cfg *Config, t kmsg.Metad
 	if explain(t.ErrorCode) {
 		return f
 	}
-	req := kmsg.NewPtrListOffsetsRequest()
-	req.ReplicaID = -1
-	topic := kmsg.NewListOffsetsRequestTopic()
-	topic.Topic = *t.Topic
-	for _, p := range t.Partitions {
-		part := kmsg.NewListOffsetsRequestTopicPartition()
-		part.Partition, part.Timestamp = p.Partition, -1
-		topic.Partitions = append(topic.Partitions, part)
-	}
-	req.Topics = append(req.Topics, topic)
-	var messages int64
-	for _, shard := range client.RequestSharded(ctx, req) {
-		if shard.Err != nil {
-			f.Err = fmt.Errorf("ask for its offsets: %w", shard.Err)
-			return f
+	// ask returns an offset of each partition, or nil when f says why there is none.
+	ask := func(at int64) map[int32]int64 {
+		req := kmsg.NewPtrListOffsetsRequest()
+		req.ReplicaID = -1
+		topic := kmsg.NewListOffsetsRequestTopic()
+		topic.Topic = *t.Topic
+		for _, p := range t.Partitions {
+			part := kmsg.NewListOffsetsRequestTopicPartition()
+			part.Partition, part.Timestamp = p.Partition, at
+			topic.Partitions = append(topic.Partitions, part)
 		}
-		for _, rt := range shard.Resp.(*kmsg.ListOffsetsResponse).Topics {
-			for _, p := range rt.Partitions {
-				if explain(p.ErrorCode) {
-					return f
+		req.Topics = append(req.Topics, topic)
+		offsets := make(map[int32]int64)
+		for _, shard := range client.RequestSharded(ctx, req) {
+			if shard.Err != nil {
+				f.Err = fmt.Errorf("ask for its offsets: %w", shard.Err)
+				return nil
+			}
+			for _, rt := range shard.Resp.(*kmsg.ListOffsetsResponse).Topics {
+				for _, p := range rt.Partitions {
+					if explain(p.ErrorCode) {
+						return nil
+					}
+					offsets[p.Partition] = p.Offset
 				}
-				messages += p.Offset
 			}
 		}
+		return offsets
 	}
-	f.Detail = fmt.Sprintf("%d partitions, %d messages written so far", len(t.Partitions), messages)
+	ends := ask(atEnd)
+	if ends == nil {
+		return f
+	}
+	starts := ask(atStart)
+	if starts == nil {
+		return f
+	}
+	committed, err := groupOffsets(ctx, client, cfg, t)
+	if err != nil {
+		f.Err = err
+		return f
+	}
+	var messages, left int64
+	fresh := 0
+	for p, end := range ends {
+		messages += end
+		at, known := committed[p]
+		if !known {
+			fresh++
+			continue
+		}
+		left += max(0, end-max(at, starts[p]))
+	}
+	f.Detail = fmt.Sprintf("%d partitions, %d messages written so far, ", len(t.Partitions), messages)
+	switch {
+	case fresh == len(ends):
+		f.Detail += fmt.Sprintf("none read by group %s: eventhub.start %s decides", cfg.Group, startText(cfg.Start))
+	case fresh > 0:
+		f.Detail += fmt.Sprintf("%d left for group %s, and all of the %d partitions that it has not read: eventhub.start %s decides there", left, cfg.Group, fresh, startText(cfg.Start))
+	default:
+		f.Detail += fmt.Sprintf("%d left for group %s", left, cfg.Group)
+	}
 	return f
+}
+
+// groupOffsets returns what the group has committed of a hub. Partitions of which it has nothing are left out.
+func groupOffsets(ctx context.Context, client *kgo.Client, cfg *Config, t kmsg.MetadataResponseTopic) (map[int32]int64, error) {
+	var partitions []int32
+	for _, p := range t.Partitions {
+		partitions = append(partitions, p.Partition)
+	}
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.Group = cfg.Group // before version 8
+	topic := kmsg.NewOffsetFetchRequestTopic()
+	topic.Topic, topic.Partitions = *t.Topic, partitions
+	req.Topics = append(req.Topics, topic)
+	group := kmsg.NewOffsetFetchRequestGroup()
+	group.Group = cfg.Group
+	of := kmsg.NewOffsetFetchRequestGroupTopic()
+	of.Topic, of.Partitions = *t.Topic, partitions
+	group.Topics = append(group.Topics, of)
+	req.Groups = append(req.Groups, group)
+	offsets := make(map[int32]int64)
+	fail := func(code int16) error {
+		err := kerr.ErrorForCode(code)
+		if err == nil || errors.Is(err, kerr.GroupIDNotFound) {
+			return nil
+		}
+		_, advice := cfg.explainGroup(err)
+		return fmt.Errorf("%s (%w)", advice, err)
+	}
+	for _, shard := range client.RequestSharded(ctx, req) {
+		if shard.Err != nil {
+			return nil, fmt.Errorf("ask what group %s has read: %w", cfg.Group, shard.Err)
+		}
+		resp := shard.Resp.(*kmsg.OffsetFetchResponse)
+		err := fail(resp.ErrorCode)
+		for _, rt := range resp.Topics {
+			for _, p := range rt.Partitions {
+				if err = errors.Join(err, fail(p.ErrorCode)); p.Offset >= 0 {
+					offsets[p.Partition] = p.Offset
+				}
+			}
+		}
+		for _, g := range resp.Groups {
+			err = errors.Join(err, fail(g.ErrorCode))
+			for _, rt := range g.Topics {
+				for _, p := range rt.Partitions {
+					if err = errors.Join(err, fail(p.ErrorCode)); p.Offset >= 0 {
+						offsets[p.Partition] = p.Offset
+					}
+				}
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return offsets, nil
 }
 
 // attempts keeps why the last connection failed: the client's own error only says that it gave up.

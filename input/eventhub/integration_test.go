@@ -179,6 +179,18 @@ func TestIntegrationKafka(t *testing.T) {
 		r.log.times(t, 1, "the copy in the state file decides")
 	})
 
+	t.Run("transactions", func(t *testing.T) {
+		create(t, "transactions", 1)
+		cfg, state := readConfig(t, kafkaSettings(s, "transactions", "transactions")), openState(t)
+		readTransactions(ctx, t, s.ClientOpts(), "transactions", func() *reader { return open(t, cfg, state) }, func() int64 {
+			offsets, err := s.Admin().FetchOffsets(ctx, "transactions")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return offsets["transactions"][0].At
+		})
+	})
+
 	t.Run("retention", func(t *testing.T) {
 		create(t, "retention", 4)
 		fill(t, "retention", 0, 400)

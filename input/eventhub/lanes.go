@@ -198,6 +198,9 @@ func (s *Source) give(gone map[string][]int32, wait bool) {
 		return
 	}
 	if wait {
+		s.mu.Unlock()
+		s.retry(context.Background()) // what is safe already need not wait for the next commit
+		s.mu.Lock()
 		deadline := time.Now().Add(s.drain)
 		timer := time.AfterFunc(s.drain, func() {
 			s.mu.Lock()

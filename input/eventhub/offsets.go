@@ -172,11 +172,11 @@ func (s *Source) readBounds(ctx context.Context, lanes []*lane) (map[string]boun
 			return bounds, ctx.Err()
 		}
 		// In this order: should messages come meanwhile, "latest" and a time after all messages mean a place before them.
-		ends := s.list(ctx, left, atEnd)
-		starts := s.list(ctx, left, atStart)
+		ends := s.list(ctx, left, atEnd, false)
+		starts := s.list(ctx, left, atStart, false)
 		var times map[string]int64
 		if !s.cfg.Start.At.IsZero() {
-			times = s.list(ctx, left, s.cfg.Start.At.UnixMilli())
+			times = s.list(ctx, left, s.cfg.Start.At.UnixMilli(), false)
 		}
 		for _, l := range left {
 			end, ok1 := ends[l.name]
@@ -207,10 +207,13 @@ func (s *Source) readBounds(ctx context.Context, lanes []*lane) (map[string]boun
 }
 
 // list returns, for lanes that the broker answers for, the first offset whose message is not older than millis, or -1.
-// atEnd and atStart are special.
-func (s *Source) list(ctx context.Context, lanes []*lane, millis int64) map[string]int64 {
+// atEnd and atStart are special. committed makes atEnd the first offset of a transaction that is still open, if there is one.
+func (s *Source) list(ctx context.Context, lanes []*lane, millis int64, committed bool) map[string]int64 {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1
+	if committed {
+		req.IsolationLevel = 1
+	}
 	topics := make(map[string]int)
 	for _, l := range lanes {
 		i, ok := topics[l.hub]

@@ -61,11 +61,12 @@ type Source struct {
 	// has found a lane to be ours is over before another member gets it. Take it before mu.
 	giving sync.Mutex
 
-	mu     sync.Mutex // covers what follows; never held while the broker or the disk is waited for
-	moved  *sync.Cond // a lane was committed, or ending was set
-	lanes  map[string]*lane
-	ending bool
-	counts counts
+	mu         sync.Mutex // covers what follows; never held while the broker or the disk is waited for
+	moved      *sync.Cond // a lane was committed, or ending was set
+	lanes      map[string]*lane
+	ending     bool
+	partitions map[string]int // of each hub that is there
+	counts     counts
 
 	messages []input.Message // what Fetch returned last
 	idle     input.Backoff   // between polls that bring errors only, or nothing
@@ -97,9 +98,21 @@ type lane struct {
 	anew   bool    // the group may still have an offset of the hub before: until it has ours, the state file keeps that hub's proof
 	check  *proof  // fetched again, to see whether it is still the same hub; what follows goes on at next
 
+	blank span // markers of transactions behind the last message: nothing is there to become safe
+
 	end    int64     // where the partition ended when we last heard of it
 	newest time.Time // the time of the last message that Fetch returned
 	tries  int       // how often what comes next could not be decoded
+}
+
+// span: offsets, from one to before another. The zero span is empty.
+type span struct{ from, to int64 }
+
+// passBlank makes markers safe when everything before them is.
+func (l *lane) passBlank() {
+	if l.blank.to > 0 && l.safe >= l.blank.from && l.safe < l.blank.to {
+		l.safe = l.blank.to
+	}
 }
 
 func laneName(hub string, partition int32) string { return hub + "/" + strconv.Itoa(int(partition)) }
@@ -214,6 +227,11 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 
 		// A hub that is missing for a moment is one of them, see lane.gone.
 		kgo.KeepRetryableFetchErrors(),
+
+		// What a transaction has not committed is not there. Its markers are kept, because they have offsets too: see
+		// lane.blank.
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.KeepControlRecords(),
 
 		// See budget.
 		kgo.MaxConcurrentFetches(1),
@@ -377,20 +395,37 @@ func (s *Source) takeRecords(l *lane, p *kgo.FetchPartition) (to int64, same boo
 			return -1, true
 		}
 	}
+	at := l.next // everything before it is read, or is not there
 	s.follow(l, p.LogStartOffset, records[0].Offset)
+	if at < 0 || at > l.next {
+		at = l.next
+	}
 	for _, r := range records {
+		if r.Attrs.IsControl() {
+			if l.blank.to == 0 {
+				l.blank.from = at
+			}
+			l.blank.to = r.Offset + 1
+			continue
+		}
+		l.blank, at = span{}, r.Offset+1
 		s.messages = append(s.messages, input.Message{
 			Mark:   input.Mark{Lane: l.name, Term: l.term, Next: r.Offset + 1},
 			Offset: r.Offset,
 			Body:   r.Value,
 		})
 		s.counts.bytes += int64(len(r.Value))
+		s.counts.messages++
+		l.newest = r.Timestamp
 	}
-	last := records[len(records)-1]
-	s.counts.messages += int64(len(records))
-	l.next, l.newest, l.tries = last.Offset+1, last.Timestamp, 0
+	l.next, l.tries = records[len(records)-1].Offset+1, 0
 	l.remember(records)
-	l.end = max(p.HighWatermark, l.next)
+	l.end = p.HighWatermark
+	if p.LastStableOffset > 0 { // behind it a transaction is open
+		l.end = min(l.end, p.LastStableOffset)
+	}
+	l.end = max(l.end, l.next)
+	l.passBlank()
 	if s.troubles.Any() {
 		s.troubles.End("hub "+l.hub, "reading")
 	}
@@ -400,7 +435,7 @@ func (s *Source) takeRecords(l *lane, p *kgo.FetchPartition) (to int64, same boo
 // startOver returns where to go on in a lane that is of another hub now: at its beginning. When the broker does not say where that
 // is, the proof is looked at again.
 func (s *Source) startOver(ctx context.Context, l *lane) int64 {
-	start, ok := s.list(ctx, []*lane{l}, atStart)[l.name]
+	start, ok := s.list(ctx, []*lane{l}, atStart, false)[l.name]
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !ok {
@@ -418,7 +453,7 @@ func (s *Source) beginAnew(l *lane, at int64) {
 		"hub", l.hub, "partition", l.partition, "was_at", l.next, "begins_at", at)
 	l.term = input.NewTerm()
 	l.began, l.safe, l.committed, l.committing, l.copied = at, at, -1, -1, -1
-	l.proofs, l.check, l.gone, l.anew, l.ahead = nil, nil, false, true, false
+	l.proofs, l.check, l.gone, l.anew, l.ahead, l.blank = nil, nil, false, true, false, span{}
 }
 
 // follow makes sure that a record with the offset first follows on what was read of l, or says what is missing. start is
@@ -542,6 +577,7 @@ func (s *Source) mark(marks []input.Mark) {
 			continue
 		}
 		l.safe = max(l.safe, m.Next)
+		l.passBlank()
 	}
 }
 

@@ -15,6 +15,7 @@ type counts struct {
 // Stats is how the source fares.
 type Stats struct {
 	Lanes []LaneStats // the partitions that are ours, by hub and number
+	Hubs  []HubStats  // the hubs that are there, by name
 
 	Messages   int64            // returned by Fetch
 	Bytes      int64            // of their bodies
@@ -23,6 +24,13 @@ type Stats struct {
 	Stale      int64            // marks that were dropped because their partition was given away
 	Rebalances int64            // times that partitions came or went
 	Retries    map[string]int64 // failed attempts by kind: sign_in, unreachable, tls, hub_missing, commit, ...
+}
+
+// HubStats is how many partitions a hub has, and how many of them are ours. Those that are nobody's are read by nobody.
+type HubStats struct {
+	Hub        string
+	Partitions int
+	Assigned   int
 }
 
 // LaneStats is how one partition fares.
@@ -57,7 +65,9 @@ func (s *Source) Stats() Stats {
 		Stale: s.counts.stale, Rebalances: s.counts.rebalances,
 		Retries: retries,
 	}
+	ours := make(map[string]int)
 	for _, l := range s.lanes {
+		ours[l.hub]++
 		ls := LaneStats{Hub: l.hub, Partition: l.partition, Next: l.next, Committed: l.committed, End: l.end}
 		if l.safe >= 0 {
 			ls.Lag = max(l.end-l.safe, 0)
@@ -70,6 +80,9 @@ func (s *Source) Stats() Stats {
 	slices.SortFunc(st.Lanes, func(a, b LaneStats) int {
 		return cmp.Or(cmp.Compare(a.Hub, b.Hub), cmp.Compare(a.Partition, b.Partition))
 	})
+	for _, hub := range slices.Sorted(maps.Keys(s.partitions)) {
+		st.Hubs = append(st.Hubs, HubStats{hub, s.partitions[hub], ours[hub]})
+	}
 	return st
 }
 

@@ -72,6 +72,7 @@ func (s *Source) readHubs(ctx context.Context) (found []string, err error) {
 		return nil, fmt.Errorf("read metadata: %w", err)
 	}
 	missing := slices.Clone(s.cfg.Hubs)
+	partitions := make(map[string]int)
 	for _, t := range resp.Topics {
 		if t.Topic == nil || t.IsInternal || !matchHub(s.cfg.Hubs, *t.Topic) {
 			continue
@@ -84,6 +85,7 @@ func (s *Source) readHubs(ctx context.Context) (found []string, err error) {
 			continue
 		}
 		s.troubles.End(what, "")
+		partitions[*t.Topic] = len(t.Partitions)
 		found = append(found, fmt.Sprintf("%s (%d)", *t.Topic, len(t.Partitions)))
 	}
 	for _, h := range s.cfg.Hubs {
@@ -96,6 +98,9 @@ func (s *Source) readHubs(ctx context.Context) (found []string, err error) {
 			s.troubles.End("hub "+h, "")
 		}
 	}
+	s.mu.Lock()
+	s.partitions = partitions
+	s.mu.Unlock()
 	slices.Sort(found)
 	return found, nil
 }
@@ -111,7 +116,7 @@ func (s *Source) readEnds(ctx context.Context) {
 	if len(lanes) == 0 {
 		return
 	}
-	ends := s.list(ctx, lanes, atEnd)
+	ends := s.list(ctx, lanes, atEnd, true)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range lanes {
