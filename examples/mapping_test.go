@@ -80,7 +80,8 @@ func sampled(t *testing.T) [][]byte {
 	t.Helper()
 	var all [][]byte
 	err := filepath.WalkDir("../../shared/samples", func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() || strings.HasSuffix(path, ".md") || strings.Contains(path, "/tests/") {
+		if err != nil || d.IsDir() || strings.HasSuffix(path, ".md") || strings.Contains(path, "/tests/") ||
+			strings.Contains(path, "/samples/cases/") || strings.Contains(path, "/samples/devices/") { // not what the service sends
 			return nil //nolint:nilerr // not there: the story and the invented records are tested all the same
 		}
 		text, err := os.ReadFile(path)

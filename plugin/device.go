@@ -23,7 +23,8 @@ const (
 // who and where the device is, what it runs, how much it matters, how healthy it is, who was on it, and when it last reported.
 const defaultFields = "DeviceName,OSPlatform,OSFamily,OSVersion,OSVersionInfo,OSBuild,OSArchitecture,DeviceCategory,DeviceType,Model,Vendor," +
 	"MachineGroup,JoinType,AadDeviceId,PublicIP,LastIPAddress,LoggedOnUsers,OnboardingStatus,SensorHealthState,ExposureLevel,RiskScore," +
-	"AssetValue,IsInternetFacing,RegistryDeviceTag,DeviceManualTags,DeviceDynamicTags,AzureResourceId,Timestamp"
+	"AssetValue,IsInternetFacing,RegistryDeviceTag,DeviceManualTags,DeviceDynamicTags,AzureResourceId,Timestamp,MitigationStatus,IsExcluded," +
+	"IPAddresses,MacAddresses"
 
 // deviceSettings declares the keys of the join: which records get a device, which columns of it, and how much is remembered.
 var deviceSettings = []input.Setting{
@@ -34,6 +35,8 @@ var deviceSettings = []input.Setting{
 	{Key: "device_info.cache_bytes", Kind: input.Bytes, Doc: "The most that devices and recent alerts may take of memory_limit; the least recently used give way. A quarter of it when not set."},
 	{Key: "device_info.ttl", Kind: input.Duration, Default: "48h", Doc: "A device whose newest report is older than the alert by more than this is marked stale, and asked for again where the API is set up."},
 	{Key: "device_info.wait", Kind: input.Duration, Default: "2s", Doc: "The longest that records wait for the machines API, once for all devices that are missing; 0 never waits."},
+	{Key: "device_info.by_user", Kind: input.Switch, Default: "off", Doc: "Rows with an account and no device get the one device that the account is logged on to."},
+	{Key: "device_info.portal", Kind: input.Choice, Default: "auto", Choices: []string{"auto", "off", "commercial", "gcc_high", "dod"}, Doc: "The portal that `DeviceInfo.url` and `alert_url` lead to; `auto` goes by `azure.cloud`, `off` writes neither."},
 	{Key: "device_info.warm_up", Kind: input.Duration, Default: "3h", Doc: "How far back blobs of the DeviceInfo table are read at the first start, although `blob.start` is `latest`; 0 reads none."},
 }
 
@@ -45,6 +48,21 @@ type deviceConfig struct {
 	warmUp time.Duration
 }
 
+// portals are where Defender is looked at, from learn.microsoft.com, "Microsoft Defender XDR for US Government customers".
+var portals = map[string]string{
+	"commercial": "https://security.microsoft.com",
+	"gcc_high":   "https://security.microsoft.us",
+	"dod":        "https://security.apps.mil",
+}
+
+// portal is what links to the portal begin with, or "" for none.
+func portal(choice, cloud string) string {
+	if choice == "auto" {
+		choice = map[string]string{"public": "commercial", "usgov": "gcc_high"}[cloud]
+	}
+	return portals[choice]
+}
+
 // readDeviceConfig returns nil when device information is off. Its cache is part of memory, the section's memory_limit.
 func readDeviceConfig(s *input.Settings, identity signin.Config, memory int64) *deviceConfig {
 	c := &deviceConfig{
@@ -54,6 +72,8 @@ func readDeviceConfig(s *input.Settings, identity signin.Config, memory int64) *
 			CacheBytes:   s.Bytes("device_info.cache_bytes"),
 			TTL:          s.Duration("device_info.ttl"),
 			Wait:         s.Duration("device_info.wait"),
+			ByUser:       s.Switch("device_info.by_user"),
+			Portal:       portal(s.Choice("device_info.portal"), identity.Cloud),
 			Separator:    s.Text("separator"),
 			ArraysAsJSON: s.Choice("arrays") == "json",
 		},

@@ -144,7 +144,7 @@ func TestDeviceFromTheAPI(t *testing.T) {
 		t.Errorf("the log shows a secret:\n%s", r.log)
 	}
 	got := deviceFields(t, r)
-	for seq, want := range map[int][3]any{1: {"hit", "listed.contoso.example", "High"}, 2: {"hit", "asked.contoso.example", "High"}, 3: {"hit", "ws", nil}} {
+	for seq, want := range map[int][3]any{1: {"hit", "listed.contoso.example", "High"}, 2: {"hit", "asked.contoso.example", "High"}, 3: {"unknown", "ws", nil}} {
 		if m := got[seq]; m["DeviceInfo.status"] != want[0] || m["DeviceInfo.DeviceName"] != want[1] && seq != 1 || m["DeviceInfo.RiskScore"] != want[2] && seq != 1 {
 			t.Errorf("record %d: want %v, got %v", seq, want, m)
 		}

@@ -3,6 +3,7 @@ package device
 import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 	"math"
+	"slices"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
@@ -24,22 +25,27 @@ type alert struct {
 	info           []byte // groups of columns, as of a device; nil if no AlertInfo was seen
 }
 
-// hosts is a set of devices of which only this matters: whether it is none, one, or more.
-type hosts struct {
-	one  string // its key
-	many bool
-}
+// maxHosts is how many devices of an alert are kept. With more it is known that there are several, and five can be shown.
+const maxHosts = 6
+
+// hosts is a set of devices, by their keys.
+type hosts []string
 
 // add reports how many bytes it took.
 func (h *hosts) add(key []byte) int64 {
-	switch {
-	case h.one == "":
-		h.one = string(key)
-		return int64(len(key))
-	case h.one != string(key):
-		h.many = true
+	if len(*h) == maxHosts || slices.Contains(*h, record.View(key)) {
+		return 0
 	}
-	return 0
+	before := cap(*h)
+	*h = append(*h, string(key))
+	return int64(len(key)) + 16*int64(cap(*h)-before)
+}
+
+func (h hosts) bytes() (n int64) {
+	for _, key := range h {
+		n += int64(len(key))
+	}
+	return n + 16*int64(cap(h))
 }
 
 // alertOverhead is as overhead.
@@ -94,7 +100,7 @@ func (a *alerts) grow(n int64) {
 	a.bytes += n
 	for a.bytes > a.limit && a.cache.Len() > 1 {
 		key, al, _ := a.cache.RemoveOldest()
-		a.bytes -= alertOverhead + int64(len(key)+len(al.hosts.one)+len(al.leaders.one)+cap(al.info))
+		a.bytes -= alertOverhead + int64(len(key)+cap(al.info)) + al.hosts.bytes() + al.leaders.bytes()
 		a.tenants.leave(key)
 	}
 }
@@ -110,13 +116,25 @@ func (a *alerts) names(al *alert, device []byte, leading bool) {
 	}
 }
 
-// device returns the key of the one device that an alert is about: the leading host, else the only one. With several it
-// could only be guessed, and is not.
-func (al *alert) device() (key string, ok bool) {
-	if al.leaders.one != "" {
-		return al.leaders.one, !al.leaders.many
+// deviceOf returns the key of the one device that an alert is about: the leading host, else the only one. Devices that were
+// merged into one are one. Of several none is guessed: then key is "", and several has their keys.
+func (m *Memory) deviceOf(al *alert) (key string, several []string) {
+	named := al.leaders
+	if len(named) == 0 {
+		named = al.hosts
 	}
-	return al.hosts.one, al.hosts.one != "" && !al.hosts.many
+	for _, key := range named {
+		if dev, at, _ := m.find(key, false); dev != nil {
+			key = at
+		}
+		if !slices.Contains(several, key) {
+			several = append(several, key)
+		}
+	}
+	if len(several) == 1 {
+		return several[0], nil
+	}
+	return "", several
 }
 
 // alertColumns are the columns that AlertEvidence repeats from AlertInfo, in records since 2023.
@@ -136,6 +154,11 @@ func (m *Memory) inform(r *record.Record, tenant uint32) {
 	if al == nil {
 		return
 	}
+	if s := severityOf(stringAt(tr, r.Props, "Severity")); s > 0 {
+		for _, key := range al.hosts {
+			m.noteAlert(r, []byte(key), tr.Inner(n))
+		}
+	}
 	l := m.learner
 	l.begin()
 	for i, name := range alertColumns {
@@ -146,11 +169,20 @@ func (m *Memory) inform(r *record.Record, tenant uint32) {
 	if n := tr.Find(r.Props, "Category"); n != 0 && tr.Nodes[n].Kind == record.KindString {
 		l.addList(alertCategories, tr, n)
 	}
-	merged, changed := m.merger.merge(al.info, m.stamp(r), l.end())
+	merged, changed := m.merger.merge(al.info, m.stamp(r), l.end(), nil)
 	if changed {
 		before := cap(al.info)
 		al.info = append(al.info[:0], merged...)
 		m.alerts.grow(int64(cap(al.info) - before))
 	}
 	l.release()
+}
+
+// noteAlert notes a row of evidence with the device that it names.
+func (m *Memory) noteAlert(r *record.Record, key, alert []byte) {
+	at := string(key)
+	if dev, final, _ := m.find(at, false); dev != nil {
+		at = final
+	}
+	m.recents.note(at, alert, r.Nanos(m.now().UnixNano()), severityOf(stringAt(&r.Columns, r.Props, "Severity")))
 }

@@ -29,6 +29,8 @@ var columnNames = [...]string{
 	"CloudPlatforms", "AzureVmId", "AzureVmSubscriptionId", "IsTransient", "OsBuildRevision", "MitigationStatus", "Site",
 	"DiscoverySources", "DeviceObjectId", // the name of AadDeviceId in 2021
 	"RiskScore", "LastIPAddress", "ManagedBy",
+	columnIPs:  "IPAddresses", // of adapters that are up, from DeviceNetworkInfo
+	columnMACs: "MacAddresses",
 }
 
 const (
@@ -37,9 +39,13 @@ const (
 	columnOSVersion
 	columnOSFamily
 	columnGroup
+	columnUsers    columnID = 14 // LoggedOnUsers
+	columnResource columnID = 37 // AzureResourceId
+	columnIPs      columnID = 53
+	columnMACs     columnID = 54
 )
 
-const columnNone columnID = 255 // so there are fewer than 256, and a group can count them in a byte
+const columnNone columnID = 255 // with columnFull there are fewer than 255, and a group can count them in a byte
 
 // Names come from outside: so many are remembered, of at most so many bytes.
 const (
@@ -73,7 +79,7 @@ func newFields(fields []string) fieldSet {
 		case wished || f.all:
 			f.names[i] = name
 			f.ids[name] = field{name, columnID(i), record.ClassOf(name)}
-		case columnID(i) == columnMergedTo:
+		case columnID(i) == columnMergedTo, columnID(i) == columnDeviceName, columnID(i) == columnResource: // devices are found by them
 			f.ids[name] = field{name, columnID(i), record.ClassOf(name)}
 		default:
 			f.ids[name] = field{name: name, id: columnNone}
@@ -119,7 +125,7 @@ func (f *fieldSet) field(name []byte) field {
 	text, _ := record.AppendText(nil, name)
 	found := field{name: string(name), id: columnNone, class: record.ClassOf(string(text))}
 	_, wished := f.wish[strings.ToLower(string(text))]
-	if (wished || f.all) && len(text) > 0 && !isOurs(string(text)) && len(f.names) < int(columnNone) {
+	if (wished || f.all) && len(text) > 0 && !isOurs(string(text)) && len(f.names) < int(columnFull) {
 		found.id = columnID(len(f.names))
 		f.names = append(f.names, string(text))
 	}

@@ -30,8 +30,43 @@ type column struct {
 // not made by it, are older than any report's: evidence fills only what no report has said.
 const evidenceAge = int64(1) << 62
 
-// isEvidence reports whether nothing but evidence tells of a device.
-func isEvidence(groups []byte) bool { return newest(groups) < 0 }
+// A full report speaks for all columns that it names. columnFull stands in its group, and its value lists the ids of the
+// columns that it has empty: no older report and no evidence says anything of them. Only the newest full report has one.
+const columnFull columnID = 254
+
+// facts is what the groups of a device say of who told of it.
+type facts struct {
+	reported bool  // a report did, and not evidence alone
+	full     int64 // when the newest full report was made, or 0
+	last     int64 // when the newest report was made, or 0
+}
+
+// newest is when the newest report that speaks for the whole device was made: a full one, else any.
+func (f facts) newest() int64 {
+	if f.full != 0 {
+		return f.full
+	}
+	return f.last
+}
+
+// factsOf reads the facts. What another device says of this one (that it was merged), and addresses of its adapters,
+// are no report of it.
+func factsOf(groups []byte) (f facts) {
+	for w := (walker{rest: groups}); ; {
+		c, ok := w.next()
+		if !ok || w.stamp < 0 {
+			return f
+		}
+		switch c.id {
+		case columnMergedTo, columnIPs, columnMACs:
+			continue
+		case columnFull:
+			f.full = w.stamp
+		}
+		f.reported = true
+		f.last = max(f.last, w.stamp)
+	}
+}
 
 // newest is the stamp of the newest group.
 func newest(groups []byte) int64 {
@@ -142,7 +177,10 @@ func mergedInto(groups []byte) []byte {
 type merger struct {
 	out   []byte
 	said  [256]int16 // per column: its place in the report from 1 on, 0 if it is not in it, -1 if what is known is newer
+	empty [256]bool  // per column: the report says that it is empty
 	known []known
+	text  []byte
+	value []byte // of columnFull
 }
 
 type known struct {
@@ -151,17 +189,34 @@ type known struct {
 }
 
 // merge returns groups with columns that were said at stamp, and whether that makes a difference. columns has each column
-// once. The result is valid until the next merge. Of two values with one stamp the larger wins, so that order makes no
-// difference there either.
-func (m *merger) merge(groups []byte, stamp int64, columns []column) ([]byte, bool) {
+// once. A full report has the ids of its empty columns in empty; for any other that is nil. The result is valid until
+// the next merge. Of two values with one stamp the larger wins, so that order makes no difference there either.
+func (m *merger) merge(groups []byte, stamp int64, columns []column, empty []columnID) ([]byte, bool) {
 	for i, c := range columns {
 		m.said[c.id] = int16(i + 1)
 	}
+	for _, id := range empty {
+		m.empty[id] = true
+	}
+	full := m.fullOf(empty)
 	m.known = m.known[:0]
+	changed := false
 	for w := (walker{rest: groups}); ; {
 		c, ok := w.next()
 		if !ok {
 			break
+		}
+		switch {
+		case c.id == columnFull && w.stamp >= stamp:
+			full.id = columnNone // what is known of is newer
+			if w.stamp > stamp {
+				m.hide(c.value)
+			}
+		case c.id == columnFull && full.id == columnFull:
+			continue
+		case m.empty[c.id] && w.stamp < stamp:
+			changed = true
+			continue
 		}
 		if i := m.said[c.id]; i > 0 {
 			if w.stamp < stamp || w.stamp == stamp && bytes.Compare(c.value, columns[i-1].value) < 0 {
@@ -171,13 +226,19 @@ func (m *merger) merge(groups []byte, stamp int64, columns []column) ([]byte, bo
 		}
 		m.known = append(m.known, known{w.stamp, c})
 	}
-	changed := false
+	for _, id := range empty {
+		m.empty[id] = false
+	}
 	for _, c := range columns {
 		if m.said[c.id] > 0 {
 			m.known = append(m.known, known{stamp, c})
 			changed = true
 		}
 		m.said[c.id] = 0
+	}
+	if full.id == columnFull {
+		m.known = append(m.known, known{stamp, full})
+		changed = true
 	}
 	if !changed {
 		return groups, false
@@ -196,4 +257,27 @@ func (m *merger) merge(groups []byte, stamp int64, columns []column) ([]byte, bo
 		m.out = appendColumn(m.out, k.column)
 	}
 	return m.out, true
+}
+
+// fullOf is the column that tells of a full report, or one with columnNone.
+func (m *merger) fullOf(empty []columnID) column {
+	if empty == nil {
+		return column{id: columnNone}
+	}
+	m.text = m.text[:0]
+	for _, id := range empty {
+		m.text = append(m.text, byte(id))
+	}
+	m.value = msgp.AppendBytes(m.value[:0], m.text)
+	return column{columnFull, m.value}
+}
+
+// hide leaves out of the report at hand what a newer full report has empty.
+func (m *merger) hide(value []byte) {
+	ids, _, _ := msgp.ReadBytesZC(value)
+	for _, id := range ids {
+		if m.said[id] > 0 {
+			m.said[id] = -1
+		}
+	}
 }

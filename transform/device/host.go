@@ -1,6 +1,10 @@
 package device
 
-import "github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
+import (
+	"slices"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
+)
 
 // host is the device that a row names.
 type host struct {
@@ -10,6 +14,9 @@ type host struct {
 	tree    record.Tree // AdditionalFields
 	node    uint32      // its host object there, with names of its own; 0 with has false if there is none
 	has     bool
+	name    []byte // of a host without an id, as received; its domain is in domain
+	domain  []byte
+	several [][]byte // ids of the hosts of an entity that names more than one; then there is no id
 }
 
 // Match is how the device of a record was found.
@@ -20,9 +27,12 @@ const (
 	matchRow            // the row's own DeviceId
 	matchEvidence       // the host inside AdditionalFields
 	matchAlert          // the one device that the rows of the same alert name
+	matchSeveral        // the row or its alert names more than one: none is guessed
+	matchName           // the one device of the tenant that has the host name or the resource that the row names
+	matchUser           // the one device that the row's account is logged on to
 )
 
-var matchNames = [...]string{"", "row", "evidence", "alert"}
+var matchNames = [...]string{"", "row", "evidence", "alert", "several", "name", "user"}
 
 // hostPaths are where the entities of AlertEvidence have their host, by what they are: a Machine is one, a File and a User have one, a Process has it
 // in its image, its account or its parent. In real records all but the first are references to the first.
@@ -41,8 +51,11 @@ func findHost(s *record.Scanner, r *record.Record) (h host) {
 	if !r.Lifted {
 		return host{}
 	}
-	if n := r.Columns.Find(r.Props, "DeviceId"); n != 0 && r.Columns.Nodes[n].Kind == record.KindString && len(r.Columns.Inner(n)) > 0 {
+	if n := r.Columns.Find(r.Props, "DeviceId"); n != 0 && r.Columns.Nodes[n].Kind == record.KindString && !noID(&r.Columns, n) {
 		h.id, h.match = r.Columns.Inner(n), matchRow
+	}
+	if n := r.Columns.Find(r.Props, "DeviceName"); n != 0 && r.Columns.Nodes[n].Kind == record.KindString && h.match == matchNone {
+		h.name = r.Columns.Inner(n)
 	}
 	tr, at, ok := r.Column(s, "AdditionalFields")
 	if !ok || tr.Nodes[at].Kind != record.KindObject {
@@ -58,7 +71,11 @@ func findHost(s *record.Scanner, r *record.Record) (h host) {
 		if !ok {
 			continue
 		}
-		if id := machineID(&tr, n); id != nil && (h.match == matchNone || sameText(id, h.id)) {
+		id := machineID(&tr, n)
+		if id == nil && len(h.name) == 0 && h.match == matchNone {
+			h.name, h.domain = stringAt(&tr, n, "HostName"), stringAt(&tr, n, "DnsDomain")
+		}
+		if id != nil && (h.match == matchNone || sameText(id, h.id)) {
 			if h.match == matchNone {
 				h.id, h.match = id, matchEvidence
 			}
@@ -80,11 +97,15 @@ func findHost(s *record.Scanner, r *record.Record) (h host) {
 		switch {
 		case id == nil:
 		case h.id == nil:
-			h = host{id: id, match: matchEvidence, tree: tr, node: uint32(n), has: true}
-		case !sameText(id, h.id):
-			return host{}
+			h = host{id: id, match: matchEvidence, tree: tr, node: uint32(n), has: true, several: [][]byte{id}}
+		case !slices.ContainsFunc(h.several, func(other []byte) bool { return sameText(id, other) }) && len(h.several) < maxHosts:
+			h.several = append(h.several, id)
 		}
 	}
+	if len(h.several) > 1 {
+		return host{several: h.several}
+	}
+	h.several = nil
 	return h
 }
 
@@ -99,20 +120,42 @@ func member(tr *record.Tree, n uint32, key string) (uint32, bool) {
 		return in, true
 	}
 	id := tr.Inner(ref)
+	found := uint32(0)
 	for k := range tr.Nodes {
 		if tr.Nodes[k].Kind != record.KindObject || tr.Empty(uint32(k)) {
 			continue
 		}
 		if v := uint32(k) + 2; string(tr.Inner(uint32(k)+1)) == "$id" && tr.Nodes[v].Kind == record.KindString && string(tr.Inner(v)) == string(id) {
-			return uint32(k), true
+			if found != 0 {
+				return 0, false // two objects have that id: none is guessed
+			}
+			found = uint32(k)
 		}
 	}
-	return 0, false
+	return found, found != 0
+}
+
+// noID reports whether string n is no id.
+func noID(tr *record.Tree, n uint32) bool {
+	if tr.Nodes[n].Flags&record.FlagEscaped == 0 {
+		return isNoID(tr.Inner(n))
+	}
+	text, _ := record.AppendText(nil, tr.Inner(n))
+	return isNoID(text)
+}
+
+// stringAt is the text of a member of object n, as received, or nil.
+func stringAt(tr *record.Tree, n uint32, key string) []byte {
+	v := tr.Find(n, key)
+	if v == 0 || tr.Nodes[v].Kind != record.KindString {
+		return nil
+	}
+	return tr.Inner(v)
 }
 
 func machineID(tr *record.Tree, n uint32) []byte {
 	id := tr.Find(n, "MachineId")
-	if id == 0 || tr.Nodes[id].Kind != record.KindString || len(tr.Inner(id)) == 0 {
+	if id == 0 || tr.Nodes[id].Kind != record.KindString || noID(tr, id) {
 		return nil
 	}
 	return tr.Inner(id)
@@ -140,7 +183,7 @@ func sameText(a, b []byte) bool {
 
 // witness merges what evidence says of its host: less than any report does, and only where none has.
 func (m *Memory) witness(r *record.Record, h *host, key []byte) {
-	if dev, ok := m.cache.Peek(record.View(key)); ok && !isEvidence(dev.groups) {
+	if dev, ok := m.cache.Peek(record.View(key)); ok && factsOf(dev.groups).reported {
 		// Mostly a report has said all this before.
 		said := 0
 		for w := (walker{rest: dev.groups}); ; {
@@ -182,7 +225,7 @@ func (m *Memory) witness(r *record.Record, h *host, key []byte) {
 		}
 	}
 	if columns := l.end(); len(columns) > 0 {
-		m.put(key, m.stamp(r)-evidenceAge, columns, true)
+		m.put(key, m.stamp(r)-evidenceAge, columns, nil, true)
 	}
 	l.release()
 }

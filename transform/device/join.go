@@ -1,6 +1,7 @@
 package device
 
 import (
+	"bytes"
 	"context"
 	"strings"
 	"time"
@@ -34,6 +35,7 @@ const (
 	RoleAlert         // AlertInfo: says what an alert is
 	RoleEvidence      // AlertEvidence: names the devices of an alert
 	RoleBehavior      // BehaviorEntities: names those of a behavior
+	RoleAdapter       // DeviceNetworkInfo: says which addresses a device has
 )
 
 // RoleOf is the role of a table of Advanced Hunting.
@@ -45,6 +47,8 @@ func RoleOf(table string) Role {
 		return RoleAlert
 	case "AlertEvidence":
 		return RoleEvidence
+	case "DeviceNetworkInfo":
+		return RoleAdapter
 	case "BehaviorEntities":
 		return RoleBehavior
 	}
@@ -53,25 +57,33 @@ func RoleOf(table string) Role {
 
 // A Sighting is a device that a record names, or whose place is to be filled.
 type Sighting struct {
-	tenant  uint32 // 0 if it is none
-	key     string // of the device, or ""
-	match   Match
-	pending bool
-	alert   []byte // the AlertId, in the text of the payload
-	at      int64  // time of the event, in nanoseconds
-	lacks   bool   // an AlertEvidence without a title
+	tenant   uint32 // 0 if it is none
+	key      string // of the device, or ""
+	match    Match
+	name     string // of a host without an id
+	account  string // of a row without a host
+	sid      string
+	resource string   // in Azure, of a row without a host
+	several  []string // keys of the devices among which none is guessed
+	pending  bool
+	alert    []byte // the AlertId, in the text of the payload
+	at       int64  // time of the event, in nanoseconds
+	lacks    bool   // an AlertEvidence without a title
 }
 
 // A Joiner is the way of one Transformer to the memory. It is not safe for concurrent use.
 type Joiner struct {
-	memory  *Memory
-	scanner *record.Scanner
-	number  int
-	ctx     context.Context // of the call
-	left    time.Duration   // that it may still wait
-	text    []byte
-	values  []byte // of the device that Describe returned
-	device  event.Device
+	memory   *Memory
+	scanner  *record.Scanner
+	number   int
+	ctx      context.Context // of the call
+	left     time.Duration   // that it may still wait
+	text     []byte
+	values   []byte // of the device that Describe returned
+	extra    []byte // of what no report has
+	id, url  []byte
+	tagTexts [][]byte
+	device   event.Device
 }
 
 // NewJoiner returns a Joiner, which scans with s.
@@ -112,6 +124,9 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 	if tenant != 0 && role == RoleReport {
 		m.report(r, tenant, true)
 	}
+	if tenant != 0 && role == RoleAdapter {
+		m.adapter(r, tenant)
+	}
 	if tenant != 0 && role == RoleAlert {
 		m.inform(r, tenant)
 		m.informs[j.number] = m.now()
@@ -134,6 +149,7 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 				m.alerts.names(al, key, h.leading)
 			}
 			m.witness(r, &h, key)
+			m.noteAlert(r, key, alert)
 		}
 	}
 	if s == nil {
@@ -143,6 +159,9 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 	if role == RoleEvidence && len(alert) > 0 {
 		n := r.Columns.Find(r.Props, "Title")
 		s.lacks = n == 0 || r.Columns.Nothing(n)
+	}
+	if tenant != 0 && key == nil {
+		j.strangers(r, &h, s)
 	}
 	if key != nil {
 		s.match = h.match
@@ -177,11 +196,7 @@ func (j *Joiner) ask(sightings []*Sighting) {
 	m.mu.Lock()
 	for _, s := range sightings {
 		if s.match == matchNone && s.tenant != 0 {
-			if al := m.alerts.get(s.tenant, s.alert); al != nil {
-				if key, ok := al.device(); ok {
-					s.key, s.match = key, matchAlert
-				}
-			}
+			m.guess(s)
 		}
 		if s.key == "" || m.cfg.Lookup == nil {
 			continue
@@ -227,6 +242,106 @@ func (j *Joiner) ask(sightings []*Sighting) {
 			tenant, _ := m.tenants.name(want)
 			s.pending = pending[tenant+"/"+string(appendID(nil, want))]
 		}
+	}
+}
+
+// strangers notes what a row says of a host without an id: its name, its resource, its user.
+func (j *Joiner) strangers(r *record.Record, h *host, s *Sighting) {
+	if len(h.name) > 0 {
+		j.text, _ = record.AppendText(j.text[:0], h.name)
+		if len(h.domain) > 0 && bytes.IndexByte(j.text, '.') < 0 {
+			j.text, _ = record.AppendText(append(j.text, '.'), h.domain)
+		}
+		s.name = string(j.text)
+	}
+	for _, id := range h.several {
+		j.text, _ = record.AppendText(j.text[:0], id)
+		if key := appendKey(j.memory.reportKey[:0], s.tenant, j.text); key != nil {
+			j.memory.reportKey = key
+			s.several = append(s.several, string(key))
+		}
+	}
+	s.resource = j.resourceOf(r)
+	if j.memory.byUser != nil {
+		s.account, s.sid = j.column(r, "AccountName"), j.column(r, "AccountSid")
+		if s.account == "" {
+			s.account, _, _ = strings.Cut(j.column(r, "AccountUpn"), "@")
+		}
+	}
+}
+
+// column is the text of a column, or "".
+func (j *Joiner) column(r *record.Record, name string) string {
+	n := r.Columns.Find(r.Props, name)
+	if n == 0 || r.Columns.Nodes[n].Kind != record.KindString {
+		return ""
+	}
+	j.text, _ = record.AppendText(j.text[:0], r.Columns.Inner(n))
+	return string(j.text)
+}
+
+// resourceOf is the id of the resource in Azure that a row is about, or "".
+func (j *Joiner) resourceOf(r *record.Record) string {
+	const prefix = "/subscriptions/"
+	is := func(text []byte) bool {
+		return len(text) > len(prefix) && bytes.EqualFold(text[:len(prefix)], []byte(prefix))
+	}
+	for _, name := range [...]string{"ResourceID", "AzureResourceId", "CloudResource"} {
+		if n := r.Columns.Find(r.Props, name); n != 0 && r.Columns.Nodes[n].Kind == record.KindString && is(r.Columns.Inner(n)) {
+			return j.column(r, name)
+		}
+	}
+	tr, at, ok := r.Column(j.scanner, "AdditionalFields")
+	if !ok || tr.Nodes[at].Kind != record.KindObject {
+		return ""
+	}
+	for _, name := range [...]string{"ResourceId", "AzureResourceId", "AzureID", "ResourceID"} {
+		if text := stringAt(&tr, at, name); is(text) {
+			j.text, _ = record.AppendText(j.text[:0], text)
+			return string(j.text)
+		}
+	}
+	return ""
+}
+
+// guess finds the device of a row that has no id of one: by its name, by its alert, by its user, the surest first. Where
+// there are several, none is taken.
+func (m *Memory) guess(s *Sighting) {
+	take := func(how Match, key string, several []string) bool {
+		switch {
+		case key != "":
+			s.key, s.match, s.several = key, how, nil
+		case len(several) > 0 && len(s.several) == 0:
+			s.several = several
+		}
+		return key != ""
+	}
+	if len(s.several) > 0 { // the row itself names several
+		s.match = matchSeveral
+		return
+	}
+	if s.resource != "" {
+		if key, several := m.resource(s.tenant, s.resource, s.at); take(matchName, key, several) {
+			return
+		}
+	}
+	if s.name != "" {
+		if key, several := m.named(s.tenant, s.name, s.at); take(matchName, key, several) {
+			return
+		}
+	}
+	if al := m.alerts.get(s.tenant, s.alert); al != nil {
+		if key, several := m.deviceOf(al); take(matchAlert, key, several) {
+			return
+		}
+	}
+	if s.account != "" {
+		if key, several := m.loggedOn(s.tenant, s.account, s.sid, s.at); take(matchUser, key, several) {
+			return
+		}
+	}
+	if len(s.several) > 0 {
+		s.match = matchSeveral
 	}
 }
 
@@ -290,7 +405,7 @@ func (m *Memory) wanting(s *Sighting) string {
 	switch {
 	case missing != "":
 		return missing
-	case isEvidence(dev.groups), m.stale(dev, s):
+	case !factsOf(dev.groups).reported, m.stale(dev, s):
 		return at
 	}
 	return ""
@@ -298,33 +413,67 @@ func (m *Memory) wanting(s *Sighting) string {
 
 // stale reports whether what is known of a device is too old for an event.
 func (m *Memory) stale(dev *device, s *Sighting) bool {
-	last := newest(dev.groups)
+	last := factsOf(dev.groups).newest()
 	return m.cfg.TTL > 0 && last > 0 && s.at-last > int64(m.cfg.TTL)
 }
+
+// Ids of columns that no report has. They are above those of columns.
+const (
+	idAge = 256 + iota
+	idCandidates
+	idTags
+	idAlerts
+	idAlertsSeverity
+	idURL
+)
+
+// maxCandidates is how many devices are shown of those among which none is guessed.
+const maxCandidates = 5
 
 // Describe returns what is to be written of the device of a sighting of the record r. It is valid until
 // the next.
 func (j *Joiner) Describe(r *record.Record, role Role, s *Sighting) *event.Device {
 	m, d := j.memory, &j.device
 	*d = event.Device{Columns: d.Columns[:0], Alert: d.Alert[:0]}
-	j.values = j.values[:0]
+	j.values, j.extra = j.values[:0], j.extra[:0]
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	st := statusNone
 	if s.key != "" {
 		st = j.describe(s)
+	} else if s.match == matchSeveral {
+		j.candidates(s)
+	}
+	if s.match != matchNone {
 		d.Match = matchNames[s.match]
 		m.matched[s.match]++
 	}
 	d.Status = statusNames[st]
 	m.found[st]++
-	if s.tenant == 0 || role == RoleAlert {
-		return d
+	if s.tenant != 0 && role != RoleAlert {
+		if al := m.alerts.get(s.tenant, s.alert); al != nil && al.info != nil {
+			j.describeAlert(r, al)
+		}
 	}
-	if al := m.alerts.get(s.tenant, s.alert); al != nil && al.info != nil {
-		j.describeAlert(r, al)
-	}
+	j.alertURL(r, s)
 	return d
+}
+
+// extraColumn adds a column whose value is what was appended to extra behind from.
+func (j *Joiner) extraColumn(id int, name string, from int) {
+	j.device.Columns = append(j.device.Columns, event.Column{Name: name, ID: id, Value: j.extra[from:len(j.extra):len(j.extra)]})
+}
+
+// candidates shows the devices among which none is guessed.
+func (j *Joiner) candidates(s *Sighting) {
+	from := len(j.extra)
+	n := min(len(s.several), maxCandidates)
+	j.extra = msgp.AppendArrayHeader(j.extra, uint32(n))
+	for _, key := range s.several[:n] {
+		j.text = appendID(j.text[:0], key)
+		j.extra = msgp.AppendStringFromBytes(j.extra, j.text)
+	}
+	j.extraColumn(idCandidates, "candidates", from)
 }
 
 func (j *Joiner) describe(s *Sighting) Status {
@@ -333,13 +482,15 @@ func (j *Joiner) describe(s *Sighting) Status {
 	if dev == nil {
 		at = s.key
 	}
-	j.text = appendID(j.text[:0], at)
-	d.ID = j.text
+	j.id = appendID(j.id[:0], at)
+	d.ID = j.id
+	unknown := statusUnknown
+	if s.pending {
+		unknown = statusPending
+	}
+	defer j.beside(s, at)
 	if dev == nil {
-		if s.pending {
-			return statusPending
-		}
-		return statusUnknown
+		return unknown
 	}
 	j.values = append(j.values, dev.groups...) // the memory's own may change once it is unlocked
 	for w := (walker{rest: j.values}); ; {
@@ -347,17 +498,131 @@ func (j *Joiner) describe(s *Sighting) Status {
 		if !ok {
 			break
 		}
+		if c.id == columnFull || len(c.value) == 1 && c.value[0] == nobody {
+			continue
+		}
 		if name := m.fields.names[c.id]; name != "" {
 			d.Columns = append(d.Columns, event.Column{Name: name, ID: int(c.id), Value: c.value})
 		}
 	}
-	switch {
-	case m.stale(dev, s):
+	f := factsOf(dev.groups)
+	if !f.reported {
+		return unknown
+	}
+	j.tags()
+	from := len(j.extra)
+	j.extra = msgp.AppendInt64(j.extra, (s.at-f.newest())/1e9)
+	j.extraColumn(idAge, "age_s", from)
+	if m.stale(dev, s) {
 		return statusStale
-	case s.pending && isEvidence(dev.groups):
-		return statusPending
 	}
 	return statusHit
+}
+
+// beside adds what is known besides reports: recent alerts, and where the portal shows the device.
+func (j *Joiner) beside(s *Sighting, key string) {
+	m := j.memory
+	if n, highest := m.recents.count(key, s.at); n > 0 {
+		from := len(j.extra)
+		j.extra = msgp.AppendInt(j.extra, n)
+		j.extraColumn(idAlerts, "alerts_24h", from)
+		if highest > 0 {
+			from = len(j.extra)
+			j.extra = msgp.AppendString(j.extra, severities[highest])
+			j.extraColumn(idAlertsSeverity, "alerts_24h_severity", from)
+		}
+	}
+	if m.cfg.Portal == "" {
+		return
+	}
+	j.url = append(append(append(j.url[:0], m.cfg.Portal...), "/machines/v2/"...), j.device.ID...)
+	j.url = append(j.url, "/overview"...)
+	j.tenant(s)
+	from := len(j.extra)
+	j.extra = msgp.AppendStringFromBytes(j.extra, j.url)
+	j.extraColumn(idURL, "url", from)
+}
+
+// tenant adds the tenant to a link.
+func (j *Joiner) tenant(s *Sighting) {
+	if s.tenant == 0 {
+		return
+	}
+	j.text = appendTenant(j.text[:0], s.tenant)
+	name, _ := j.memory.tenants.name(record.View(j.text))
+	if len(name) == 0 || strings.ContainsFunc(name, func(c rune) bool { return c != '-' && (c < '0' || c > '9') && (c < 'a' || c > 'f') }) {
+		return // a tenant is a GUID: anything else has no place in a link
+	}
+	j.url = append(append(j.url, "?tid="...), name...)
+}
+
+// alertURL adds where the portal shows the alert.
+func (j *Joiner) alertURL(r *record.Record, s *Sighting) {
+	m := j.memory
+	n := r.Columns.Find(r.Props, "AlertId")
+	if m.cfg.Portal == "" || n == 0 || r.Columns.Nodes[n].Kind != record.KindString || isNoID(r.Columns.Inner(n)) {
+		return
+	}
+	j.text, _ = record.AppendText(j.text[:0], r.Columns.Inner(n))
+	j.url = append(append(j.url[:0], m.cfg.Portal...), "/alerts/"...)
+	for _, c := range j.text {
+		if c <= ' ' || c >= 0x7f || c == '/' || c == '?' || c == '#' || c == '%' || c == '"' || c == '<' || c == '>' {
+			const digits = "0123456789ABCDEF"
+			j.url = append(j.url, '%', digits[c>>4], digits[c&15])
+		} else {
+			j.url = append(j.url, c)
+		}
+	}
+	j.tenant(s)
+	from := len(j.extra)
+	j.extra = msgp.AppendStringFromBytes(j.extra, j.url)
+	j.device.Alert = append(j.device.Alert, event.Column{Name: "alert_url", ID: len(alertColumns), Value: j.extra[from:len(j.extra):len(j.extra)]})
+}
+
+// tags adds the tags of a device, whoever gave them, as one list.
+func (j *Joiner) tags() {
+	m := j.memory
+	tags := j.tagTexts[:0]
+	add := func(text []byte) {
+		for _, t := range tags {
+			if bytes.Equal(t, text) {
+				return
+			}
+		}
+		if len(text) > 0 && len(tags) < 64 {
+			tags = append(tags, text)
+		}
+	}
+	for _, want := range [...]string{"RegistryDeviceTag", "DeviceManualTags", "DeviceDynamicTags"} {
+		for i := range j.device.Columns {
+			c := &j.device.Columns[i]
+			if c.Name != want {
+				continue
+			}
+			if msgp.NextType(c.Value) != msgp.ArrayType {
+				text, _, _ := msgp.ReadStringZC(c.Value)
+				add(text)
+				continue
+			}
+			n, rest, err := msgp.ReadArrayHeaderBytes(c.Value)
+			for ; err == nil && n > 0; n-- {
+				var text []byte
+				if text, rest, err = msgp.ReadStringZC(rest); err == nil {
+					add(text)
+				}
+			}
+		}
+	}
+	j.tagTexts = tags
+	if len(tags) == 0 || m.cfg.ArraysAsJSON {
+		return
+	}
+	from := len(j.extra)
+	j.extra = msgp.AppendArrayHeader(j.extra, uint32(len(tags)))
+	for _, t := range tags {
+		j.extra = msgp.AppendStringFromBytes(j.extra, t)
+	}
+	j.extraColumn(idTags, "Tags", from)
 }
 
 // describeAlert takes what the row does not say and the AlertInfo of its alert does.

@@ -1,6 +1,7 @@
 package device
 
 import (
+	"bytes"
 	"context"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 	"math"
@@ -18,6 +19,8 @@ type Config struct {
 	CacheBytes   int64         // for devices and alerts together
 	TTL          time.Duration // older information is stale; 0 for never
 	Wait         time.Duration // the longest that one Append waits for Lookup; 0 for never
+	ByUser       bool          // rows with an account and no device get the one device that it is logged on to
+	Portal       string        // what links to the portal begin with; "" for none
 	Separator    string        // between the names of nested objects in lists
 	ArraysAsJSON bool          // write lists as JSON text
 
@@ -38,26 +41,31 @@ type Memory struct {
 	tables map[string]bool // lower case
 	now    func() time.Time
 
-	mu        sync.Mutex // covers all below; never held while waiting
-	cache     *simplelru.LRU[string, *device]
-	bytes     int64
-	limit     int64
-	alerts    alerts
-	joiners   int               // numbered so far
-	informs   map[int]time.Time // when each Joiner last had a record of AlertInfo
-	news      chan struct{}     // closed when one has come; nil while nobody waits
-	tenants   *tenants          // by the number that the keys of devices and alerts begin with
-	learner   *learner
-	witnessed int // columns that are kept and evidence tells of
-	merger    merger
-	key       []byte   // scratch of find
-	reportKey []byte   // scratch of report
-	changed   []string // keys of devices to write into the next snapshot
-	waiting   int64    // bytes of those in changed whose device is gone
-	saving    bool     // snapshots are taken
-	stats     Stats
-	found     [len(statusNames)]int64
-	matched   [len(matchNames)]int64
+	mu         sync.Mutex // covers all below; never held while waiting
+	cache      *simplelru.LRU[string, *device]
+	bytes      int64
+	limit      int64
+	alerts     alerts
+	recents    *recents
+	byName     *nameTable
+	byResource *nameTable
+	byUser     *nameTable        // nil if that is off
+	joiners    int               // numbered so far
+	informs    map[int]time.Time // when each Joiner last had a record of AlertInfo
+	news       chan struct{}     // closed when one has come; nil while nobody waits
+	tenants    *tenants          // by the number that the keys of devices and alerts begin with
+	learner    *learner
+	witnessed  int // columns that are kept and evidence tells of
+	merger     merger
+	key        []byte   // scratch of find
+	reportKey  []byte   // scratch of report
+	idText     []byte   // scratch of keyOf
+	changed    []string // keys of devices to write into the next snapshot
+	waiting    int64    // bytes of those in changed whose device is gone
+	saving     bool     // snapshots are taken
+	stats      Stats
+	found      [len(statusNames)]int64
+	matched    [len(matchNames)]int64
 }
 
 // Stats counts since the start.
@@ -78,7 +86,7 @@ type device struct {
 
 const (
 	// What golang-lru's list entry, its map slot and the headers take beside key and groups. Measured by BenchmarkMillionDevices.
-	overhead    = 184
+	overhead    = 200
 	maxDeviceID = 256
 	maxMerges   = 4 // hops along MergedToDeviceId
 	alertShare  = 8 // one part in so many of the bytes is for alerts
@@ -99,7 +107,12 @@ func New(cfg Config) *Memory {
 	m.limit = cfg.CacheBytes - cfg.CacheBytes/alertShare
 	// Bounded by bytes here and not by number there.
 	m.cache, _ = simplelru.NewLRU[string, *device](math.MaxInt, nil)
-	m.alerts = newAlerts(cfg.CacheBytes/alertShare, m.tenants)
+	m.alerts = newAlerts(cfg.CacheBytes/alertShare*3/4, m.tenants)
+	m.recents = newRecents(cfg.CacheBytes / alertShare / 4)
+	m.byName, m.byResource = newNameTable(hostNames), newNameTable(resourceNames)
+	if cfg.ByUser {
+		m.byUser = newNameTable(userNames)
+	}
 	m.learner = newLearner(cfg.Separator, cfg.ArraysAsJSON)
 	return m
 }
@@ -110,7 +123,7 @@ func (m *Memory) Stats() Stats {
 	defer m.mu.Unlock()
 	s := m.stats
 	s.Devices, s.Bytes = int64(m.cache.Len()), m.bytes+m.tenants.bytes
-	s.Alerts, s.AlertBytes = int64(m.alerts.cache.Len()), m.alerts.bytes
+	s.Alerts, s.AlertBytes = int64(m.alerts.cache.Len()), m.alerts.bytes+m.recents.bytes
 	s.Status, s.Match = make(map[string]int64), make(map[string]int64)
 	for i, n := range m.found {
 		s.Status[statusNames[i]] = n
@@ -137,9 +150,10 @@ func (m *Memory) Columns() []string {
 }
 
 // appendKey appends the key of a device: ids are compared in lower case, and hexadecimal ones, which is all that Defender is
-// known to give, take half their length. It returns nil for what cannot be an id.
+// known to give, take half their length. id is text, its escapes resolved. It returns nil for what is no id.
 func appendKey(dst []byte, tenant uint32, id []byte) []byte {
-	if len(id) == 0 || len(id) > maxDeviceID {
+	id = bytes.TrimSpace(id)
+	if len(id) > maxDeviceID || isNoID(id) {
 		return nil
 	}
 	dst = appendTenant(dst, tenant)
@@ -162,6 +176,24 @@ func appendKey(dst []byte, tenant uint32, id []byte) []byte {
 		dst = append(dst, c)
 	}
 	return dst
+}
+
+// isNoID reports whether a text stands where an id belongs and is none: blank, null, none, N/A, -, zeros in any form.
+func isNoID(text []byte) bool {
+	text = bytes.TrimSpace(text)
+	zeros := true
+	for _, c := range text {
+		zeros = zeros && (c == '0' || c == '-' || c == '{' || c == '}' || c == 'x' || c == 'X')
+	}
+	if zeros {
+		return true
+	}
+	for _, word := range [...]string{"null", "(null)", "none", "n/a", "na", "nil", "undefined", "unknown"} {
+		if len(text) == len(word) && bytes.EqualFold(text, []byte(word)) {
+			return true
+		}
+	}
+	return false
 }
 
 // appendID appends the id, in lower case, of which key is the key.
@@ -205,26 +237,36 @@ func (m *Memory) find(key string, used bool) (dev *device, at, missing string) {
 		if !ok {
 			return dev, at, string(next)
 		}
+		if factsOf(dev.groups).reported && !factsOf(target.groups).reported {
+			return dev, at, target.key // nobody has reported the other yet
+		}
 		dev, at = target, target.key
 	}
 	return dev, at, ""
 }
 
-// put merges columns that were said at stamp into the device of key. Without evict a new device is only taken in where there
-// is room.
-func (m *Memory) put(key []byte, stamp int64, columns []column, evict bool) {
+// put merges columns that were said at stamp into the device of key; empty is as in merge. Without evict a new device
+// is only taken in where there is room.
+func (m *Memory) put(key []byte, stamp int64, columns []column, empty []columnID, evict bool) {
 	dev, known := m.cache.Peek(record.View(key))
 	var old []byte
 	if known {
 		old = dev.groups
 	}
-	merged, changed := m.merger.merge(old, stamp, columns)
+	merged, changed := m.merger.merge(old, stamp, columns, empty)
 	if !changed {
 		return
 	}
 	m.stats.Learned++
+	renamed := !known || !sameNames(old, merged)
+	if known && renamed {
+		m.unindex(dev)
+	}
 	if known && len(merged) <= cap(old) {
 		dev.groups = append(old[:0], merged...) // a report like the last one leaves no garbage
+		if renamed {
+			m.index(dev)
+		}
 		m.change(dev)
 		return
 	}
@@ -239,10 +281,33 @@ func (m *Memory) put(key []byte, stamp int64, columns []column, evict bool) {
 		m.tenants.refer(dev.key)
 	}
 	dev.groups = groups
+	if renamed {
+		m.index(dev)
+	}
 	m.bytes += cost
 	m.change(dev)
 	for m.bytes+m.tenants.bytes > m.limit && m.cache.Len() > 1 {
 		m.evict()
+	}
+}
+
+// sameNames reports whether a device is found by the same names with other groups.
+func sameNames(old, merged []byte) bool {
+	a, b := device{groups: old}, device{groups: merged}
+	return bytes.Equal(a.value(columnDeviceName), b.value(columnDeviceName)) && bytes.Equal(a.value(columnResource), b.value(columnResource)) &&
+		bytes.Equal(a.value(columnUsers), b.value(columnUsers))
+}
+
+// value is the value of a column in msgpack, or nil.
+func (d *device) value(id columnID) []byte {
+	for w := (walker{rest: d.groups}); ; {
+		c, ok := w.next()
+		if !ok {
+			return nil
+		}
+		if c.id == id {
+			return c.value
+		}
 	}
 }
 
@@ -265,6 +330,7 @@ func (m *Memory) evict() {
 	if !ok {
 		return
 	}
+	m.unindex(dev)
 	m.bytes -= overhead + int64(len(key)) + int64(cap(dev.groups))
 	m.stats.Evicted++
 	// It is to go from the snapshot too. While nobody takes one, some stay in the file until the next start, when they are

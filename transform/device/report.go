@@ -14,12 +14,13 @@ type learner struct {
 	counts  event.Counts  // of nobody's interest
 	values  *event.Writer // writes values as they are in any record
 	columns []column
-	ends    []int // of each column's value
+	ends    []int      // of each column's value
+	empty   []columnID // columns that the report has empty; never nil
 	text    []byte
 }
 
 func newLearner(separator string, arraysAsJSON bool) *learner {
-	l := &learner{}
+	l := &learner{empty: make([]columnID, 0, 64)}
 	l.scanner.MaxNodes = 1 << 18
 	l.values = event.NewWriter(event.Options{ArraysAsJSON: arraysAsJSON}, &l.counts, event.NewNames(separator), &l.scanner)
 	return l
@@ -27,24 +28,58 @@ func newLearner(separator string, arraysAsJSON bool) *learner {
 
 // begin starts a report.
 func (l *learner) begin() {
-	l.columns, l.ends = l.columns[:0], l.ends[:0]
+	l.columns, l.ends, l.empty = l.columns[:0], l.ends[:0], l.empty[:0]
 	l.values.BeginValues()
 }
 
 // add takes the value of a column, if it says something that the column can hold. An object becomes JSON text: what is
-// below it is no column.
-func (l *learner) add(id columnID, c record.Class, r *record.Record, n uint32) {
+// below it is no column. It returns false for a column that is empty.
+func (l *learner) add(id columnID, c record.Class, r *record.Record, n uint32) bool {
 	tr := r.Columns
 	if tr.Nothing(n) {
-		return
+		return false
 	}
 	if c >= record.ClassObject && tr.Nodes[n].Kind == record.KindString {
 		if tr, n = r.Open(&l.scanner, n), 0; len(tr.Nodes) == 0 {
-			return
+			return true
+		}
+		if tr.Nothing(n) {
+			return false
+		}
+	}
+	if c == record.ClassText && tr.Nodes[n].Kind == record.KindString && tr.Inner(n)[0] == '[' {
+		// Tags and ids of other devices: a list as JSON text comes out as a list.
+		if in := r.Open(&l.scanner, n); len(in.Nodes) > 0 && in.Nodes[0].Kind == record.KindArray && in.Fits(0, record.ClassScalars) {
+			if in.Nothing(0) {
+				return false
+			}
+			tr, n, c = in, 0, record.ClassScalars
 		}
 	}
 	l.addValue(id, c, &tr, n)
+	return true
 }
+
+// isEmptyList reports whether a column is a list without elements, also as JSON in a string: it says that there are none.
+func (l *learner) isEmptyList(r *record.Record, n uint32) bool {
+	tr := r.Columns
+	if tr.Nodes[n].Kind == record.KindString && tr.Nodes[n].End-tr.Nodes[n].Start > 2 {
+		if tr, n = r.Open(&l.scanner, n), 0; len(tr.Nodes) == 0 {
+			return false
+		}
+	}
+	return tr.Nodes[n].Kind == record.KindArray && tr.Empty(n)
+}
+
+// addNobody takes a list without elements. It is kept, to outdo older ones, and never written.
+func (l *learner) addNobody(id columnID) {
+	l.values.Out = append(l.values.Out, nobody)
+	l.columns = append(l.columns, column{id: id})
+	l.ends = append(l.ends, l.values.Len())
+}
+
+// nobody is an empty list in msgpack.
+const nobody = 0x90
 
 func (l *learner) addValue(id columnID, c record.Class, tr *record.Tree, n uint32) {
 	w := l.values
@@ -115,38 +150,92 @@ func (l *learner) release() {
 }
 
 // stamp is when a report was made, in nanoseconds. A report from the future would outdo all that come after it, so it counts as
-// of the time at which the service exported it, which no device writes. That is at most a day ahead of our clock.
+// of the time at which the service exported it, which no device writes, and without one as of now.
 func (m *Memory) stamp(r *record.Record) int64 {
-	limit := m.now().Add(24 * time.Hour).UnixNano()
+	limit := m.now().UnixNano()
 	if exported, ok := r.Exported(); ok {
-		limit = min(limit, exported)
+		limit = min(exported, limit+int64(24*time.Hour))
 	}
 	return min(r.Nanos(limit), limit)
 }
 
-// report merges a record of DeviceInfo.
+// report merges a record of DeviceInfo, or an answer of the machines API in its form.
 func (m *Memory) report(r *record.Record, tenant uint32, evict bool) {
 	tr := &r.Columns
-	id := tr.Find(r.Props, "DeviceId")
-	if id == 0 || tr.Nodes[id].Kind != record.KindString {
-		return
-	}
-	key := appendKey(m.reportKey[:0], tenant, tr.Inner(id))
+	key := m.keyOf(r, "DeviceId", tenant)
 	if key == nil {
 		return
 	}
-	m.reportKey = key
 	l := m.learner
 	l.begin()
 	place := 0
 	for k, end := r.Props+1, tr.Nodes[r.Props].Next; k < end; k = tr.Nodes[k+1].Next {
-		if !tr.Nothing(k + 1) {
-			if c := m.fields.fieldAt(place, tr.Inner(k)); c.id != columnNone {
-				l.add(c.id, c.class, r, k+1)
+		if c := m.fields.fieldAt(place, tr.Inner(k)); c.id != columnNone {
+			switch n := len(l.columns); {
+			case l.add(c.id, c.class, r, k+1) && len(l.columns) > n:
+			case c.id == columnUsers && l.isEmptyList(r, k+1):
+				l.addNobody(c.id)
+			default:
+				l.empty = append(l.empty, c.id)
 			}
 		}
 		place++
 	}
-	m.put(key, m.stamp(r), l.end(), evict)
+	stamp := m.stamp(r)
+	var empty []columnID
+	if n := tr.Find(r.Props, "OSPlatform"); n != 0 && !tr.Nothing(n) {
+		empty = l.empty // not nil: it is full
+	}
+	m.put(key, stamp, l.end(), empty, evict)
+	m.survivor(r, tenant, stamp, evict)
 	l.release()
+}
+
+// keyOf is the key of the device whose id is in a column, or nil. It is valid until the next.
+func (m *Memory) keyOf(r *record.Record, column string, tenant uint32) []byte {
+	n := r.Columns.Find(r.Props, column)
+	if n == 0 || r.Columns.Nodes[n].Kind != record.KindString {
+		return nil
+	}
+	m.idText, _ = record.AppendText(m.idText[:0], r.Columns.Inner(n))
+	key := appendKey(m.reportKey[:0], tenant, m.idText)
+	if key != nil {
+		m.reportKey = key
+	}
+	return key
+}
+
+// maxMerged is how many devices one report may say that it took in.
+const maxMerged = 16
+
+// survivor notes the devices that were merged into the one of a report, from MergedDeviceIds.
+func (m *Memory) survivor(r *record.Record, tenant uint32, stamp int64, evict bool) {
+	tr, n, ok := r.Column(&m.learner.scanner, "MergedDeviceIds")
+	if !ok || tr.Nothing(n) {
+		return
+	}
+	if tr.Nodes[n].Kind == record.KindString { // text: a list as JSON, or ids with commas between them
+		tr, n = r.Open(&m.learner.scanner, n), 0
+		if len(tr.Nodes) == 0 {
+			return
+		}
+	}
+	if tr.Nodes[n].Kind != record.KindArray {
+		return
+	}
+	id := r.Columns.Find(r.Props, "DeviceId")
+	l := m.learner
+	l.begin()
+	l.addValue(columnMergedTo, record.ClassText, &r.Columns, id)
+	columns := l.end()
+	for e, end, taken := n+1, tr.Nodes[n].Next, 0; e < end && taken < maxMerged; e, taken = tr.Nodes[e].Next, taken+1 {
+		if tr.Nodes[e].Kind != record.KindString {
+			continue
+		}
+		m.idText, _ = record.AppendText(m.idText[:0], tr.Inner(e))
+		if old := appendKey(m.reportKey[:0], tenant, m.idText); old != nil {
+			m.reportKey = old
+			m.put(old, stamp, columns, nil, evict)
+		}
+	}
 }

@@ -1,6 +1,10 @@
 package device
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/tinylib/msgp/msgp"
+)
 
 // A Saved is one device in a snapshot. An empty Groups takes the device out.
 type Saved struct {
@@ -76,7 +80,7 @@ func (m *Memory) appendSaved(dst, groups []byte) []byte {
 		if !ok {
 			break
 		}
-		if int(c.id) >= len(columnNames) {
+		if int(c.id) >= len(columnNames) && c.id != columnFull {
 			name := m.fields.names[c.id]
 			dst[at]++
 			dst = append(append(dst, byte(c.id), byte(len(name))), name...)
@@ -118,7 +122,7 @@ func (m *Memory) Restore(key string, saved []byte) bool {
 	stamp := newest(rest)
 	flush := func() {
 		if len(columns) > 0 {
-			m.put(devKey, stamp, columns, false)
+			m.put(devKey, stamp, columns, nil, false)
 		}
 		columns = columns[:0]
 	}
@@ -132,7 +136,9 @@ func (m *Memory) Restore(key string, saved []byte) bool {
 			stamp = w.stamp
 		}
 		switch {
-		case int(c.id) >= len(columnNames):
+		case c.id == columnFull:
+			c.value = listedOnly(c.value)
+		case int(c.id) >= len(columnNames) || names[c.id] != "":
 			if c.id = m.fields.field([]byte(names[c.id])).id; c.id == columnNone {
 				continue
 			}
@@ -144,4 +150,19 @@ func (m *Memory) Restore(key string, saved []byte) bool {
 	flush()
 	_, ok = m.cache.Peek(string(devKey))
 	return ok
+}
+
+// listedOnly is the value of columnFull without the columns whose ids are of another run.
+func listedOnly(value []byte) []byte {
+	ids, _, err := msgp.ReadBytesZC(value)
+	if err != nil {
+		return msgp.AppendBytes(nil, nil)
+	}
+	kept := make([]byte, 0, len(ids))
+	for _, id := range ids {
+		if int(id) < len(columnNames) {
+			kept = append(kept, id)
+		}
+	}
+	return msgp.AppendBytes(nil, kept)
 }

@@ -121,10 +121,12 @@ func (n *deviceNames) write(w *event.Writer, d *event.Device) {
 	}
 	if d.ID != nil {
 		w.Bin(n.id, d.ID)
-		for i := range d.Columns {
-			c := &d.Columns[i]
-			w.Encoded(lookUp(&n.columns, w.Names(), n.prefix, c), c.Value)
-		}
+	}
+	for i := range d.Columns {
+		c := &d.Columns[i]
+		w.Encoded(lookUp(&n.columns, w.Names(), n.prefix, c), c.Value)
+	}
+	if d.Match != "" {
 		w.Str(n.how, d.Match)
 	}
 	w.Str(n.what, d.Status)

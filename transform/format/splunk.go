@@ -133,7 +133,7 @@ func (f *splunk) record(w *event.Writer, r *record.Record, own *Own) {
 
 // fills reports whether the device is to stand where the row has none.
 func (f *splunk) fills(r *record.Record, d *event.Device) bool {
-	if d.Status != "hit" || d.Match != "evidence" && d.Match != "alert" {
+	if d.Status != "hit" || d.Match != "evidence" && d.Match != "alert" && d.Match != "name" {
 		return false
 	}
 	for _, column := range [...]string{"DeviceId", "DeviceName"} {
@@ -149,10 +149,12 @@ func (f *splunk) device(w *event.Writer, d *event.Device, filled bool) {
 	w.OpenOwn(f.objects.device)
 	if d.ID != nil {
 		w.Bin(f.objects.id, d.ID)
-		for i := range d.Columns {
-			c := &d.Columns[i]
-			w.Encoded(f.column(c), c.Value)
-		}
+	}
+	for i := range d.Columns {
+		c := &d.Columns[i]
+		w.Encoded(f.column(c), c.Value)
+	}
+	if d.Match != "" {
 		w.Str(f.objects.match, d.Match)
 	}
 	w.Str(f.objects.status, d.Status)

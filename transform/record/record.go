@@ -44,6 +44,9 @@ const (
 	// maxOpened is how many opened columns are remembered; no table has that many. Beyond it they are opened at each look.
 	maxOpened = 8
 
+	// maxWrapped is how often JSON text in a string may itself be JSON text in a string.
+	maxWrapped = 2
+
 	// HuntingPrefix begins the category of every table of Advanced Hunting.
 	HuntingPrefix = "AdvancedHunting-"
 )
@@ -221,6 +224,16 @@ func (r *Record) Open(s *Scanner, n uint32) Tree {
 		}
 	}
 	in := r.parseString(s, &r.Columns, n)
+	for range maxWrapped { // JSON text inside JSON text
+		if len(in.Nodes) == 0 || in.Nodes[0].Kind != KindString {
+			break
+		}
+		inside := r.parseString(s, &in, 0)
+		if len(inside.Nodes) == 0 || inside.Nodes[0].Kind < KindString {
+			break
+		}
+		in = inside
+	}
 	if len(r.opened) < maxOpened {
 		r.opened = append(r.opened, opened{n, in})
 	}

@@ -1,0 +1,358 @@
+package device
+
+import (
+	"bytes"
+	"hash/maphash"
+	"strings"
+
+	"github.com/tinylib/msgp/msgp"
+)
+
+// A nameTable finds devices by a name that they have: a host name, a resource id, a user. It holds pointers
+// only, 13 bytes a name; the names are read from the devices. It is used under the lock of Memory.
+type nameTable struct {
+	of    func(dst [][]byte, d *device) [][]byte // the names of a device, in lower case, in its own memory
+	seed  maphash.Seed
+	slots []*device
+	used  int // slots that are not nil
+	names [][]byte
+	// crowded has the hashes of names that too many devices have. Such a name finds nothing, also once some
+	// of the devices are gone.
+	crowded map[uint64]bool
+	full    bool // there were too many crowded names: nothing is found any more
+}
+
+const (
+	maxSameName = 32
+	maxCrowded  = 4096
+)
+
+// gone stands where a device was: what comes behind it in the table is still found.
+var gone = new(device)
+
+func newNameTable(of func(dst [][]byte, d *device) [][]byte) *nameTable {
+	return &nameTable{of: of, seed: maphash.MakeSeed(), slots: make([]*device, 64), crowded: make(map[uint64]bool)}
+}
+
+func (t *nameTable) hash(tenant string, name []byte) uint64 {
+	return maphash.String(t.seed, tenant)*31 ^ maphash.Bytes(t.seed, name)
+}
+
+// add notes the names of a device.
+func (t *nameTable) add(d *device) {
+	t.names = t.of(t.names[:0], d)
+	for i := range t.names {
+		t.addName(d, t.names[i])
+	}
+}
+
+func (t *nameTable) addName(d *device, name []byte) {
+	if 4*(t.used+1) > 3*len(t.slots) {
+		t.grow()
+	}
+	h := t.hash(d.key[:tenantBytes], name)
+	if t.crowded[h] {
+		return
+	}
+	mask := uint64(len(t.slots) - 1)
+	free := uint64(len(t.slots))
+	i := h & mask
+	for same := 0; t.slots[i] != nil; i = (i + 1) & mask {
+		switch other := t.slots[i]; {
+		case other == gone:
+			free = min(free, i)
+		case other == d:
+			if same++; same > maxSameName {
+				return
+			}
+		default:
+			if same++; same > maxSameName {
+				if len(t.crowded) >= maxCrowded {
+					t.full = true
+					return
+				}
+				t.crowded[h] = true
+				return
+			}
+		}
+	}
+	if free < uint64(len(t.slots)) {
+		t.slots[free] = d
+		return
+	}
+	t.slots[i] = d
+	t.used++
+}
+
+// remove forgets the names of a device as they are now.
+func (t *nameTable) remove(d *device) {
+	t.names = t.of(t.names[:0], d)
+	mask := uint64(len(t.slots) - 1)
+	for _, name := range t.names {
+		for i := t.hash(d.key[:tenantBytes], name) & mask; t.slots[i] != nil; i = (i + 1) & mask {
+			if t.slots[i] == d {
+				t.slots[i] = gone
+				break
+			}
+		}
+	}
+}
+
+func (t *nameTable) grow() {
+	old := t.slots
+	live := 0
+	for _, d := range old {
+		if d != nil && d != gone {
+			live++
+		}
+	}
+	size := len(old)
+	if 2*live > size {
+		size *= 2
+	}
+	t.slots, t.used = make([]*device, size), 0
+	seen := make(map[*device]bool)
+	mask := uint64(size - 1)
+	for _, d := range old {
+		if d == nil || d == gone || seen[d] {
+			continue
+		}
+		names := t.of(nil, d)
+		if len(names) > 1 {
+			seen[d] = true
+		}
+		for _, name := range names {
+			i := t.hash(d.key[:tenantBytes], name) & mask
+			for t.slots[i] != nil {
+				i = (i + 1) & mask
+			}
+			t.slots[i] = d
+			t.used++
+		}
+	}
+}
+
+// find appends the devices of a tenant that have a name; ok is false if there are too many to tell.
+func (t *nameTable) find(dst []*device, tenant string, name []byte) (_ []*device, ok bool) {
+	h := t.hash(tenant, name)
+	if t.full || t.crowded[h] {
+		return dst, false
+	}
+	mask := uint64(len(t.slots) - 1)
+	for i := h & mask; t.slots[i] != nil; i = (i + 1) & mask {
+		d := t.slots[i]
+		if d == gone || d.key[:tenantBytes] != tenant {
+			continue
+		}
+		t.names = t.of(t.names[:0], d)
+		for _, other := range t.names {
+			if bytes.EqualFold(other, name) {
+				dst = append(dst, d)
+				break
+			}
+		}
+	}
+	return dst, true
+}
+
+// text is the value of a column of a device as text, or nil.
+func (d *device) text(id columnID) []byte {
+	for w := (walker{rest: d.groups}); ; {
+		c, ok := w.next()
+		if !ok {
+			return nil
+		}
+		if c.id == id {
+			text, _, err := msgp.ReadStringZC(c.value)
+			if err != nil {
+				return nil
+			}
+			return text
+		}
+	}
+}
+
+// shortName is a host name without its domain.
+func shortName(name []byte) []byte {
+	name = bytes.TrimSpace(name)
+	if i := bytes.IndexByte(name, '.'); i > 0 {
+		name = name[:i]
+	}
+	return name
+}
+
+// lowered returns text in lower case; a copy only where it is not.
+func lowered(text []byte) []byte {
+	for _, c := range text {
+		if 'A' <= c && c <= 'Z' || c >= 0x80 {
+			return bytes.ToLower(text)
+		}
+	}
+	return text
+}
+
+// hostNames is the short name of a device.
+func hostNames(dst [][]byte, d *device) [][]byte {
+	if name := shortName(d.text(columnDeviceName)); !isNoID(name) && !bytes.EqualFold(name, []byte("localhost")) {
+		dst = append(dst, lowered(name))
+	}
+	return dst
+}
+
+// resourceNames is the resource of a device in Azure.
+func resourceNames(dst [][]byte, d *device) [][]byte {
+	if id := d.text(columnResource); len(id) > 0 {
+		dst = append(dst, lowered(bytes.TrimRight(id, "/")))
+	}
+	return dst
+}
+
+// userNames are the users that are logged on to a device.
+func userNames(dst [][]byte, d *device) [][]byte {
+	d.eachUser(func(name, _ []byte) {
+		if len(dst) < 8 && len(name) > 0 {
+			dst = append(dst, lowered(name))
+		}
+	})
+	return dst
+}
+
+// eachUser calls f for each user in LoggedOnUsers.
+func (d *device) eachUser(f func(name, sid []byte)) {
+	for w := (walker{rest: d.groups}); ; {
+		c, ok := w.next()
+		if !ok {
+			return
+		}
+		if c.id != columnUsers {
+			continue
+		}
+		n, rest, err := msgp.ReadArrayHeaderBytes(c.value)
+		for ; err == nil && n > 0; n-- {
+			var fields uint32
+			var name, sid []byte
+			if fields, rest, err = msgp.ReadMapHeaderBytes(rest); err != nil {
+				return
+			}
+			for ; fields > 0; fields-- {
+				var key, value []byte
+				if key, rest, err = msgp.ReadStringZC(rest); err != nil {
+					return
+				}
+				if msgp.NextType(rest) != msgp.StrType {
+					if rest, err = msgp.Skip(rest); err != nil {
+						return
+					}
+					continue
+				}
+				if value, rest, err = msgp.ReadStringZC(rest); err != nil {
+					return
+				}
+				switch string(key) {
+				case "UserName":
+					name = value
+				case "Sid":
+					sid = value
+				}
+			}
+			f(name, sid)
+		}
+		return
+	}
+}
+
+// index puts a device into the tables by name, and unindex takes it out: before its columns change.
+func (m *Memory) index(d *device) {
+	m.byName.add(d)
+	m.byResource.add(d)
+	if m.byUser != nil {
+		m.byUser.add(d)
+	}
+}
+
+func (m *Memory) unindex(d *device) {
+	m.byName.remove(d)
+	m.byResource.remove(d)
+	if m.byUser != nil {
+		m.byUser.remove(d)
+	}
+}
+
+// unique is the key of the one device among some that was reported not too long before an event, or of several
+// that were the keys.
+func (m *Memory) unique(devices []*device, at int64, is func(d *device) bool) (key string, several []string) {
+	for _, d := range devices {
+		f := factsOf(d.groups)
+		if !f.reported || m.cfg.TTL > 0 && at-f.last > int64(m.cfg.TTL) || !is(d) {
+			continue
+		}
+		final := d.key
+		if dev, at, _ := m.find(d.key, false); dev != nil {
+			final = at
+		}
+		if !containsText(several, final) && len(several) < maxHosts {
+			several = append(several, final)
+		}
+	}
+	if len(several) == 1 {
+		return several[0], nil
+	}
+	return "", several
+}
+
+func containsText(list []string, text string) bool {
+	for _, s := range list {
+		if s == text {
+			return true
+		}
+	}
+	return false
+}
+
+// named finds the device of a host name, which may have a domain: then a device with another domain is not it.
+func (m *Memory) named(tenant uint32, name string, at int64) (key string, several []string) {
+	full := bytes.TrimRight(bytes.TrimSpace([]byte(name)), ".")
+	short := lowered(shortName(full))
+	if isNoID(short) || bytes.EqualFold(short, []byte("localhost")) {
+		return "", nil
+	}
+	devices, ok := m.byName.find(nil, tenantKey(tenant), short)
+	if !ok {
+		return "", nil
+	}
+	return m.unique(devices, at, func(d *device) bool {
+		own := d.text(columnDeviceName)
+		return bytes.IndexByte(full, '.') < 0 || bytes.IndexByte(own, '.') < 0 || bytes.EqualFold(own, full)
+	})
+}
+
+// resource finds the device of a resource in Azure.
+func (m *Memory) resource(tenant uint32, id string, at int64) (key string, several []string) {
+	devices, ok := m.byResource.find(nil, tenantKey(tenant), lowered(bytes.TrimRight([]byte(id), "/")))
+	if !ok {
+		return "", nil
+	}
+	return m.unique(devices, at, func(*device) bool { return true })
+}
+
+// loggedOn finds the device that a user is logged on to; where both name a SID, that decides.
+func (m *Memory) loggedOn(tenant uint32, user, sid string, at int64) (key string, several []string) {
+	if m.byUser == nil || isNoID([]byte(user)) {
+		return "", nil
+	}
+	devices, ok := m.byUser.find(nil, tenantKey(tenant), lowered([]byte(user)))
+	if !ok {
+		return "", nil
+	}
+	return m.unique(devices, at, func(d *device) bool {
+		is := false
+		d.eachUser(func(name, other []byte) {
+			if strings.EqualFold(string(name), user) && (sid == "" || len(other) == 0 || strings.EqualFold(string(other), sid)) {
+				is = true
+			}
+		})
+		return is
+	})
+}
+
+func tenantKey(tenant uint32) string { return string(appendTenant(nil, tenant)) }

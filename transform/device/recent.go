@@ -1,0 +1,102 @@
+package device
+
+import (
+	"hash/maphash"
+	"math"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// recents has the alerts of the last day for each device that has had one. It is used under the lock of Memory, bounded in
+// bytes, and the device whose last alert is longest ago gives way.
+type recents struct {
+	cache *simplelru.LRU[string, []recent]
+	seed  maphash.Seed
+	bytes int64
+	limit int64
+}
+
+// A recent is an alert, by a hash of its id.
+type recent struct {
+	at       int64 // newest evidence, in nanoseconds
+	alert    uint64
+	severity severity
+}
+
+type severity uint8
+
+// severities are Defender's, the lowest first. The first is none.
+var severities = [...]string{"", "Informational", "Low", "Medium", "High"}
+
+const (
+	maxRecent      = 64 // alerts of one device; more are counted as so many
+	recentOverhead = 200
+	recentBytes    = 24
+	day            = int64(24 * 3600 * 1e9)
+)
+
+func newRecents(limit int64) *recents {
+	r := &recents{seed: maphash.MakeSeed(), limit: limit}
+	r.cache, _ = simplelru.NewLRU[string, []recent](math.MaxInt, nil)
+	return r
+}
+
+func severityOf(text []byte) severity {
+	for i, word := range severities {
+		if i > 0 && sameText(text, []byte(word)) {
+			return severity(i)
+		}
+	}
+	return 0
+}
+
+// note takes evidence of an alert on a device.
+func (r *recents) note(key string, alert []byte, at int64, s severity) {
+	if len(alert) == 0 {
+		return
+	}
+	h := maphash.Bytes(r.seed, alert)
+	list, known := r.cache.Get(key)
+	for i := range list {
+		if list[i].alert == h {
+			list[i].at, list[i].severity = max(list[i].at, at), max(list[i].severity, s)
+			return
+		}
+	}
+	before := cap(list)
+	if len(list) == maxRecent {
+		oldest := 0
+		for i := range list {
+			if list[i].at < list[oldest].at {
+				oldest = i
+			}
+		}
+		if list[oldest].at >= at {
+			return
+		}
+		list[oldest] = recent{at, h, s}
+	} else {
+		list = append(list, recent{at, h, s})
+	}
+	if !known {
+		r.bytes += recentOverhead + int64(len(key))
+	}
+	r.bytes += recentBytes * int64(cap(list)-before)
+	r.cache.Add(key, list)
+	for r.bytes > r.limit && r.cache.Len() > 1 {
+		old, gone, _ := r.cache.RemoveOldest()
+		r.bytes -= recentOverhead + int64(len(old)) + recentBytes*int64(cap(gone))
+	}
+}
+
+// count is how many alerts a device had in the 24 hours up to a time, and the highest severity among them.
+func (r *recents) count(key string, at int64) (n int, highest severity) {
+	list, _ := r.cache.Peek(key)
+	for _, a := range list {
+		if a.at <= at && a.at > at-day {
+			n++
+			highest = max(highest, a.severity)
+		}
+	}
+	return n, highest
+}
