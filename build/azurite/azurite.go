@@ -1,5 +1,5 @@
-// Package azurite runs Azurite, the official emulator of Azure Blob Storage, for integration tests and the fault matrix. It comes
-// from npm (package-lock.json) and runs in the machine's Node.
+// Package azurite runs Azurite, the official emulator of Azure Blob Storage, for integration tests
+// and the fault matrix. It comes from npm (package-lock.json) and runs in the machine's Node.
 package azurite
 
 import (
@@ -67,8 +67,8 @@ func prepare(ctx context.Context) (main string, err error) {
 	return main, nil
 }
 
-// Start starts the emulator with these accounts and its data in dir, and waits until it answers. The first time it has npm install
-// Azurite.
+// Start starts the emulator with these accounts and its data in dir, and waits until it answers.
+// The first time it has npm install Azurite.
 func Start(ctx context.Context, dir string, accounts ...string) (*Server, error) {
 	s := &Server{dir: dir}
 	for _, a := range accounts {

@@ -125,11 +125,12 @@ func (s *Server) ConnectionString() string {
 // SetClock makes the account live by another clock.
 func (s *Server) SetClock(now func() time.Time) { s.mu.Lock(); defer s.mu.Unlock(); s.clock = now }
 
-// SetFault has f asked before each request is answered; nil for no faults. f may be called by several requests at a time, and may
-// change blobs.
+// SetFault has f asked before each request is answered; nil for no faults. f may be called by
+// several requests at a time, and may change blobs.
 func (s *Server) SetFault(f func(Request) *Fault) { s.mu.Lock(); defer s.mu.Unlock(); s.fault = f }
 
-// SetLate has f called when the answer to a listing is made up and not yet sent: while f holds it back, the account goes on.
+// SetLate has f called when the answer to a listing is made up and not yet sent: while f holds it
+// back, the account goes on.
 func (s *Server) SetLate(f func(Request)) { s.mu.Lock(); defer s.mu.Unlock(); s.late = f }
 
 // SetPageSize limits how many items a page of a listing has, below the 5,000 of the service.
@@ -181,7 +182,8 @@ func (s *Server) Append(container, name string, data []byte) {
 	b.etag, b.modified = s.nextETag(), s.now()
 }
 
-// Put makes a block blob of data, which stays the caller's and must not change. One that was there is overwritten.
+// Put makes a block blob of data, which stays the caller's and must not change. One that was there
+// is overwritten.
 func (s *Server) Put(container, name string, data []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -335,7 +337,8 @@ func (s *Server) listContainers(w http.ResponseWriter, q url.Values) {
 	fmt.Fprint(w, `</Containers><NextMarker/></EnumerationResults>`)
 }
 
-// emptyMarker begins the marker of an empty page; what follows is the marker of the page that was left out.
+// emptyMarker begins the marker of an empty page; what follows is the marker of the page that was
+// left out.
 const emptyMarker = "empty!"
 
 func (s *Server) listBlobs(w http.ResponseWriter, r *http.Request, req Request, q url.Values, fault *Fault) {
@@ -374,7 +377,8 @@ func (s *Server) listBlobs(w http.ResponseWriter, r *http.Request, req Request, 
 		req.Container, escape(req.Prefix), items.String(), next)
 }
 
-// page writes the items from marker on, and returns the marker of the next page, or "". Markers are opaque to clients.
+// page writes the items from marker on, and returns the marker of the next page, or "". Markers are
+// opaque to clients.
 func (c *container) page(w *strings.Builder, prefix, delimiter, marker string, limit int) (next string) {
 	begin := prefix
 	if b, err := base64.URLEncoding.DecodeString(marker); err == nil && marker != "" {

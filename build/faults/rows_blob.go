@@ -114,8 +114,9 @@ var blobRows = []*row{
 			if err := r.toBlobNamed(name, 20_000); err != nil { // longer, so that an old position means a place in it
 				r.fatalf("%v", err)
 			}
-			// Now the old events are handed over, and their marks must not be stored as positions in the new blob. The kill comes
-			// after a commit (every 5 s), and before a mark of the new blob could cover up what the commit did.
+			// Now the old events are handed over, and their marks must not be stored as positions
+			// in the new blob. The kill comes after a commit (every 5 s), and before a mark of the
+			// new blob could cover up what the commit did.
 			r.until(30*time.Second, "the old events to come out", func() bool { return r.ledger.count().distinct > 0 })
 			r.sleep(6500 * time.Millisecond)
 			if out := r.ledger.count().distinct; out >= old {

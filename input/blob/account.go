@@ -27,7 +27,8 @@ const (
 	smallPage   = 500             // names asked for when a page of 5,000 is larger than listMost
 )
 
-// account is the storage account: the requests that the source makes of it, without any retry, for those are the source's.
+// account is the storage account: the requests that the source makes of it, without any retry, for
+// those are the source's.
 type account struct {
 	service   *azservice.Client
 	transport *http.Transport
@@ -53,8 +54,8 @@ func openAccount(cfg Config) (*account, error) {
 		}
 	}
 	transport := client.Transport.(*http.Transport).Clone()
-	// Ranges are asked for by a header that net/http does not know, so it would unpack blobs stored with
-	// Content-Encoding gzip behind our back, and offsets would mean nothing.
+	// Ranges are asked for by a header that net/http does not know, so it would unpack blobs stored
+	// with Content-Encoding gzip behind our back, and offsets would mean nothing.
 	transport.DisableCompression = true
 	transport.MaxIdleConnsPerHost = cfg.Workers + 4
 	transport.ReadBufferSize = 64 << 10
@@ -116,14 +117,16 @@ func openAccount(cfg Config) (*account, error) {
 
 func (a *account) close() { a.transport.CloseIdleConnections() }
 
-// now is the time by the service's clock, which is what it stamps blobs and names folders with. Ours may be wrong.
+// now is the time by the service's clock, which is what it stamps blobs and names folders with.
+// Ours may be wrong.
 func (a *account) now() time.Time { return time.Now().Add(time.Duration(a.skew.Load())).UTC() }
 
 func (a *account) sawDate(at *time.Time) {
 	if at == nil || at.IsZero() {
 		return
 	}
-	// Dates have whole seconds and are late by the way here: nothing below two seconds is a difference.
+	// Dates have whole seconds and are late by the way here: nothing below two seconds is a
+	// difference.
 	if d := time.Until(*at); d.Abs() > 2*time.Second {
 		a.skew.Store(int64(d))
 	} else {
@@ -151,8 +154,8 @@ type item struct {
 	archived bool
 }
 
-// list asks for one page: blobs and, with a delimiter, folders. next is "" when it is the last page; a page without
-// any item may still have a next.
+// list asks for one page: blobs and, with a delimiter, folders. next is "" when it is the last
+// page; a page without any item may still have a next.
 func (a *account) list(ctx context.Context, containerName, prefix, delimiter, marker string) (items []item, folders []string, next string, err error) {
 	select {
 	case a.listing <- struct{}{}:
@@ -328,8 +331,8 @@ func (a *account) beside(ctx context.Context, containerName, prefix string) (nam
 // errOther is the answer of a blob that is not the one that was asked for.
 var errOther = errors.New("blob has another creation time")
 
-// read fills p from offset on and returns how much of it came; less than all of p comes with an error.
-// etag is the version that is wanted, "" for any that was created at the given second.
+// read fills p from offset on and returns how much of it came; less than all of p comes with an
+// error. etag is the version that is wanted, "" for any that was created at the given second.
 func (a *account) read(ctx context.Context, containerName, name, etag string, created, offset int64, p []byte) (n int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()

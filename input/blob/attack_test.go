@@ -38,7 +38,8 @@ func hostile(t *testing.T, wrap func(w http.ResponseWriter, r *http.Request) boo
 
 func isList(r *http.Request) bool { return r.URL.Query().Get("comp") == "list" }
 
-// A server that answers ranged reads with the whole blob, or another range of it, makes no line vanish and none come twice.
+// A server that answers ranged reads with the whole blob, or another range of it, makes no line
+// vanish and none come twice.
 func TestRangeIsNotWhatWasAskedFor(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(r *http.Request){
@@ -183,7 +184,8 @@ func TestEndlessAnswers(t *testing.T) {
 	}
 }
 
-// A listing whose markers go round, or whose pages are empty for ever, is given up, with a back-off.
+// A listing whose markers go round, or whose pages are empty for ever, is given up, with a
+// back-off.
 func TestEndlessMarkers(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -36,8 +36,9 @@ type head struct {
 	sum [16]byte
 }
 
-// foot is a hash of the n bytes before at, the end of the last value of a block blob that was read as a whole. When both are the
-// same after it was written again, it only grew, and reading goes on at at. n is 0 when that is not known.
+// foot is a hash of the n bytes before at, the end of the last value of a block blob that was read
+// as a whole. When both are the same after it was written again, it only grew, and reading goes on
+// at at. n is 0 when that is not known.
 type foot struct {
 	at    int64
 	place place
@@ -103,7 +104,8 @@ func parseEntry(text string) (e entry, err error) {
 
 func formOf(i int) form { return form(i) } //nolint:gosec // below 5
 
-// parseEntry1 reads what versions before 2 of the form stored: they knew lines, and objects over a whole blob.
+// parseEntry1 reads what versions before 2 of the form stored: they knew lines, and objects over a
+// whole blob.
 func parseEntry1(text string) (e entry, err error) {
 	var version int
 	var kind rune
@@ -128,7 +130,8 @@ func parseEntry1(text string) (e entry, err error) {
 	return e, nil
 }
 
-// book keeps positions: in the state file, or in memory for the life of the source when there is none.
+// book keeps positions: in the state file, or in memory for the life of the source when there is
+// none.
 type book struct {
 	state *input.State
 

@@ -35,9 +35,10 @@ func newBudget(limit int64) *budget {
 	return &budget{limit: limit, Weighted: semaphore.NewWeighted(limit)}
 }
 
-// buffers hands out pieces within two budgets. Nobody waits for a piece of the first while holding one, so those that are out
-// always come back: they are on their way to Fetch. The one gzip blob that is read at a time does hold a piece while it waits
-// for the next, and has the second budget to itself for that.
+// buffers hands out pieces within two budgets. Nobody waits for a piece of the first while holding
+// one, so those that are out always come back: they are on their way to Fetch. The one gzip blob
+// that is read at a time does hold a piece while it waits for the next, and has the second budget
+// to itself for that.
 type buffers struct {
 	piece int // bytes of an ordinary piece
 	plain *budget
@@ -49,7 +50,8 @@ type buffers struct {
 
 func newBuffers(limit int64, workers int) *buffers {
 	limit = max(limit, 1<<20)
-	// Two a worker, so that one can be read while another waits to be fetched, and three for gzip; each with its messages.
+	// Two a worker, so that one can be read while another waits to be fetched, and three for gzip;
+	// each with its messages.
 	size := min(limit/int64(2*workers+3)*2/3, maxPiece)
 	size = max(size, minPiece)
 	b := &buffers{piece: int(size)}
@@ -58,13 +60,14 @@ func newBuffers(limit int64, workers int) *buffers {
 	return b
 }
 
-// room is how many messages are cut from n bytes at most. Lines of Defender have 2 kB; the bound is for lines of few bytes,
-// whose messages would take more memory than they do.
+// room is how many messages are cut from n bytes at most. Lines of Defender have 2 kB; the bound is
+// for lines of few bytes, whose messages would take more memory than they do.
 func room(n int) int { return max(n/256, min(n/16, 1024), 16) }
 
 func weigh(n int) int64 { return int64(n) + int64(room(n)*messageBytes) }
 
-// get waits for a piece of n bytes. held is what the caller holds of that budget and cannot give back before.
+// get waits for a piece of n bytes. held is what the caller holds of that budget and cannot give
+// back before.
 func (b *buffers) get(ctx context.Context, of *budget, n int, held int64) (*piece, error) {
 	weight := weigh(n)
 	if n > minPiece && n <= b.piece {
@@ -92,7 +95,8 @@ func (b *buffers) get(ctx context.Context, of *budget, n int, held int64) (*piec
 	return p, nil
 }
 
-// trim lets go of spare pieces for a piece of n bytes that is made anew: what is spare is memory too.
+// trim lets go of spare pieces for a piece of n bytes that is made anew: what is spare is memory
+// too.
 func (b *buffers) trim(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -17,7 +17,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
 )
 
-// What people really have, after public bug reports. Those that an emulator can do are part of the contract.
+// What people really have, after public bug reports. Those that an emulator can do are part of the
+// contract.
 func init() {
 	contract = append(contract, []struct {
 		name string
@@ -40,8 +41,9 @@ func record(n, size int) string {
 	return fmt.Sprintf(`{"time":"2026-01-13T09:40:%02dZ","category":"AdvancedHunting-DeviceEvents","properties":{"N":%d,"Pad":"%s"}}`, n%60, n, strings.Repeat("x", size))
 }
 
-// Flow logs and diagnostic logs are block blobs that are written again and again, with one record more before their closing brackets
-// (janmg/logstash-input-azure_blob_storage#34). No record is torn, and none comes twice if the blob only grew.
+// Flow logs and diagnostic logs are block blobs that are written again and again, with one record
+// more before their closing brackets (janmg/logstash-input-azure_blob_storage#34). No record is
+// torn, and none comes twice if the blob only grew.
 func grows(t *testing.T, a *account) {
 	a.create(t, "flow")
 	cfg := a.config()
@@ -150,8 +152,8 @@ func manyLines(t *testing.T, a *account) {
 	}
 }
 
-// Lists larger than any piece are cut into their records in bounded memory (Azure/Azure-Sentinel#7808), and go on where they were after a
-// restart: marks lie inside of them.
+// Lists larger than any piece are cut into their records in bounded memory
+// (Azure/Azure-Sentinel#7808), and go on where they were after a restart: marks lie inside of them.
 func largeList(t *testing.T, a *account) {
 	a.create(t, "large")
 	n := 12_000 // some 12 MB
@@ -179,7 +181,8 @@ func largeList(t *testing.T, a *account) {
 			cfg.Containers, cfg.Prefix, cfg.FetchBytes = []string{"large"}, name, 2<<20
 			var all []string
 			for tries := 0; len(all) < n; tries++ {
-				// Some are fetched and committed; what was fetched beyond is lost with the source, and read again.
+				// Some are fetched and committed; what was fetched beyond is lost with the source,
+				// and read again.
 				src, err := blob.Open(t.Context(), cfg, state, (&logs{}).logger())
 				if err != nil {
 					t.Fatal(err)
@@ -323,7 +326,8 @@ func wideText(t *testing.T, a *account) {
 	}
 }
 
-// Azure Monitor's data export of a Log Analytics workspace, and diagnostic settings: a blob each five minutes, or under a resource's id.
+// Azure Monitor's data export of a Log Analytics workspace, and diagnostic settings: a blob each
+// five minutes, or under a resource's id.
 func otherExports(t *testing.T, a *account) {
 	names := map[string]string{
 		"am-deviceevents":          "WorkspaceResourceId=/subscriptions/1/resourcegroups/rg/providers/microsoft.operationalinsights/workspaces/w/",
@@ -363,9 +367,13 @@ func archiveTier(t *testing.T, a *account) {
 	defer state.Close()
 	cfg := a.config()
 	cfg.Containers = []string{"archive"}
+	first := true
 	for range 2 { // also in a new process
 		r := start(t, cfg, state)
-		r.says("archive tier")
+		if first {
+			r.says("blobs=1 bytes=")
+			first = false
+		}
 		r.until("the sweep to end", func() bool { return sweepEnded(t, state, "archive") })
 		r.until("all to be read that can be", func() bool { return r.src.Stats().Containers["archive"].Behind == 0 })
 		for _, text := range r.texts("") {
@@ -392,7 +400,8 @@ func sweepEnded(t *testing.T, state *input.State, container string) bool {
 	return err == nil && strings.Contains(string(v), `"finished"`)
 }
 
-// What lay outside blob.prefix is read when that is widened, however old it is, and what was read is not read again.
+// What lay outside blob.prefix is read when that is widened, however old it is, and what was read
+// is not read again.
 func prefixWidened(t *testing.T, a *account) {
 	a.create(t, "wider")
 	old := time.Now().Add(-60 * 24 * time.Hour)
@@ -421,7 +430,8 @@ func prefixWidened(t *testing.T, a *account) {
 	r.quiet(0)
 }
 
-// A prefix or pattern under which there is nothing, although there is something beside it, is said, and check_only says it too.
+// A prefix or pattern under which there is nothing, although there is something beside it, is said,
+// and check_only says it too.
 func nothingMatches(t *testing.T, a *account) {
 	a.create(t, table)
 	a.append(t, table, pt1h(time.Now()), numbered("a", 0, 1))
@@ -450,8 +460,9 @@ func nothingMatches(t *testing.T, a *account) {
 	}
 }
 
-// 60 blobs that answer 403 for ever hold up nobody (MicrosoftDocs/azure-docs#80245). They are said once, with how many, and read when they
-// can be, also when they are older than the state file keeps positions.
+// 60 blobs that answer 403 for ever hold up nobody (MicrosoftDocs/azure-docs#80245). They are said
+// once, with how many, and read when they can be, also when they are older than the state file
+// keeps positions.
 func TestFailingBlobsHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	for _, workers := range []int{1, 4} {

@@ -10,8 +10,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// Check tries, once, everything that reading needs: the account, sign-in, each container, the right to list it and the right
-// to read a blob. It returns within half a minute.
+// Check tries, once, everything that reading needs: the account, sign-in, each container, the right
+// to list it and the right to read a blob. It returns within half a minute.
 func Check(ctx context.Context, cfg Config) []input.Finding {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -49,8 +49,8 @@ func Check(ctx context.Context, cfg Config) []input.Finding {
 	return findings
 }
 
-// check lists a container and reads the first byte of one of its blobs: the role to list it does not include reading. It passes over
-// what the source passes over.
+// check lists a container and reads the first byte of one of its blobs: the role to list it does
+// not include reading. It passes over what the source passes over.
 func (a *account) check(ctx context.Context, containerName, prefix string) input.Finding {
 	f := input.Finding{What: "container " + containerName}
 	archived, others := 0, 0

@@ -18,8 +18,8 @@ const (
 	maxFailing = 200  // blobs of a container that cannot be read and are held in memory, to be tried again
 )
 
-// container is what is known of a container, and the goroutine that polls it. What is not said to be covered by s.mu is
-// that goroutine's.
+// container is what is known of a container, and the goroutine that polls it. What is not said to
+// be covered by s.mu is that goroutine's.
 type container struct {
 	s      *Source
 	name   string
@@ -39,6 +39,8 @@ type container struct {
 	warm     bool // its recent blobs are read although the start is latest
 	ignored  bool // that there are blobs of other names was said
 	archived bool // that there are some in the archive tier was said
+
+	asleepBlobs, asleepBytes int64 // of those, which this pass has met first
 
 	sweeper sweeper
 
@@ -141,8 +143,8 @@ func (c *container) rest(until time.Time) {
 	}
 }
 
-// report logs which blobs cannot be read, once for each kind of trouble as long as it lasts. It returns when there will be more to say,
-// or the zero time.
+// report logs which blobs cannot be read, once for each kind of trouble as long as it lasts. It
+// returns when there will be more to say, or the zero time.
 func (c *container) report() (next time.Time) {
 	s := c.s
 	s.mu.Lock()
@@ -165,7 +167,8 @@ func (c *container) report() (next time.Time) {
 	return next
 }
 
-// explain says what is wrong with listing, once. It returns false when there is nothing left to poll.
+// explain says what is wrong with listing, once. It returns false when there is nothing left to
+// poll.
 func (c *container) explain(err error) (goOn bool) {
 	s := c.s
 	kind := kindOf(err)
@@ -204,8 +207,8 @@ func (c *container) explain(err error) (goOn bool) {
 	return true
 }
 
-// poll looks for what is new: folders now and then, the current day, and an older day of the window in turn. Its price
-// is the same however old the container is.
+// poll looks for what is new: folders now and then, the current day, and an older day of the window
+// in turn. Its price is the same however old the container is.
 func (c *container) poll() error {
 	s := c.s
 	c.calls = 0
@@ -306,7 +309,8 @@ func (c *container) discover() error {
 	return nil
 }
 
-// listDay lists the blobs of a day to the last page and drops those that are gone, or leaves off while there is no room for more.
+// listDay lists the blobs of a day to the last page and drops those that are gone, or leaves off
+// while there is no room for more.
 func (c *container) listDay(root string, d time.Time) error {
 	s := c.s
 	prefix, marker, begun := dayPrefix(root, d), "", time.Now()
@@ -349,8 +353,8 @@ func (c *container) listDay(root string, d time.Time) error {
 	return s.book.write(changes)
 }
 
-// recheck queues blobs whose unfinished last line is not waited for any longer, and lets go of those that have left
-// the window.
+// recheck queues blobs whose unfinished last line is not waited for any longer, and lets go of
+// those that have left the window.
 func (c *container) recheck() {
 	s := c.s
 	s.mu.Lock()
@@ -364,8 +368,8 @@ func (c *container) recheck() {
 	}
 }
 
-// take looks at blobs as they were listed by a request made at asked, and queues those with something to read. page is the
-// sweep's page, nil for a poll.
+// take looks at blobs as they were listed by a request made at asked, and queues those with
+// something to read. page is the sweep's page, nil for a poll.
 func (c *container) take(items []item, page *sweepPage, asked time.Time) error {
 	s := c.s
 	var changes []input.Change
@@ -412,8 +416,8 @@ func (c *container) take(items []item, page *sweepPage, asked time.Time) error {
 			s.active++
 			s.counts.found++
 		}
-		// A blob that has grown since it was listed, and was asked about and read meanwhile, would seem to have shrunk, and to be
-		// another one.
+		// A blob that has grown since it was listed, and was asked about and read meanwhile, would
+		// seem to have shrunk, and to be another one.
 		if !b.busy && !asked.Before(b.heard) {
 			s.listed(b, it)
 		}
@@ -440,7 +444,7 @@ func (c *container) take(items []item, page *sweepPage, asked time.Time) error {
 func (c *container) leaveOut(it item) {
 	if it.size > 0 && !c.ignored {
 		c.ignored = true
-		c.s.log.Info("only blobs named .json, .jsonl, .ndjson or .gz are read", "container", c.name, "first_left_out", it.name)
+		c.s.log.Info("only blobs named .json, .jsonl, .ndjson or .gz are read", "container", c.name, "first_left_out", it.name, "bytes", it.size)
 	}
 }
 
@@ -462,6 +466,8 @@ func (c *container) asleep(b *tail, it item) (*input.Change, error) {
 		return nil, nil
 	}
 	b.left = true
+	c.asleepBlobs++
+	c.asleepBytes += it.size
 	s.counts.asleep++
 	s.counts.asleepBytes += it.size
 	e := b.entry(b.safe)
@@ -475,21 +481,27 @@ func (c *container) asleep(b *tail, it item) (*input.Change, error) {
 // busyNow tells whether a worker reads b.
 func (b *tail) busyNow(s *Source) bool { s.mu.Lock(); defer s.mu.Unlock(); return b.busy }
 
-// learn notes the folder of days that a blob lies in, which a sweep has found. Its current day is listed at every poll from then on.
+// learn notes the folder of days that a blob lies in, which a sweep has found. Its current day is
+// listed at every poll from then on.
 func (c *container) learn(name string, page *sweepPage) {
-	if page == nil || hourOf(name).IsZero() {
+	if page == nil || len(c.roots) >= maxRoots {
+		return
+	}
+	for _, root := range c.roots {
+		if rest, ok := strings.CutPrefix(name, root); ok && strings.HasPrefix(rest, "y=") {
+			return
+		}
+	}
+	if hourOf(name).IsZero() {
 		return
 	}
 	root := rootOf(name)
-	if slices.Contains(c.roots, root) || len(c.roots) >= maxRoots {
-		return
-	}
 	c.roots = append(c.roots, root)
 	c.deep = append(c.deep, root)
 }
 
-// meet decides where to begin in a blob that is not active. It returns nil when there is nothing to read, and a
-// position to store when one had to be chosen.
+// meet decides where to begin in a blob that is not active. It returns nil when there is nothing to
+// read, and a position to store when one had to be chosen.
 func (c *container) meet(it item) (b *tail, change *input.Change, err error) {
 	s := c.s
 	lane := c.name + "/" + it.name
@@ -532,8 +544,9 @@ func (c *container) meet(it item) (b *tail, change *input.Change, err error) {
 	case start.Latest && c.warm && it.modified >= s.account.now().Add(-s.cfg.WarmUp).Unix():
 		// Read from its beginning, as a new one.
 	case start.Latest && (c.first || it.created < c.since.Unix() && it.modified < c.since.Unix()):
-		// It was there at the first start. What was appended since, if this is not the first poll, cannot be told from what was
-		// there before, so a blob that has changed since is read whole.
+		// It was there at the first start. What was appended since, if this is not the first poll,
+		// cannot be told from what was there before, so a blob that has changed since is read
+		// whole.
 		b.created, b.etag, b.size, b.append = it.created, it.etag, it.size, it.append
 		if b.form = plain; it.size > 0 {
 			b.move(it.size, inLine) // its end may lie inside a line, whose rest then is no event

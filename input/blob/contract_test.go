@@ -16,7 +16,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
 )
 
-// contract is what holds against every server that speaks the protocol: the fake in every run, Azurite in integration runs.
+// contract is what holds against every server that speaks the protocol: the fake in every run,
+// Azurite in integration runs.
 var contract = []struct {
 	name string
 	run  func(*testing.T, *account)
@@ -79,8 +80,8 @@ func split(text string) []string {
 	return strings.FieldsFunc(text, func(r rune) bool { return r == '\r' || r == '\n' })
 }
 
-// A blob that was deleted and written again is read as a new one, whether it is smaller or larger and whether or not its creation time,
-// in whole seconds, tells.
+// A blob that was deleted and written again is read as a new one, whether it is smaller or larger
+// and whether or not its creation time, in whole seconds, tells.
 func replaced(t *testing.T, a *account) {
 	a.create(t, table)
 	for i, c := range []struct {
@@ -182,6 +183,7 @@ func longLine(t *testing.T, a *account) {
 		}
 	}
 	same(t, append(r.texts("")[:3], r.texts("")[4:]...), split(numbered("a", 0, 3)+numbered("b", 0, 3)))
+	r.says("passed over the rest of a line or of a record")
 	if st := r.src.Stats(); st.LinesCut != 1 || st.BytesSkipped < 8<<20 {
 		t.Errorf("stats %+v", st)
 	}
@@ -350,7 +352,8 @@ func gzipAgain(t *testing.T, a *account) {
 	same(t, all, split(text))
 }
 
-// Values end where their brackets end. Lists of block blobs, and those whose end has not come, are cut into their records.
+// Values end where their brackets end. Lists of block blobs, and those whose end has not come, are
+// cut into their records.
 func objectBlob(t *testing.T, a *account) {
 	a.create(t, table)
 	pretty := "{\r\n  \"records\": [\r\n    {\"a\": \"}]\\\"{\"},\r\n    {\"a\": 2}\r\n  ]\r\n}"
@@ -453,7 +456,8 @@ func startLatest(t *testing.T, a *account) {
 	r.want(2)
 }
 
-// The recent reports of devices are read although the start is latest; other tables, and a second start, are as ever.
+// The recent reports of devices are read although the start is latest; other tables, and a second
+// start, are as ever.
 func warmUp(t *testing.T, a *account) {
 	const devices = "insights-logs-advancedhunting-deviceinfo"
 	a.create(t, table)

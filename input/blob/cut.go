@@ -17,8 +17,9 @@ const (
 	inside             // a value begins whose end has not come
 )
 
-// cutter cuts the text of a blob, piece by piece, into messages of a value each: lines, objects and arrays, and the records of lists.
-// It goes on from one piece to the next by place. What it looks at is its piece, from start on; base is the offset of the first byte.
+// cutter cuts the text of a blob, piece by piece, into messages of a value each: lines, objects and
+// arrays, and the records of lists. It goes on from one piece to the next by place. What it looks
+// at is its piece, from start on; base is the offset of the first byte.
 type cutter struct {
 	lane  string
 	term  uint64
@@ -28,8 +29,8 @@ type cutter struct {
 	like  []byte // see tail
 	turns []turn // new ones
 	last  place  // of the turn before them
-	// records says that lists are cut even if they would fit: then a blob that is written again and again, with more records each
-	// time, is read on behind the last of them.
+	// records says that lists are cut even if they would fit: then a blob that is written again and
+	// again, with more records each time, is read on behind the last of them.
 	records bool
 
 	foot      int   // where the last value ends, and
@@ -38,7 +39,8 @@ type cutter struct {
 	cuts      int64 // values that were too long
 }
 
-// cut appends messages to k.p from start on. It returns where the first value begins that is not whole, or for which there is no room.
+// cut appends messages to k.p from start on. It returns where the first value begins that is not
+// whole, or for which there is no room.
 func (k *cutter) cut(start int) (next int, why stop) {
 	data := k.p.data
 	i := start
@@ -82,8 +84,8 @@ func (k *cutter) cut(start int) (next int, why stop) {
 	}
 }
 
-// continues tells whether a line that begins with c may go on with the value of the line before: after one of its objects has ended,
-// only these may come.
+// continues tells whether a line that begins with c may go on with the value of the line before:
+// after one of its objects has ended, only these may come.
 func continues(c byte) bool {
 	switch c {
 	case ' ', '\t', '\r', ',', '}', ']':
@@ -100,7 +102,8 @@ func (k *cutter) values(i int) (next int, why stop) {
 			return i, noRoom
 		}
 		if data[i] == '{' {
-			// A record a line, as nearly always. After the object at its end, no line can begin that belongs to it.
+			// A record a line, as nearly always. After the object at its end, no line can begin
+			// that belongs to it.
 			if j := bytes.IndexByte(data[i:], '\n'); j > 0 && j < LineLimit {
 				end, next := i+j, i+j+1
 				if data[end-1] == '\r' {
@@ -163,7 +166,8 @@ func (k *cutter) values(i int) (next int, why stop) {
 	return i, atEnd
 }
 
-// beginsWhole tells whether the first record of a list is undamaged, as far as it is there: then it is a list.
+// beginsWhole tells whether the first record of a list is undamaged, as far as it is there: then it
+// is a list.
 func beginsWhole(b []byte, at int) bool {
 	i := skipSpace(b, at)
 	if i >= len(b) {
@@ -173,8 +177,8 @@ func beginsWhole(b []byte, at int) bool {
 	return v != damaged
 }
 
-// nextLine returns where the line begins that ends the damaged value which begins at b[i], or -1 when that has not come. Lines
-// that may go on with the value belong to it.
+// nextLine returns where the line begins that ends the damaged value which begins at b[i], or -1
+// when that has not come. Lines that may go on with the value belong to it.
 func nextLine(b []byte, i int) int {
 	for {
 		j := bytes.IndexByte(b[i:], '\n')
@@ -201,7 +205,8 @@ func (k *cutter) line(i int) (next int, why stop) {
 	return i + j + 1, atEnd
 }
 
-// enter begins with the list whose first record is looked for from data[at] on, in the value that begins at data[i].
+// enter begins with the list whose first record is looked for from data[at] on, in the value that
+// begins at data[i].
 func (k *cutter) enter(i, at int, beside []byte) int {
 	k.place = inRecords
 	if k.p.data[i] == '[' {
@@ -252,7 +257,8 @@ func (k *cutter) list(i int) (next int, why stop) {
 		at := k.place
 		if v == damaged {
 			if end = nextLike(data, i); end < 0 {
-				// No other record begins as this one does: perhaps the list is torn, and lines follow.
+				// No other record begins as this one does: perhaps the list is torn, and lines
+				// follow.
 				if end, at = nextLine(data, i), atLine; end < 0 {
 					v = open
 				}

@@ -16,8 +16,8 @@
 //
 // # Text
 //
-// The text of a blob is a sequence of JSON values. A value ends where its brackets end, not where its
-// line does. One blob may hold lines, values of many lines, arrays and envelopes, in any order:
+// The text of a blob is a sequence of JSON values. A value ends where its brackets end, not where
+// its line does. One blob may hold lines, values of many lines, arrays and envelopes, in any order:
 //
 //	{"time":...}                      a value a line: one message each
 //	{                                 a value of many lines: one message
@@ -28,21 +28,22 @@
 //	anything else                     a line: one message, which cannot be read
 //
 // A list that is whole in a piece is one message. A longer one is cut into its records, one message
-// each, in the memory of a piece. So is a list whose end has not come, and every list of a block blob.
-// What an envelope holds beside its records is passed on as unreadable, with that reason.
+// each, in the memory of a piece. So is a list whose end has not come, and every list of a block
+// blob. What an envelope holds beside its records is passed on as unreadable, with that reason.
 //
 // Blank lines, commas, record separators and byte-order marks may stand between values. UTF-16 with
 // its mark becomes UTF-8. gzip is told by its first bytes and may be around all of this; its
 // positions count unpacked bytes, and it is not tailed.
 //
 // Damage costs one value. It ends before the next line that begins as a value does: with neither a
-// blank nor a closing bracket nor a comma. In a list it ends before the next record that begins with
-// the same key. A value of more than [LineLimit] bytes is cut there, and its rest is passed over.
+// blank nor a closing bracket nor a comma. In a list it ends before the next record that begins
+// with the same key. A value of more than [LineLimit] bytes is cut there, and its rest is passed
+// over.
 //
 // # Positions
 //
-// A lane is "container/name". A term is a generation of the blob in this process. Each blob has four
-// offsets and a size:
+// A lane is "container/name". A term is a generation of the blob in this process. Each blob has
+// four offsets and a size:
 //
 //	0         safe        given        pos         end         size
 //	|----------|------------|-----------|-----------|-----------|
@@ -72,25 +73,27 @@
 //
 // # What is remembered
 //
-// Positions live in the state file until 30 days after a blob's last change. What is older and unknown
-// was read. That is sure because a sweep ends only when all that it found is safe, and because it
-// stores for which blob.prefix that holds. What could not be read stays unread: a blob in the archive
-// tier, or one that fails, has an entry that says so and does not age. It is read when it can be.
+// Positions live in the state file until 30 days after a blob's last change. What is older and
+// unknown was read. That is sure because a sweep ends only when all that it found is safe, and
+// because it stores for which blob.prefix that holds. What could not be read stays unread: a blob
+// in the archive tier, or one that fails, has an entry that says so and does not age. It is read
+// when it can be.
 //
 // Blobs of the look-back window are followed in memory, up to a number. Those beyond it that have
-// nothing to read are compared with their stored position at every list. While too many have something
-// to read, no more are listed. A blob that fails is tried again later, one such at a time while they
-// fail, so that others do not wait for it.
+// nothing to read are compared with their stored position at every list. While too many have
+// something to read, no more are listed. A blob that fails is tried again later, one such at a time
+// while they fail, so that others do not wait for it.
 //
 // # What polls cost
 //
-// List calls are billed like writes. A poll makes at most three for a container and tenant, whatever
-// the container's age: one for the current day; one for an older day of the look-back window in turn
-// (the day before, every other time; every time in the first hour after midnight); and one for folders,
-// now and then, or for a page of the daily sweep.
+// List calls are billed like writes. A poll makes at most three for a container and tenant,
+// whatever the container's age: one for the current day; one for an older day of the look-back
+// window in turn (the day before, every other time; every time in the first hour after midnight);
+// and one for folders, now and then, or for a page of the daily sweep.
 //
-// The first poll lists all days of the window. With start earliest or a time it also sweeps the whole
-// container at 5,000 names a call. Containers of another layout are swept at every poll, three pages of
-// 5,000 names; folders of days that a sweep finds further down (resourceId=/..., Log Analytics) are
-// listed by day from then on. Reads are billed a tenth of that: one a blob that grew.
+// The first poll lists all days of the window. With start earliest or a time it also sweeps the
+// whole container at 5,000 names a call. Containers of another layout are swept at every poll,
+// three pages of 5,000 names; folders of days that a sweep finds further down (resourceId=/..., Log
+// Analytics) are listed by day from then on. Reads are billed a tenth of that: one a blob that
+// grew.
 package blob

@@ -96,8 +96,8 @@ func retryAfter(err error) time.Duration {
 	return 0
 }
 
-// explain makes one line of an error that says what to check. It never shows a URL's query, where a signature may be.
-// listed tells that listing the container works.
+// explain makes one line of an error that says what to check. It never shows a URL's query, where a
+// signature may be. listed tells that listing the container works.
 func (a *account) explain(err error, listed bool) error {
 	var answer *azcore.ResponseError
 	var u *url.Error

@@ -57,7 +57,8 @@ func TestConnectionCutInMidBody(t *testing.T) {
 	}
 }
 
-// A blob that grows between its listing and its reading answers 412: it is looked at again, not given up.
+// A blob that grows between its listing and its reading answers 412: it is looked at again, not
+// given up.
 func TestGrowsWhileRead(t *testing.T) {
 	t.Parallel()
 	a := newFake(t, table)
@@ -159,7 +160,8 @@ func TestThrottled(t *testing.T) {
 	}
 }
 
-// One blob that always fails neither stops the others nor is forgotten, and the log is not filled with it.
+// One blob that always fails neither stops the others nor is forgotten, and the log is not filled
+// with it.
 func TestOneBlobFails(t *testing.T) {
 	t.Parallel()
 	a := newFake(t, table, "folder")
@@ -346,7 +348,8 @@ func TestClockIsOff(t *testing.T) {
 	})
 }
 
-// The last line of a blob waits for its newline until an hour after the hour, and the last change, are over.
+// The last line of a blob waits for its newline until an hour after the hour, and the last change,
+// are over.
 func TestTail(t *testing.T) {
 	t.Parallel()
 	a := newFake(t)
@@ -393,7 +396,8 @@ func TestEmptyPages(t *testing.T) {
 	r.want(50)
 }
 
-// Block blobs that are written anew keep their creation time: their head tells, or nothing new is read.
+// Block blobs that are written anew keep their creation time: their head tells, or nothing new is
+// read.
 func TestBlockBlobWrittenAnew(t *testing.T) {
 	t.Parallel()
 	a := newFake(t)
@@ -501,8 +505,8 @@ func TestDiskFull(t *testing.T) {
 	once.quiet(0)
 }
 
-// full lets no file of this process be written to behind its first two pages, where a state file keeps all of its data: a
-// limit further on would leave room for pages that are free.
+// full lets no file of this process be written to behind its first two pages, where a state file
+// keeps all of its data: a limit further on would leave room for pages that are free.
 func full(t *testing.T) {
 	limit := syscall.Rlimit{Cur: 2 * uint64(os.Getpagesize()), Max: ^uint64(0)}
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
@@ -567,8 +571,8 @@ func TestStoredPositionDamaged(t *testing.T) {
 	r.says("stored position")
 }
 
-// A blob that was made later is another one, also when it begins with the same bytes: reading it on would leave out what
-// differs further down.
+// A blob that was made later is another one, also when it begins with the same bytes: reading it on
+// would leave out what differs further down.
 func TestReplacedBySameHead(t *testing.T) {
 	t.Parallel()
 	a := newFake(t)
@@ -608,7 +612,8 @@ func TestCommitOfReplacedBlob(t *testing.T) {
 	r.want(60)
 }
 
-// A listing that was under way while the blob was asked itself shows less than is known: the blob has not shrunk.
+// A listing that was under way while the blob was asked itself shows less than is known: the blob
+// has not shrunk.
 func TestListingIsOvertaken(t *testing.T) {
 	t.Parallel()
 	a := newFake(t)
@@ -617,7 +622,8 @@ func TestListingIsOvertaken(t *testing.T) {
 	listing, read := make(chan struct{}), make(chan struct{})
 	var lists, reads atomic.Int64
 	a.fake.SetLate(func(r fakeblob.Request) {
-		// The second listing of the day has been answered and is on its way when the blob grows and is read.
+		// The second listing of the day has been answered and is on its way when the blob grows and
+		// is read.
 		if r.Op == fakeblob.ListBlobs && r.Prefix != "" && strings.HasPrefix(name, r.Prefix) && lists.Add(1) == 2 {
 			close(listing)
 			<-read

@@ -18,8 +18,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// cutText cuts data, which begins at base, as readers do with pieces of so many bytes. It returns the messages, what they may be marked
-// with, and where the rest begins.
+// cutText cuts data, which begins at base, as readers do with pieces of so many bytes. It returns
+// the messages, what they may be marked with, and where the rest begins.
 func cutText(data []byte, base int64, at place, last place, piecesOf int, records bool) (messages []input.Message, turns []turn, rest int) {
 	k := &cutter{place: at, last: last, records: records}
 	start, ask := 0, piecesOf
@@ -44,7 +44,8 @@ func cutText(data []byte, base int64, at place, last place, piecesOf int, record
 	}
 }
 
-// Every byte of a text is in a message, or stands between values; and reading goes on from each mark as if it had never stopped.
+// Every byte of a text is in a message, or stands between values; and reading goes on from each
+// mark as if it had never stopped.
 func FuzzCut(f *testing.F) {
 	for _, text := range []string{
 		"{\"a\":1}\r\n\r\n{\"a\":2}\n \n{\"a\":", "\n\n\r\n", strings.Repeat("1\n", 100),
@@ -123,7 +124,8 @@ func FuzzValueEnd(f *testing.F) {
 	})
 }
 
-// UTF-16 becomes the same text in pieces of any size, and offsets in it are those of the bytes that it came from.
+// UTF-16 becomes the same text in pieces of any size, and offsets in it are those of the bytes that
+// it came from.
 func FuzzNarrow(f *testing.F) {
 	f.Add("{\"a\":\"ü€😀\"}\n", uint8(3))
 	f.Fuzz(func(t *testing.T, text string, size uint8) {
@@ -173,8 +175,8 @@ func FuzzEntry(f *testing.F) {
 	})
 }
 
-// A pass's progress is in the state file in the form that a new process reads, and so is that of earlier versions. A changed prefix
-// makes void what does not hold for it.
+// A pass's progress is in the state file in the form that a new process reads, and so is that of
+// earlier versions. A changed prefix makes void what does not hold for it.
 func TestSweepRecord(t *testing.T) {
 	s := &Source{book: newBook(nil), log: slog.New(slog.DiscardHandler)}
 	load := func(prefix string) sweepRecord {

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// listMost is how many bytes a page of a listing may have. A page of 5,000 names of Defender has 5 MB. A page that is larger
-	// is asked for again with fewer names.
+	// listMost is how many bytes a page of a listing may have. A page of 5,000 names of Defender
+	// has 5 MB. A page that is larger is asked for again with fewer names.
 	listMost = 8 << 20
 
 	// errorMost is how many bytes of an error's text are read. The SDK looks for a code there.
@@ -31,8 +31,9 @@ var (
 	errNotRange = errors.New("the answer is not the range that was asked for; something between here and the storage account ignores x-ms-range: check proxies and gateways")
 )
 
-// guard is the HTTP client of an account. It trusts no answer: it follows no redirect, which would carry the signature or the key
-// elsewhere; it bounds every body in bytes; and it takes an answer to a ranged read only if it is that range.
+// guard is the HTTP client of an account. It trusts no answer: it follows no redirect, which would
+// carry the signature or the key elsewhere; it bounds every body in bytes; and it takes an answer
+// to a ranged read only if it is that range.
 type guard struct{ client http.Client }
 
 func newGuard(transport *http.Transport) *guard {
@@ -70,7 +71,8 @@ func (g *guard) Do(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// answers tells whether "bytes 5-9/10" answers "bytes=5-100": it begins where it should, and ends there or at the blob's end.
+// answers tells whether "bytes 5-9/10" answers "bytes=5-100": it begins where it should, and ends
+// there or at the blob's end.
 func answers(contentRange, asked string) bool {
 	first, last, ok := cutRange(strings.TrimPrefix(asked, "bytes="))
 	got, total, whole := strings.Cut(strings.TrimPrefix(contentRange, "bytes "), "/")
@@ -104,8 +106,9 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// markers finds out whether a listing's markers come again: then it has no end. It keeps one of them, and another one after
-// 1, 2, 4, 8... pages, so it finds any circle before it has gone round it three times.
+// markers finds out whether a listing's markers come again: then it has no end. It keeps one of
+// them, and another one after 1, 2, 4, 8... pages, so it finds any circle before it has gone round
+// it three times.
 type markers struct {
 	kept        string
 	pages, next int
@@ -117,10 +120,12 @@ var (
 	errManyEmpty = fmt.Errorf("the listing has no end: %d pages in a row were empty", emptyMost)
 )
 
-// emptyMost is how many pages of a listing may be empty in a row. The service sends some, where much was deleted.
+// emptyMost is how many pages of a listing may be empty in a row. The service sends some, where
+// much was deleted.
 const emptyMost = 100
 
-// take returns an error when the listing does not seem to end. items is how many the page had before marker.
+// take returns an error when the listing does not seem to end. items is how many the page had
+// before marker.
 func (m *markers) take(marker string, items int) error {
 	if marker == "" {
 		return nil
@@ -140,8 +145,9 @@ func (m *markers) take(marker string, items int) error {
 	return nil
 }
 
-// pace spaces the list calls of an account once there were many: a server that makes listings endless must not be asked as fast as
-// it answers. Listings of 200 pages a second, of 5,000 names each, are faster than the service ever is.
+// pace spaces the list calls of an account once there were many: a server that makes listings
+// endless must not be asked as fast as it answers. Listings of 200 pages a second, of 5,000 names
+// each, are faster than the service ever is.
 type pace struct {
 	mu   sync.Mutex
 	next time.Time // when the next call is due

@@ -12,7 +12,8 @@ import (
 const (
 	gzipChunk = 1 << 20 // compressed bytes asked for at once
 
-	// A gzip blob may grow this many times when it is unpacked, and by so much in any case: what goes beyond is a bomb.
+	// A gzip blob may grow this many times when it is unpacked, and by so much in any case: what
+	// goes beyond is a bomb.
 	gzipFactor = 250
 	gzipFree   = 64 << 20
 )
@@ -52,8 +53,8 @@ func (r *blobReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// readGzip reads a gzip blob to its end. Positions in it are those of the unpacked text, so taking it up again means to unpack
-// it from the beginning; it is not left before it must be.
+// readGzip reads a gzip blob to its end. Positions in it are those of the unpacked text, so taking
+// it up again means to unpack it from the beginning; it is not left before it must be.
 func (s *Source) readGzip(b *tail, last bool) error {
 	select {
 	case s.gzip <- struct{}{}:
@@ -133,7 +134,8 @@ func unpack(r io.Reader) (io.Reader, error) {
 	return text, nil
 }
 
-// endGzip hands on the last piece of a gzip blob, or what there was before an error. What stands from next on is no whole value.
+// endGzip hands on the last piece of a gzip blob, or what there was before an error. What stands
+// from next on is no whole value.
 func (s *Source) endGzip(b *tail, k *cutter, next int, failed, err error, last bool) error {
 	p := k.p
 	truncated := errors.Is(err, io.ErrUnexpectedEOF)

@@ -33,7 +33,8 @@ func pt1h(t time.Time) string {
 	return tenant + t.UTC().Format("y=2006/m=01/d=02/h=15") + "/m=00/PT1H.json"
 }
 
-// account is the server that a test works against, and how it is filled: by the protocol, the same for fake and emulator.
+// account is the server that a test works against, and how it is filled: by the protocol, the same
+// for fake and emulator.
 type account struct {
 	conn   string
 	client *azblob.Client

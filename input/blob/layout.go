@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// hourOf returns the beginning of the hour that the path of a blob names, or the zero time: the writer puts the hour in which
-// an event was received there, .../y=2026/m=01/d=13/h=09/m=00/PT1H.json, in UTC.
+// hourOf returns the beginning of the hour that the path of a blob names, or the zero time: the
+// writer puts the hour in which an event was received there,
+// .../y=2026/m=01/d=13/h=09/m=00/PT1H.json, in UTC.
 func hourOf(name string) time.Time {
 	m := hourPath.FindStringSubmatch(name)
 	if m == nil {
@@ -23,7 +24,8 @@ func hourOf(name string) time.Time {
 
 var hourPath = regexp.MustCompile(`(?:^|/)y=(\d{4})/m=(\d{2})/d=(\d{2})/h=(\d{2})/`)
 
-// dayPrefix is where a day's blobs are below a root. A day has 24 names, which fit a page of any listing.
+// dayPrefix is where a day's blobs are below a root. A day has 24 names, which fit a page of any
+// listing.
 func dayPrefix(root string, day time.Time) string { return root + day.Format("y=2006/m=01/d=02/") }
 
 // days returns the days of the look-back window, the newest first.
@@ -51,8 +53,8 @@ func isYear(folder string) bool {
 	return ok && err == nil && len(y) == 4
 }
 
-// isEvents tells by its name whether a blob may hold events. Folders of accounts with a hierarchical namespace are
-// listed as empty blobs without an ending.
+// isEvents tells by its name whether a blob may hold events. Folders of accounts with a
+// hierarchical namespace are listed as empty blobs without an ending.
 func isEvents(name string) bool {
 	name = strings.ToLower(name)
 	for _, ending := range []string{".json", ".ndjson", ".jsonl", ".gz"} {

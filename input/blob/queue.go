@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// queue is the blobs that have something to read: fresh ones first, so that alerts of this hour do not wait for those of last
-// month, but every fourth turn is the backlog's.
+// queue is the blobs that have something to read: fresh ones first, so that alerts of this hour do
+// not wait for those of last month, but every fourth turn is the backlog's.
 type queue struct {
 	fresh, old []*tail
 	late       []*tail       // that failed, and wait
@@ -52,7 +52,8 @@ func (s *Source) add(b *tail) {
 	q.signal()
 }
 
-// next waits for a blob to read, which is then busy: the caller's alone. It returns nil when the source closes.
+// next waits for a blob to read, which is then busy: the caller's alone. It returns nil when the
+// source closes.
 func (s *Source) next() *tail {
 	for {
 		s.mu.Lock()
@@ -115,7 +116,8 @@ func (q *queue) pop(now time.Time) (b *tail, wait time.Duration) {
 	return nil, wait
 }
 
-// ripe returns which of the late blobs may be tried again, -1 for none, and otherwise how long to wait for the first.
+// ripe returns which of the late blobs may be tried again, -1 for none, and otherwise how long to
+// wait for the first.
 func (q *queue) ripe(now time.Time) (i int, wait time.Duration) {
 	q.late = slices.DeleteFunc(q.late, func(b *tail) bool {
 		if b.gone {

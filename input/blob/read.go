@@ -62,7 +62,8 @@ func (s *Source) endTurn(b *tail, err error) {
 	}
 }
 
-// fails has b wait, and everything when many blobs in a row have failed for a reason that is the account's. s.mu is held.
+// fails has b wait, and everything when many blobs in a row have failed for a reason that is the
+// account's. s.mu is held.
 func (s *Source) fails(b *tail, err error) {
 	kind, q, c := kindOf(err), &s.queue, b.c
 	s.counts.retries[kind]++
@@ -138,7 +139,8 @@ func (s *Source) visit(b *tail) error {
 		}
 		switch {
 		case errors.Is(err, errAgain):
-			// It grows faster than it is looked at: what an append blob holds up to a size does not change any more.
+			// It grows faster than it is looked at: what an append blob holds up to a size does not
+			// change any more.
 			b.hot = b.append
 			if again++; again > 3 {
 				return err
@@ -152,11 +154,12 @@ func (s *Source) visit(b *tail) error {
 	return nil
 }
 
-// maxResumes is how often a read that was cut is taken up at once. After that the blob waits for its turn, with a back-off.
+// maxResumes is how often a read that was cut is taken up at once. After that the blob waits for
+// its turn, with a back-off.
 const maxResumes = 8
 
-// fill reads p from offset on. A connection that is cut is taken up where it was, as long as something comes, some times.
-// n tells how much there is when it returns an error.
+// fill reads p from offset on. A connection that is cut is taken up where it was, as long as
+// something comes, some times. n tells how much there is when it returns an error.
 func (s *Source) fill(b *tail, p []byte, offset int64) (n int, err error) {
 	for resumes := 0; ; resumes++ {
 		var k int
@@ -204,8 +207,8 @@ func (s *Source) refresh(b *tail) error {
 	return nil
 }
 
-// identify compares the first bytes of b with those it had, and of a block blob those before the end of its last value too. It learns
-// the first when they are not known.
+// identify compares the first bytes of b with those it had, and of a block blob those before the
+// end of its last value too. It learns the first when they are not known.
 func (s *Source) identify(b *tail) error {
 	n := b.head.n
 	if n == 0 {
@@ -255,13 +258,15 @@ func footOf(p []byte, at int64, where place) foot {
 	return foot{at: at, place: where, n: len(p), sum: [16]byte(sum[:16])}
 }
 
-// longAsk is asked for when a value does not fit a piece: enough to see whether it ends within the limit.
+// longAsk is asked for when a value does not fit a piece: enough to see whether it ends within the
+// limit.
 const longAsk = LineLimit + 4<<10
 
 // readPiece reads the next piece of b and hands on the whole values in it.
 //
-// At the beginning of a line it reads from the byte before: that must be a newline. If it is not, then the position is inside a line
-// that was cut or left out, and the rest of that line is skipped; or the blob is not the one that it was.
+// At the beginning of a line it reads from the byte before: that must be a newline. If it is not,
+// then the position is inside a line that was cut or left out, and the rest of that line is
+// skipped; or the blob is not the one that it was.
 func (s *Source) readPiece(b *tail) error {
 	from, unit := b.pos, int64(1)
 	if b.form == wide || b.form == wideBig {
@@ -392,6 +397,11 @@ func (s *Source) took(b *tail, k *cutter, f foot) {
 	}
 	s.counts.cut += k.cuts
 	s.counts.skipped += k.skipped
+	b.passing += k.skipped
+	if b.passing > 0 && k.place != inLine && k.place != lost {
+		s.log.Info("passed over the rest of a line or of a record", "blob", b.lane, "before", k.base, "bytes", b.passing)
+		b.passing = 0
+	}
 	if k.cuts > 0 {
 		s.log.Warn("a value is too long: its beginning is handed on, the rest is passed over", "blob", b.lane, "at", b.pos, "limit_bytes", LineLimit)
 	}
@@ -405,8 +415,8 @@ func (b *tail) lastPlace() place {
 	return b.turned
 }
 
-// spread turns the offsets of k's messages and turns, which are those of its text, into those of the blob, and returns that of
-// data[next].
+// spread turns the offsets of k's messages and turns, which are those of its text, into those of
+// the blob, and returns that of data[next].
 func (w *widths) spread(k *cutter, next int) int64 {
 	other := *w
 	for i := range k.turns {
@@ -420,7 +430,8 @@ func (w *widths) spread(k *cutter, next int) int64 {
 	return w.offset(next)
 }
 
-// frame notes how the text of b is stored, and its head, from its first bytes. It returns true for one that is read in another way.
+// frame notes how the text of b is stored, and its head, from its first bytes. It returns true for
+// one that is read in another way.
 func (s *Source) frame(b *tail, first []byte) (other bool) {
 	f := plain
 	switch order := wideOrder(first); {

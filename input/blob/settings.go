@@ -47,22 +47,23 @@ type Config struct {
 	PollInterval time.Duration
 	Workers      int
 
-	// FetchBytes bounds everything that the source holds: pieces that are being read, wait for Fetch or were returned by it.
-	// A line that is larger than that is held alone.
+	// FetchBytes bounds everything that the source holds: pieces that are being read, wait for
+	// Fetch or were returned by it. A line that is larger than that is held alone.
 	FetchBytes int64
 
-	// WarmUp is how far back blobs of the containers that Warm names are read although Start is Latest: what devices reported of
-	// late has to be known when the first alert comes.
+	// WarmUp is how far back blobs of the containers that Warm names are read although Start is
+	// Latest: what devices reported of late has to be known when the first alert comes.
 	WarmUp time.Duration
 	Warm   func(container string) bool // nil for none
 
-	// TailWait is how long after its hour, and after its last change, an append blob counts as finished, so that a last line
-	// without a newline is handed on as it is. 0 for one hour: in steady state blobs freeze within ten minutes of their hour.
+	// TailWait is how long after its hour, and after its last change, an append blob counts as
+	// finished, so that a last line without a newline is handed on as it is. 0 for one hour: in
+	// steady state blobs freeze within ten minutes of their hour.
 	TailWait time.Duration
 }
 
-// ReadConfig reads the blob.* settings and notes every mistake in s. configured tells whether there are any: without
-// them the section has no blob source.
+// ReadConfig reads the blob.* settings and notes every mistake in s. configured tells whether there
+// are any: without them the section has no blob source.
 func ReadConfig(s *input.Settings, id signin.Config) (cfg Config, configured bool) {
 	for _, key := range []string{"blob.connection_string", "blob.account_url", "blob.sas_token", "blob.auth", "blob.containers"} {
 		configured = configured || s.IsSet(key)

@@ -17,15 +17,18 @@ const (
 	defaultTailWait   = time.Hour
 	defaultFetchBytes = 64 << 20
 
-	// keep is how long after its last change a blob's position is kept. It must be longer than any late growth.
+	// keep is how long after its last change a blob's position is kept. It must be longer than any
+	// late growth.
 	keep = 30 * 24 * time.Hour
 
-	// A blob that is followed takes some 600 bytes. So no more than maxIdle are followed that have nothing to read: others are met
-	// again whenever they are listed, and told from changed ones by what is stored. Nor is more listed while maxActive are followed in all.
+	// A blob that is followed takes some 600 bytes. So no more than maxIdle are followed that have
+	// nothing to read: others are met again whenever they are listed, and told from changed ones by
+	// what is stored. Nor is more listed while maxActive are followed in all.
 	maxIdle   = 10_000
 	maxActive = 20_000
 
-	// maxContainers is how many containers are followed, each by a goroutine. Defender has some 30 tables.
+	// maxContainers is how many containers are followed, each by a goroutine. Defender has some 30
+	// tables.
 	maxContainers = 2000
 
 	// fetchEnough is how much one Fetch gathers of what is ready: a batch's worth.
@@ -65,8 +68,8 @@ type Source struct {
 
 var _ input.Source = (*Source)(nil)
 
-// Open begins to read. It asks nothing of the service before it returns: what is wrong there is said in the log while the
-// source keeps trying. Its error is one of the configuration.
+// Open begins to read. It asks nothing of the service before it returns: what is wrong there is
+// said in the log while the source keeps trying. Its error is one of the configuration.
 func Open(_ context.Context, cfg Config, state *input.State, log *slog.Logger) (*Source, error) {
 	if cfg.TailWait <= 0 {
 		cfg.TailWait = defaultTailWait
@@ -217,8 +220,8 @@ func (s *Source) Close() error {
 	return nil
 }
 
-// follow begins to poll a container. origin is the name or pattern of the settings that it comes from; since is when that was
-// first looked for, zero when the container has to find out itself.
+// follow begins to poll a container. origin is the name or pattern of the settings that it comes
+// from; since is when that was first looked for, zero when the container has to find out itself.
 func (s *Source) follow(name, origin string, since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -237,7 +240,8 @@ func (s *Source) follow(name, origin string, since time.Time) {
 	s.start(c.run)
 }
 
-// find looks for the containers of patterns, again and again: a container exists only after its table's first event.
+// find looks for the containers of patterns, again and again: a container exists only after its
+// table's first event.
 func (s *Source) find(patterns []string) {
 	var wait input.Backoff
 	said := trouble("")
@@ -314,8 +318,8 @@ func (s *Source) match(patterns []string) (found int, err error) {
 	return found, nil
 }
 
-// since returns when a name or pattern of the settings was first looked for with this state file: what start `latest`
-// means. isNew tells that this is the first time.
+// since returns when a name or pattern of the settings was first looked for with this state file:
+// what start `latest` means. isNew tells that this is the first time.
 func (s *Source) since(origin string, now time.Time) (since time.Time, isNew bool, err error) {
 	key := "#since/" + origin
 	v, err := s.book.get(key)
@@ -336,7 +340,8 @@ func (s *Source) retried(kind trouble) {
 	s.counts.retries[kind]++
 }
 
-// emit hands a piece to Fetch, or takes it back when it holds nothing. From then on b stands at pos.
+// emit hands a piece to Fetch, or takes it back when it holds nothing. From then on b stands at
+// pos.
 func (s *Source) emit(b *tail, p *piece, pos int64) error {
 	s.mu.Lock()
 	b.pos = pos

@@ -8,7 +8,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// staleSource follows one blob, which was read to byte 150 at now. older is what a list says of it that was asked for before.
+// staleSource follows one blob, which was read to byte 150 at now. older is what a list says of it
+// that was asked for before.
 func staleSource(now time.Time) (c *container, b *tail, older []item) {
 	s := &Source{log: slog.New(slog.DiscardHandler), account: &account{}, book: newBook(nil), buffers: newBuffers(1<<20, 1), cfg: Config{Lookback: 48 * time.Hour},
 		counts: counts{retries: make(map[trouble]int64)}, queue: queue{changed: make(chan struct{}, 1)}, active: 1, maxIdle: 1}
@@ -20,8 +21,9 @@ func staleSource(now time.Time) (c *container, b *tail, older []item) {
 	return c, b, []item{{name: "x.json", size: 100, etag: "1", created: b.created, modified: b.modified, append: true}}
 }
 
-// A list that was asked for before the blob was read shows it smaller than it is known to be. That is no sign of another
-// blob, which would be read again from its beginning; the same in a later list is.
+// A list that was asked for before the blob was read shows it smaller than it is known to be. That
+// is no sign of another blob, which would be read again from its beginning; the same in a later
+// list is.
 func TestStaleListIsNoReplacement(t *testing.T) {
 	now := time.Now()
 	c, b, older := staleSource(now)

@@ -13,22 +13,26 @@ import (
 )
 
 const (
-	// sweepEvery is how often a container whose blobs are filed by day is looked through as a whole.
+	// sweepEvery is how often a container whose blobs are filed by day is looked through as a
+	// whole.
 	sweepEvery = 24 * time.Hour
 
-	// maxBacklog is how many blobs found by sweeps may wait to be read: then sweeps wait. A blob waits in about 500 bytes.
+	// maxBacklog is how many blobs found by sweeps may wait to be read: then sweeps wait. A blob
+	// waits in about 500 bytes.
 	maxBacklog = 10000
 
-	// maxSeen is how many blobs a pass remembers to tell which are gone. Beyond it, their positions age out instead.
+	// maxSeen is how many blobs a pass remembers to tell which are gone. Beyond it, their positions
+	// age out instead.
 	maxSeen = 500_000
 
 	// maxBefore is how many earlier settings of blob.prefix are known to have been swept.
 	maxBefore = 16
 )
 
-// sweeper looks through all names of a container, page by page, again and again. A pass ends when all that it found is read and safe,
-// or set aside in the state file as unread. Only then is a blob that has no position, and has not changed for long, known to have been
-// read. It belongs to the container's goroutine; what s.mu covers is said.
+// sweeper looks through all names of a container, page by page, again and again. A pass ends when
+// all that it found is read and safe, or set aside in the state file as unread. Only then is a blob
+// that has no position, and has not changed for long, known to have been read. It belongs to the
+// container's goroutine; what s.mu covers is said.
 type sweeper struct {
 	c        *container
 	pass     *pass
@@ -140,8 +144,9 @@ func (w *sweeper) store(r sweepRecord, changes []input.Change) error {
 	return nil
 }
 
-// until goes on with the pass over all names, or begins one that is due, until the next poll. The first pass of all goes
-// as fast as blobs can be read, if they are to be read; later ones make do with the list calls that the poll has left.
+// until goes on with the pass over all names, or begins one that is due, until the next poll. The
+// first pass of all goes as fast as blobs can be read, if they are to be read; later ones make do
+// with the list calls that the poll has left.
 func (w *sweeper) until(deadline time.Time) error {
 	c, s := w.c, w.c.s
 	for s.ctx.Err() == nil {
@@ -175,7 +180,8 @@ func (w *sweeper) until(deadline time.Time) error {
 	return nil
 }
 
-// due tells whether a pass is under way or should begin. Where days are listed, one a day is enough.
+// due tells whether a pass is under way or should begin. Where days are listed, one a day is
+// enough.
 func (w *sweeper) due() bool {
 	last := w.record.Finished
 	if p := w.pass; p != nil {
@@ -213,7 +219,8 @@ func (w *sweeper) list() (ended bool, err error) {
 	}
 	if err != nil {
 		if k := kindOf(err); k == endless || k == refused && p.marker != "" {
-			// The service does not know the marker any more: from the beginning, then. Positions tell what was read.
+			// The service does not know the marker any more: from the beginning, then. Positions
+			// tell what was read.
 			s.log.Debug("sweep begins again", "container", c.name, "error", s.account.explain(err, true))
 			w.pass, w.record.Marker = nil, ""
 		}
@@ -236,8 +243,8 @@ func (w *sweeper) list() (ended bool, err error) {
 	return p.ended, nil
 }
 
-// setAside has the pass not wait for blobs that cannot be read: the state file remembers them as unread. Those beyond maxFailing are let
-// go of until a later listing meets them again.
+// setAside has the pass not wait for blobs that cannot be read: the state file remembers them as
+// unread. Those beyond maxFailing are let go of until a later listing meets them again.
 func (w *sweeper) setAside() error {
 	c, s := w.c, w.c.s
 	var changes []input.Change
@@ -305,10 +312,14 @@ func (w *sweeper) advance() error {
 	return w.finish(r)
 }
 
-// finish ends a pass: all that it found is read and safe, or set aside. Positions of blobs that are gone, or have not changed for
-// long, are dropped.
+// finish ends a pass: all that it found is read and safe, or set aside. Positions of blobs that are
+// gone, or have not changed for long, are dropped.
 func (w *sweeper) finish(r sweepRecord) error {
 	c, s, p := w.c, w.c.s, w.pass
+	if c.asleepBlobs > 0 {
+		s.log.Warn("blobs in the archive tier were left out", "container", c.name, "blobs", c.asleepBlobs, "bytes", c.asleepBytes)
+		c.asleepBlobs, c.asleepBytes = 0, 0
+	}
 	// A folder that is swept at every poll does not write the state file each time.
 	if !w.record.Finished.IsZero() && time.Since(w.recorded) < time.Hour && r.Marker == w.record.Marker {
 		w.dropGone()
@@ -317,7 +328,8 @@ func (w *sweeper) finish(r sweepRecord) error {
 	}
 	r.Marker = ""
 	if p.whole {
-		// Not after a pass that an earlier process began: what appeared since among the names that it had behind it was not met.
+		// Not after a pass that an earlier process began: what appeared since among the names that
+		// it had behind it was not met.
 		r.Finished = p.begun
 		if floor := p.begun.Add(-keep); floor.After(r.Floor) {
 			r.Floor = floor

@@ -36,8 +36,8 @@ type turn struct {
 	place place
 }
 
-// tail is an active blob: one that may still grow, or has something to read, or whose last values are not safe yet.
-// The package comment draws its offsets.
+// tail is an active blob: one that may still grow, or has something to read, or whose last values
+// are not safe yet. The package comment draws its offsets.
 type tail struct {
 	c    *container
 	name string
@@ -61,15 +61,16 @@ type tail struct {
 
 	safe, given, pos, end int64
 
-	place  place  // at pos
-	turns  []turn // from safe on, in order: what Commit stores; s.mu, also while it is busy
-	turned place  // of the newest turn
-	like   []byte // how the record began after which we are lost
-	open   bool   // between pos and end stands a value whose end has not come
-	done   bool   // of gzip: nothing is left
-	left   bool   // the state file knows that there is something unread
-	ask    int    // how much to ask for at once
-	hot    bool   // it is read without If-Match for the rest of the turn
+	place   place  // at pos
+	turns   []turn // from safe on, in order: what Commit stores; s.mu, also while it is busy
+	turned  place  // of the newest turn
+	like    []byte // how the record began after which we are lost
+	passing int64  // bytes of a line or record that are being passed over
+	open    bool   // between pos and end stands a value whose end has not come
+	done    bool   // of gzip: nothing is left
+	left    bool   // the state file knows that there is something unread
+	ask     int    // how much to ask for at once
+	hot     bool   // it is read without If-Match for the rest of the turn
 
 	queued, busy, gone bool
 	retrying           bool // it is busy, after it had failed
@@ -155,8 +156,9 @@ func (s *Source) due(b *tail) bool {
 	return b.end < b.size || s.finished(b)
 }
 
-// finished tells whether nothing more is expected of b: its hour, and its last change, are long over. A block blob is
-// written as a whole, but one that ends inside a value is expected to be written again.
+// finished tells whether nothing more is expected of b: its hour, and its last change, are long
+// over. A block blob is written as a whole, but one that ends inside a value is expected to be
+// written again.
 func (s *Source) finished(b *tail) bool {
 	if !b.append && !b.open {
 		return true
@@ -175,8 +177,8 @@ func (s *Source) inWindow(b *tail) bool {
 	return b.modified >= first.Unix()
 }
 
-// listed takes in what a listing, or the blob itself, says. It returns whether b turned out to be another blob of the same
-// name. s.mu is held, and b is not busy or the caller's.
+// listed takes in what a listing, or the blob itself, says. It returns whether b turned out to be
+// another blob of the same name. s.mu is held, and b is not busy or the caller's.
 func (s *Source) listed(b *tail, it item) (replaced bool) {
 	switch {
 	case b.pos == 0 && b.given == 0:
@@ -185,8 +187,8 @@ func (s *Source) listed(b *tail, it item) (replaced bool) {
 		replaced = true
 	case it.etag == b.etag:
 	case it.append:
-		// Times have whole seconds: one that was replaced in the second in which it was made has the same. That was possible as long
-		// as its last change that is known was not later.
+		// Times have whole seconds: one that was replaced in the second in which it was made has
+		// the same. That was possible as long as its last change that is known was not later.
 		b.suspect = b.suspect || b.modified-b.created <= 1
 	case b.form == gzipped || b.head.n == 0 || b.foot.n == 0 || it.size < b.foot.at:
 		replaced = true // a block blob is written as a whole, even when it only grows
@@ -269,7 +271,8 @@ func (s *Source) drop(b *tail) {
 	}
 }
 
-// full tells whether so many blobs are followed that no more may be listed, and says so when that begins.
+// full tells whether so many blobs are followed that no more may be listed, and says so when that
+// begins.
 func (s *Source) full() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

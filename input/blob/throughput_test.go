@@ -16,8 +16,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 )
 
-// The same events through either source, from a server on loopback without TLS: 64,000 records of 2 kB, in 32 blobs, or as
-// envelopes of 100 in 8 partitions.
+// The same events through either source, from a server on loopback without TLS: 64,000 records of 2
+// kB, in 32 blobs, or as envelopes of 100 in 8 partitions.
 const (
 	benchBlobs   = 32
 	benchRecords = 2000 // a blob
@@ -72,7 +72,8 @@ func BenchmarkBlob(b *testing.B) {
 	})
 }
 
-// BenchmarkLargeBlob reads one blob of 200 MB: the same records as lines, and as an array or an envelope, which are cut into records.
+// BenchmarkLargeBlob reads one blob of 200 MB: the same records as lines, and as an array or an
+// envelope, which are cut into records.
 func BenchmarkLargeBlob(b *testing.B) {
 	text := records(100_000)
 	lines := bytes.Split(bytes.TrimSuffix(text, []byte("\r\n")), []byte("\r\n"))

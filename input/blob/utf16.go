@@ -21,8 +21,9 @@ func wideOrder(first []byte) binary.ByteOrder {
 	return nil
 }
 
-// narrow writes the UTF-8 of raw, which is UTF-16, to out, and returns how many bytes of raw it took and of out it filled. A half
-// of a character at the end of raw is left there. out may lie in front of raw in one buffer, with half of raw's length between.
+// narrow writes the UTF-8 of raw, which is UTF-16, to out, and returns how many bytes of raw it
+// took and of out it filled. A half of a character at the end of raw is left there. out may lie in
+// front of raw in one buffer, with half of raw's length between.
 func narrow(out, raw []byte, order binary.ByteOrder) (took, filled int) {
 	for took+2 <= len(raw) {
 		r := rune(order.Uint16(raw[took:]))

@@ -53,10 +53,12 @@ const (
 	firstValue = aValue | 1<<closeArray
 )
 
-// valueEnd returns where the object or array that begins at b[i] ends. It follows brackets, strings and the order of what is between
-// them; whether words and escapes are JSON is for package transform to say. When it is damaged, end is where that shows.
+// valueEnd returns where the object or array that begins at b[i] ends. It follows brackets, strings
+// and the order of what is between them; whether words and escapes are JSON is for package
+// transform to say. When it is damaged, end is where that shows.
 func valueEnd(b []byte, i int) (end int, v verdict) {
-	// The kinds of the brackets that are open, the innermost in the lowest bit: 1 for an object. Those deeper than 64 are only counted.
+	// The kinds of the brackets that are open, the innermost in the lowest bit: 1 for an object.
+	// Those deeper than 64 are only counted.
 	var kinds uint64
 	depth, deeper := 0, 0
 	may := aValue
@@ -130,12 +132,13 @@ const (
 	highs = 0x8080808080808080
 )
 
-// stringEnd returns where the string ends whose first byte, after its quote, is b[i]. A line break inside makes it damaged.
+// stringEnd returns where the string ends whose first byte, after its quote, is b[i]. A line break
+// inside makes it damaged.
 func stringEnd(b []byte, i int) (end int, v verdict) {
 	for {
 		for ; i+8 <= len(b); i += 8 {
-			// The high bit of each byte that is a quote, a backslash or a control character. Bytes after the first such may be
-			// marked in error, which does not matter.
+			// The high bit of each byte that is a quote, a backslash or a control character. Bytes
+			// after the first such may be marked in error, which does not matter.
 			x := binary.LittleEndian.Uint64(b[i:])
 			q, e := x^'"'*ones, x^'\\'*ones
 			if m := ((q-ones)&^q | (e-ones)&^e | (x-' '*ones)&^x) & highs; m != 0 {
@@ -188,8 +191,9 @@ func skipSpace(b []byte, i int) int {
 	return i
 }
 
-// listAt returns where the records of the value begin that begins at b[i]: behind the bracket of an array of objects or arrays,
-// or of an envelope's member "records". It is -1 for any other value. What of an envelope comes before that member is beside.
+// listAt returns where the records of the value begin that begins at b[i]: behind the bracket of an
+// array of objects or arrays, or of an envelope's member "records". It is -1 for any other value.
+// What of an envelope comes before that member is beside.
 func listAt(b []byte, i int) (at int, beside []byte) {
 	if b[i] == '[' {
 		if j := skipSpace(b, i+1); j < len(b) && (b[j] == '{' || b[j] == '[') {
@@ -227,8 +231,8 @@ func listAt(b []byte, i int) (at int, beside []byte) {
 
 func isRecords(key []byte) bool { return len(key) == 9 && bytes.EqualFold(key, []byte(`"records"`)) }
 
-// opening returns how the object at b[i] begins, up to its first colon: records of one list begin alike. It is nil when
-// that cannot be told.
+// opening returns how the object at b[i] begins, up to its first colon: records of one list begin
+// alike. It is nil when that cannot be told.
 func opening(b []byte, i int) []byte {
 	j := skipSpace(b, i+1)
 	if b[i] != '{' || j >= len(b) || b[j] != '"' {
