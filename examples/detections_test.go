@@ -1,6 +1,7 @@
 package examples_test
 
-// A detection is a query of an analyst, in the fields that Elastic's rules read, and the record that it must find.
+// A detection is a query of an analyst, in the fields that Elastic's rules read, and the record
+// that it must find.
 type detection struct {
 	name, table, properties, query string
 }

@@ -29,8 +29,8 @@ func alert(entity string) []byte {
 		`"AdditionalFields":"{\"Host\":{\"HostName\":\"ws\",\"MachineId\":\"`+deviceID+`\"}}"`) + `]}`)
 }
 
-// runSection runs the section of a configuration in the C host, with the settings in instead of some, until it has
-// handed over n records.
+// runSection runs the section of a configuration in the C host, with the settings in instead of
+// some, until it has handed over n records.
 func runSection(t *testing.T, file, n string, instead map[string]string, more ...string) (records []map[string]any, log string) {
 	t.Helper()
 	library, host := plugin(t), cHost(t)
@@ -74,7 +74,8 @@ func deviceHub(t *testing.T, messages ...[]byte) *fakehub.Hub {
 	return hub
 }
 
-// deviceAccount is a storage account with an empty container of DeviceInfo. What is told to report goes to its blob of this hour.
+// deviceAccount is a storage account with an empty container of DeviceInfo. What is told to report
+// goes to its blob of this hour.
 func deviceAccount(t *testing.T) (account *fakeblob.Server, report func(text string)) {
 	t.Helper()
 	account, err := fakeblob.Start()

@@ -17,14 +17,16 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/examples/demo/story"
 )
 
-// strict is a template without the settings that make an index take what does not fit: what is refused then is a fault.
+// strict is a template without the settings that make an index take what does not fit: what is
+// refused then is a fault.
 func strict(template string) []byte {
 	text := strings.ReplaceAll(template, `"ignore_malformed": true`, `"ignore_malformed": false`)
 	return []byte(strings.ReplaceAll(text, `"index.mapping.ignore_malformed": true`, `"index.mapping.ignore_malformed": false`))
 }
 
-// A real OpenSearch takes every record of every kind in the fields of ECS, even where it is told to refuse what does not fit its
-// field. Queries find what they ask for, and only that, by the fields and by the names of Sigma.
+// A real OpenSearch takes every record of every kind in the fields of ECS, even where it is told to
+// refuse what does not fit its field. Queries find what they ask for, and only that, by the fields
+// and by the names of Sigma.
 func TestIntegrationOpenSearchECS(t *testing.T) {
 	url := startOpenSearch(t)
 	call(t, "PUT", url+"/_index_template/defender-ecs", strict(example(t, "opensearch/ecs-template.json")), nil)
@@ -101,8 +103,9 @@ func TestIntegrationOpenSearchECS(t *testing.T) {
 	}
 }
 
-// The mapping code of Elasticsearch takes every record in the fields of ECS. What is not in the jar of the server has a type of
-// the same values in its place: wildcard, constant_keyword, match_only_text.
+// The mapping code of Elasticsearch takes every record in the fields of ECS. What is not in the jar
+// of the server has a type of the same values in its place: wildcard, constant_keyword,
+// match_only_text.
 func TestIntegrationElasticsearchMappingECS(t *testing.T) {
 	classes := fetchJars(t, "testdata/elasticsearch")
 	dir := t.TempDir()
@@ -153,7 +156,8 @@ func TestIntegrationElasticsearchMappingECS(t *testing.T) {
 	}
 }
 
-// simplify takes out of a mapping what the jar of the server does not know: second forms, and constants.
+// simplify takes out of a mapping what the jar of the server does not know: second forms, and
+// constants.
 func simplify(mapping map[string]any) {
 	delete(mapping, "fields")
 	if mapping["type"] == "constant_keyword" {

@@ -14,8 +14,9 @@ import (
 
 var writeTemplates = flag.Bool("write-templates", false, "write the index templates of format: ecs from its tables")
 
-// The index templates of format: ecs are made from the two tables that the format writes by: transform/format/ecs_fields.txt
-// and ecs_columns.txt. So each field has the type of the values that are written.
+// The index templates of format: ecs are made from the two tables that the format writes by:
+// transform/format/ecs_fields.txt and ecs_columns.txt. So each field has the type of the values
+// that are written.
 func TestECSTemplates(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string][]byte{
@@ -79,7 +80,8 @@ var caseless = []string{
 	"process.name", "process.executable", "process.command_line", "process.parent.name", "process.parent.executable", "process.parent.command_line",
 }
 
-// sigma are the names of Sigma's rules for Windows, which OpenSearch's Security Analytics looks for, and the fields that they are.
+// sigma are the names of Sigma's rules for Windows, which OpenSearch's Security Analytics looks
+// for, and the fields that they are.
 var sigma = map[string]string{
 	"Image": "process.executable", "CommandLine": "process.command_line", "ParentImage": "process.parent.executable",
 	"ParentCommandLine": "process.parent.command_line", "OriginalFileName": "process.pe.original_file_name", "Description": "process.pe.description",
@@ -228,7 +230,8 @@ func ecsComponent(t *testing.T) []byte {
 	}})
 }
 
-// ecsAliases is the body of the request that tells Security Analytics which field is which name of Sigma.
+// ecsAliases is the body of the request that tells Security Analytics which field is which name of
+// Sigma.
 func ecsAliases(t *testing.T) []byte {
 	properties := make(map[string]any)
 	for name, field := range sigma {

@@ -32,7 +32,8 @@ func plugin(t *testing.T) string {
 	return path
 }
 
-// cHost is the program that `make host` builds. It loads the plugin as Fluent Bit does and needs no Fluent Bit.
+// cHost is the program that `make host` builds. It loads the plugin as Fluent Bit does and needs no
+// Fluent Bit.
 func cHost(t *testing.T) string {
 	t.Helper()
 	path, err := filepath.Abs("../build/out/host")
@@ -45,7 +46,8 @@ func cHost(t *testing.T) string {
 	return path
 }
 
-// runHost runs the C host until it ends by itself, and returns the events that it shows and its log.
+// runHost runs the C host until it ends by itself, and returns the events that it shows and its
+// log.
 func runHost(t *testing.T, host string, args ...string) (events string, log *output) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
@@ -60,7 +62,8 @@ func runHost(t *testing.T, host string, args ...string) (events string, log *out
 	return string(out), log
 }
 
-// startHub is an Event Hubs namespace that has told the story: n records, some of them a second time, as the service does.
+// startHub is an Event Hubs namespace that has told the story: n records, some of them a second
+// time, as the service does.
 func startHub(t *testing.T, n int) *fakehub.Hub {
 	t.Helper()
 	hub, err := fakehub.Start(fakehub.Options{Hubs: map[string]int32{hubName: 4}, EntityPath: hubName})
@@ -96,8 +99,8 @@ func section(t *testing.T, config, dir, library string, hub *fakehub.Hub) string
 		connection, connection+"      eventhub.brokers: "+hub.Brokers()+"\n      eventhub.ca_file: "+hub.CAFile()+"\n")
 }
 
-// From the hub to the SIEM: the example as it is, but for addresses, in a real Fluent Bit. The SIEM fails at first, and
-// every event is there in the end.
+// From the hub to the SIEM: the example as it is, but for addresses, in a real Fluent Bit. The SIEM
+// fails at first, and every event is there in the end.
 func TestEndToEnd(t *testing.T) {
 	t.Parallel()
 	binary, library := fluentBit(t), plugin(t)
@@ -153,7 +156,8 @@ func TestEndToEnd(t *testing.T) {
 // withDefault is a variable that need not be set, such as ${CHECK_ONLY:-off}.
 var withDefault = regexp.MustCompile(`\$\{([A-Z_]+):-([^}]*)\}`)
 
-// settingsOf reads the keys of the defender section that Fluent Bit leaves to the plugin, with the defaults of variables.
+// settingsOf reads the keys of the defender section that Fluent Bit leaves to the plugin, with the
+// defaults of variables.
 func settingsOf(t *testing.T, config string) (set [][2]string) {
 	t.Helper()
 	_, section, _ := cut(t, config, "    - name: defender\n", "  outputs:\n")

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// fluentBit is the real one: $FLUENT_BIT or the one on the PATH. Without it, these tests are skipped: what the
-// configurations must contain is checked without it too.
+// fluentBit is the real one: $FLUENT_BIT or the one on the PATH. Without it, these tests are
+// skipped: what the configurations must contain is checked without it too.
 func fluentBit(t *testing.T) string {
 	t.Helper()
 	if path := os.Getenv("FLUENT_BIT"); path != "" {
@@ -38,8 +38,8 @@ func example(t *testing.T, name string) string {
 	return string(text)
 }
 
-// replace changes what must be in text exactly once, so that a test fails when the example no longer says what the test
-// takes the place of.
+// replace changes what must be in text exactly once, so that a test fails when the example no
+// longer says what the test takes the place of.
 func replace(t *testing.T, text string, pairs ...string) string {
 	t.Helper()
 	for i := 0; i < len(pairs); i += 2 {
@@ -51,7 +51,8 @@ func replace(t *testing.T, text string, pairs ...string) string {
 	return text
 }
 
-// cut returns text in three: before from, from there up to to, and the rest. An empty to is the end.
+// cut returns text in three: before from, from there up to to, and the rest. An empty to is the
+// end.
 func cut(t *testing.T, text, from, to string) (before, between, after string) {
 	t.Helper()
 	before, rest, ok := strings.Cut(text, from)

@@ -41,7 +41,8 @@ func allRecords(t *testing.T) [][]byte {
 	return records(t, slices.Concat([][]byte{told()}, sampled(t), hostile())...)
 }
 
-// The mapping code of Elasticsearch takes every record under the template. The server itself is not in a registry of packages.
+// The mapping code of Elasticsearch takes every record under the template. The server itself is not
+// in a registry of packages.
 func TestIntegrationElasticsearchMapping(t *testing.T) {
 	classes := fetchJars(t, "testdata/elasticsearch")
 	dir := t.TempDir()

@@ -44,7 +44,8 @@ func readTemplate(t *testing.T, name string) indexTemplate {
 	return it
 }
 
-// records transforms payloads and returns every record as the JSON that Fluent Bit's outputs make of it.
+// records transforms payloads and returns every record as the JSON that Fluent Bit's outputs make
+// of it.
 func records(t *testing.T, payloads ...[]byte) [][]byte {
 	t.Helper()
 	return recordsIn(t, "flat", payloads...)
@@ -103,8 +104,8 @@ func sampled(t *testing.T) [][]byte {
 	return all
 }
 
-// hostile are records whose names and values an index would refuse, were they passed on as they are. Each was tried against
-// the mapping code of Elasticsearch 8.19 and against OpenSearch 2.19.
+// hostile are records whose names and values an index would refuse, were they passed on as they
+// are. Each was tried against the mapping code of Elasticsearch 8.19 and against OpenSearch 2.19.
 func hostile() [][]byte {
 	var all [][]byte
 	add := func(properties string) {
@@ -143,8 +144,9 @@ func hostile() [][]byte {
 	return all
 }
 
-// What is left: a column that Microsoft does not document (or documents as dynamic) may be text in one record and an object in
-// another. An index that has seen the one refuses the other; what that costs is in TestReplies.
+// What is left: a column that Microsoft does not document (or documents as dynamic) may be text in
+// one record and an object in another. An index that has seen the one refuses the other; what that
+// costs is in TestReplies.
 func TestUndocumentedColumnsMayClash(t *testing.T) {
 	t.Parallel()
 	x := &index{it: readTemplate(t, "elastic"), names: make(map[string]string)}
@@ -175,8 +177,9 @@ type index struct {
 	names map[string]string // object or scalar
 }
 
-// add is the mapping of one document: for the first part of each name, and below DeviceInfo for the second, which are what the
-// dynamic templates make fields of. Everything deeper is in one field (Elasticsearch: flattened) or in none (OpenSearch).
+// add is the mapping of one document: for the first part of each name, and below DeviceInfo for the
+// second, which are what the dynamic templates make fields of. Everything deeper is in one field
+// (Elasticsearch: flattened) or in none (OpenSearch).
 func (x *index) add(doc map[string]any) (errs []error) {
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	kinds := make(map[string]string)
@@ -227,8 +230,8 @@ func (x *index) add(doc map[string]any) (errs []error) {
 	return errs
 }
 
-// maxName is how long a name may be, in bytes, so that with a value of ignore_above characters it makes a term that Lucene
-// takes: 32,766 bytes.
+// maxName is how long a name may be, in bytes, so that with a value of ignore_above characters it
+// makes a term that Lucene takes: 32,766 bytes.
 const maxName = 32766 - 3*8000 - 1
 
 func fitName(name string) error {
@@ -285,8 +288,8 @@ type mixedError struct{}
 
 func (mixedError) Error() string { return "objects and scalars in one list" }
 
-// No record may be one that an index refuses: Elasticsearch then loses it in silence, OpenSearch makes Fluent Bit send its
-// chunk for ever (TestReplies).
+// No record may be one that an index refuses: Elasticsearch then loses it in silence, OpenSearch
+// makes Fluent Bit send its chunk for ever (TestReplies).
 func TestNothingIsRefused(t *testing.T) {
 	t.Parallel()
 	payloads := slices.Concat([][]byte{told()}, sampled(t), hostile())
@@ -310,7 +313,8 @@ func TestNothingIsRefused(t *testing.T) {
 		}
 		limit := int(x.it.Template.Settings["index.mapping.total_fields.limit"].(float64))
 		t.Logf("%s: %d records make %d fields, limit %d", name, n, len(x.names), limit)
-		// The documented columns are 739, each at most once more with _raw behind it: see transform/columns.go.
+		// The documented columns are 739, each at most once more with _raw behind it: see
+		// transform/columns.go.
 		if len(x.names)*2 > limit {
 			t.Errorf("%s: %d fields from %d records, too near to the limit of %d", name, len(x.names), n, limit)
 		}
@@ -332,7 +336,8 @@ func TestTemplates(t *testing.T) {
 			}
 		}
 		for _, match := range []string{"string", "long", "double", "boolean"} {
-			// 8000 characters are at most 24,000 bytes, and Lucene refuses a document over a term of more than 32,766.
+			// 8000 characters are at most 24,000 bytes, and Lucene refuses a document over a term
+			// of more than 32,766.
 			if kinds[match]["type"] != "keyword" || kinds[match]["ignore_above"] != 8000.0 {
 				t.Errorf("%s: a new name with a %s becomes %v", name, match, kinds[match])
 			}

@@ -68,8 +68,9 @@ func onDisk(t *testing.T, dir string) (sum int64) {
 	return sum
 }
 
-// A SIEM that is down, and then one that refuses the token, as the alert rules and the guides describe it: which of Fluent Bit's own series
-// move, that there is no lag, and how much of the disk what waits takes.
+// A SIEM that is down, and then one that refuses the token, as the alert rules and the guides
+// describe it: which of Fluent Bit's own series move, that there is no lag, and how much of the
+// disk what waits takes.
 func TestSIEMDown(t *testing.T) {
 	t.Parallel()
 	binary, library := fluentBit(t), plugin(t)
@@ -143,8 +144,8 @@ func outputSeries(t *testing.T) []string {
 	return names
 }
 
-// The first line of each guide asks the SIEM whether it would take what Fluent Bit will send: it is run as it stands, but for the
-// port, and what it asks is what the output would.
+// The first line of each guide asks the SIEM whether it would take what Fluent Bit will send: it is
+// run as it stands, but for the port, and what it asks is what the output would.
 func TestGuidesAskTheSIEM(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("curl"); err != nil {

@@ -11,8 +11,9 @@ import (
 	"testing"
 )
 
-// A pipeline that does with a record what an integration's does: read the text, refuse what it does not know, rename
-// columns, take the device of the row before the one beside it, and drop the rest. It is our own, and short.
+// A pipeline that does with a record what an integration's does: read the text, refuse what it does
+// not know, rename columns, take the device of the row before the one beside it, and drop the rest.
+// It is our own, and short.
 const ingestPipeline = `{"processors":[
   {"json":{"field":"message","target_field":"json","ignore_failure":true}},
   {"set":{"if":"ctx.json?.category == null","field":"error.message","value":"no category"}},
@@ -31,8 +32,9 @@ const ingestPipeline = `{"processors":[
   {"remove":{"if":"ctx.tags == null || !ctx.tags.contains('preserve_original_event')","field":"event.original","ignore_missing":true}}
 ]}`
 
-// The elastic shape through an ingest pipeline of a real OpenSearch: the device beside the text reaches the document, the
-// columns come out of the text, and of what the pipeline does not know the whole record is kept.
+// The elastic shape through an ingest pipeline of a real OpenSearch: the device beside the text
+// reaches the document, the columns come out of the text, and of what the pipeline does not know
+// the whole record is kept.
 func TestIntegrationIngestPipeline(t *testing.T) {
 	url := startOpenSearch(t)
 	call(t, "PUT", url+"/_ingest/pipeline/integration", []byte(ingestPipeline), nil)

@@ -50,7 +50,8 @@ func members(object json.RawMessage) (names []string, values map[string]json.Raw
 	return names, values, nil
 }
 
-// parseAddOn reads what the add-on must get: its sourcetype, the envelope, DeviceInfo, then the columns, long values last.
+// parseAddOn reads what the add-on must get: its sourcetype, the envelope, DeviceInfo, then the
+// columns, long values last.
 func parseAddOn(r *http.Request, body []byte) ([]document, error) {
 	if r.URL.Path != "/services/collector/event" || r.Header.Get("Authorization") != "Splunk "+splunkToken {
 		return nil, fmt.Errorf("%s, Authorization %q", r.URL.Path, r.Header.Get("Authorization"))
@@ -116,7 +117,8 @@ func cmpOr(a, b string) string {
 	return a
 }
 
-// parseCreate reads what a data stream must get: creates without an id, one @timestamp, Microsoft's record as text.
+// parseCreate reads what a data stream must get: creates without an id, one @timestamp, Microsoft's
+// record as text.
 func parseCreate(r *http.Request, body []byte) ([]document, error) {
 	if r.URL.Path != "/_bulk" || r.URL.RawQuery != "" { // no pipeline: the data stream has its own
 		return nil, fmt.Errorf("asked for %s", r.URL)
@@ -152,7 +154,8 @@ func parseCreate(r *http.Request, body []byte) ([]document, error) {
 	return docs, nil
 }
 
-// From the hub to a SIEM that looks at the bytes, in a real Fluent Bit: each format of a customer's content as its example has it.
+// From the hub to a SIEM that looks at the bytes, in a real Fluent Bit: each format of a customer's
+// content as its example has it.
 func TestShapesEndToEnd(t *testing.T) {
 	t.Parallel()
 	binary, library := fluentBit(t), plugin(t)
@@ -186,7 +189,8 @@ func TestShapesEndToEnd(t *testing.T) {
 	}
 }
 
-// The examples in other shapes are those of the SIEM but for the format and the output's keys, and each guide fills in two values.
+// The examples in other shapes are those of the SIEM but for the format and the output's keys, and
+// each guide fills in two values.
 func TestShapeExamples(t *testing.T) {
 	t.Parallel()
 	for _, e := range shapeExamples {

@@ -20,15 +20,17 @@ import (
 	"time"
 )
 
-// A siem is a Splunk collector, an Elasticsearch or an OpenSearch as far as Fluent Bit's outputs see them: it checks every
-// request for what the real one would refuse, keeps the documents by event_id, and answers as it is told to.
+// A siem is a Splunk collector, an Elasticsearch or an OpenSearch as far as Fluent Bit's outputs
+// see them: it checks every request for what the real one would refuse, keeps the documents by
+// event_id, and answers as it is told to.
 type siem struct {
 	t      *testing.T
 	server *httptest.Server
 	parse  func(r *http.Request, body []byte) ([]document, error)
 	reply  func(w http.ResponseWriter, status int, docs []document, each []int)
 
-	// answer decides on the request's status and on that of each document, by event_id; nil takes everything.
+	// answer decides on the request's status and on that of each document, by event_id; nil takes
+	// everything.
 	answer func(id string) int
 	// refuse, when not 0, is the status of every request as a whole.
 	refuse int
@@ -154,8 +156,9 @@ var (
 	indexName = regexp.MustCompile(`^defender-\d{4}\.\d\d\.\d\d$`)
 )
 
-// hecEvent is an event of Splunk's HTTP Event Collector. "event", and nothing but these keys beside it: the collector
-// ignores or refuses others (docs.splunk.com, "Format events for HTTP Event Collector").
+// hecEvent is an event of Splunk's HTTP Event Collector. "event", and nothing but these keys beside
+// it: the collector ignores or refuses others (docs.splunk.com, "Format events for HTTP Event
+// Collector").
 type hecEvent struct {
 	Time       json.Number     `json:"time"`
 	Host       *string         `json:"host"`
@@ -214,7 +217,8 @@ func parseHEC(r *http.Request, body []byte) ([]document, error) {
 	return docs, nil
 }
 
-// replyHEC answers for the whole request, as the collector does: it has no status for a single event.
+// replyHEC answers for the whole request, as the collector does: it has no status for a single
+// event.
 func replyHEC(w http.ResponseWriter, refuse int, _ []document, each []int) {
 	w.Header().Set("Content-Type", "application/json")
 	for _, status := range each {
@@ -230,8 +234,8 @@ func replyHEC(w http.ResponseWriter, refuse int, _ []document, each []int) {
 	_, _ = io.WriteString(w, `{"text":"Success","code":0}`)
 }
 
-// parseBulk reads what the bulk API of Elasticsearch and of OpenSearch must get: pairs of an action and a document, each on
-// a line, with a newline at the end.
+// parseBulk reads what the bulk API of Elasticsearch and of OpenSearch must get: pairs of an action
+// and a document, each on a line, with a newline at the end.
 func parseBulk(r *http.Request, body []byte) ([]document, error) {
 	if r.URL.Path != "/_bulk" {
 		return nil, errors.New("not the path of the bulk API")

@@ -39,7 +39,8 @@ func TestTryRecords(t *testing.T) {
 	}
 }
 
-// What the compose files do, without Docker: the example after try.sed, the records of the feed, a hub and a SIEM without TLS.
+// What the compose files do, without Docker: the example after try.sed, the records of the feed, a
+// hub and a SIEM without TLS.
 func TestTry(t *testing.T) {
 	t.Parallel()
 	binary, library := fluentBit(t), plugin(t)

@@ -27,8 +27,9 @@ func values(config string) (needed, optional []string) {
 	return slices.Compact(needed), slices.Compact(optional)
 }
 
-// A newcomer fills in two values, both of the SIEM; the third is the connection string that Azure prints. The head of the
-// file names all variables, and so do the commands of the guide, which name no others.
+// A newcomer fills in two values, both of the SIEM; the third is the connection string that Azure
+// prints. The head of the file names all variables, and so do the commands of the guide, which name
+// no others.
 func TestTwoValuesToFillIn(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string][]string{
@@ -97,7 +98,8 @@ func TestTwoValuesToFillIn(t *testing.T) {
 	}
 }
 
-// The other examples are the one for a SIEM but for a few lines of the section: what is tested of that holds for them.
+// The other examples are the one for a SIEM but for a few lines of the section: what is tested of
+// that holds for them.
 func TestVariants(t *testing.T) {
 	t.Parallel()
 	const connection = "      eventhub.connection_string: ${EVENTHUB_CONNECTION_STRING}\n"
@@ -127,8 +129,8 @@ func TestVariants(t *testing.T) {
 	}
 }
 
-// The first step of every guide: CHECK_ONLY=on tries the hub, says what works, sends nothing and ends with status 0. Without it the
-// default holds, as TestEndToEnd shows.
+// The first step of every guide: CHECK_ONLY=on tries the hub, says what works, sends nothing and
+// ends with status 0. Without it the default holds, as TestEndToEnd shows.
 func TestCheckOnly(t *testing.T) {
 	t.Parallel()
 	binary, library := fluentBit(t), plugin(t)
@@ -161,8 +163,9 @@ func TestCheckOnly(t *testing.T) {
 	}
 }
 
-// The commands of "From source", as they stand but for the three values, the addresses of the servers and the folders: from a
-// copied example to the records in the SIEM. Those of the packages are run by build/package.
+// The commands of "From source", as they stand but for the three values, the addresses of the
+// servers and the folders: from a copied example to the records in the SIEM. Those of the packages
+// are run by build/package.
 func TestCommandsFromSource(t *testing.T) {
 	t.Parallel()
 	_, run, _ := cut(t, example(t, "README.md"), "\n### From source\n", "\n### ")
@@ -232,7 +235,8 @@ func TestCommandsFromSource(t *testing.T) {
 	}
 }
 
-// The variant of a hub for each table: a connection string of the namespace, and the pattern that the page names.
+// The variant of a hub for each table: a connection string of the namespace, and the pattern that
+// the page names.
 func TestHubForEachTable(t *testing.T) {
 	t.Parallel()
 	m := regexp.MustCompile("`eventhub.hubs: (\\S+)`").FindStringSubmatch(example(t, "README.md"))

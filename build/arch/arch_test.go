@@ -1,5 +1,6 @@
-// Package arch checks the rules of this repository that a compiler does not: who may import what, what a library may not
-// do, what must be documented. A rule that is written here need not be remembered.
+// Package arch checks the rules of this repository that a compiler does not: who may import what,
+// what a library may not do, what must be documented. A rule that is written here need not be
+// remembered.
 package arch
 
 import (
@@ -15,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"unicode/utf8"
 )
 
 const module = "github.com/fluent-bit-defender/fluent-bit-defender"
@@ -199,7 +201,8 @@ func TestLibrariesAreQuiet(t *testing.T) {
 	}
 }
 
-// isBug tells whether e is text that begins with "BUG: ", or a value that was recovered and goes on.
+// isBug tells whether e is text that begins with "BUG: ", or a value that was recovered and goes
+// on.
 func isBug(e ast.Expr) bool {
 	switch e := e.(type) {
 	case *ast.BasicLit:
@@ -231,7 +234,8 @@ func TestPackagesAreDocumented(t *testing.T) {
 	}
 }
 
-// Whoever starts a goroutine waits for it: a package that starts any checks that none is left after its tests.
+// Whoever starts a goroutine waits for it: a package that starts any checks that none is left after
+// its tests.
 func TestGoroutinesAreWaitedFor(t *testing.T) {
 	_, files := goFiles(t)
 	starts, checks := make(map[string]string), make(map[string]bool)
@@ -276,8 +280,8 @@ func TestMainDoesNothing(t *testing.T) {
 	}
 }
 
-// Go writes pointers into memory of C only when that is cleared: see cStrings in plugin/main.go. What Go needs of C is so whenever it
-// comes from calloc.
+// Go writes pointers into memory of C only when that is cleared: see cStrings in plugin/main.go.
+// What Go needs of C is so whenever it comes from calloc.
 func TestMemoryOfCIsCleared(t *testing.T) {
 	_, files := goFiles(t)
 	for _, f := range files {
@@ -290,6 +294,37 @@ func TestMemoryOfCIsCleared(t *testing.T) {
 			}
 			return true
 		})
+	}
+}
+
+// Comments keep to 100 columns, a tab taken for four, so that they can be read beside the code.
+// Drawings and tables, which are indented, do as they must, and so does one unbreakable word.
+func TestColumns(t *testing.T) {
+	const most = 100
+	// Packages that are not wrapped yet. Take one out when it is.
+	later := []string{"input", "plugin", "transform"}
+	checked := 0
+	walk(t, func(name string) {
+		if path.Ext(name) != ".go" || slices.ContainsFunc(later, func(dir string) bool { return strings.HasPrefix(name, dir+"/") }) {
+			return
+		}
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, line := range strings.Split(string(text), "\n") {
+			comment, ok := strings.CutPrefix(strings.TrimLeft(line, "\t"), "// ")
+			if !ok || strings.HasPrefix(comment, " ") || !strings.Contains(strings.TrimSpace(comment), " ") {
+				continue
+			}
+			checked++
+			if n := utf8.RuneCountInString(strings.ReplaceAll(line, "\t", "    ")); n > most {
+				t.Errorf("%s:%d: a comment of %d columns, want %d at most", name, i+1, n, most)
+			}
+		}
+	})
+	if checked < 500 {
+		t.Errorf("found only %d lines of comments", checked)
 	}
 }
 

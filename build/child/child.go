@@ -1,4 +1,5 @@
-// Package child runs the servers of tests, such as Apache Kafka, as processes that end when the test does, however it ends.
+// Package child runs the servers of tests, such as Apache Kafka, as processes that end when the
+// test does, however it ends.
 package child
 
 import (
@@ -20,11 +21,12 @@ type Process struct {
 	done  chan struct{}
 }
 
-// watch runs its arguments, ends them well when it is given a line, and kills them when its standard input ends.
+// watch runs its arguments, ends them well when it is given a line, and kills them when its
+// standard input ends.
 const watch = `"$@" </dev/null & pid=$!; trap 'kill -9 $pid 2>/dev/null' EXIT; if read -r _; then kill $pid; wait $pid; fi; exit 0`
 
-// Start starts a command in dir, with env besides our environment. What it says goes to output, which must not be read before the
-// child has ended unless it locks.
+// Start starts a command in dir, with env besides our environment. What it says goes to output,
+// which must not be read before the child has ended unless it locks.
 func Start(dir string, env []string, output io.Writer, command ...string) (*Process, error) {
 	cmd := exec.Command("sh", append([]string{"-c", watch, "sh"}, command...)...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)

@@ -1,4 +1,5 @@
-// Package docs checks the documentation against what is there: every make target, file and link that it names exists.
+// Package docs checks the documentation against what is there: every make target, file and link
+// that it names exists.
 package docs
 
 import (
@@ -58,7 +59,8 @@ var (
 	target = regexp.MustCompile(`\bmake ([a-z][a-z0-9-]*)`)
 )
 
-// commands are the command lines of a page: of blocks without a language, and what is set as code within the text.
+// commands are the command lines of a page: of blocks without a language, and what is set as code
+// within the text.
 func commands(text string) (lines []string) {
 	for _, m := range block.FindAllStringSubmatch(text, -1) {
 		if m[1] == "" || m[1] == "sh" || m[1] == "bash" {
@@ -142,7 +144,8 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// A setting of the plugin that a page or an example names is one that the code declares: the table in examples/settings.md is made from it.
+// A setting of the plugin that a page or an example names is one that the code declares: the table
+// in examples/settings.md is made from it.
 func TestSettingsNames(t *testing.T) {
 	texts := pages(t)
 	declared := make(map[string]bool)
@@ -183,7 +186,8 @@ func TestSettingsNames(t *testing.T) {
 	}
 }
 
-// The first two commands of a newcomer stand first, each alone in a block that can be copied: one takes a minute, the other longer.
+// The first two commands of a newcomer stand first, each alone in a block that can be copied: one
+// takes a minute, the other longer.
 func TestTwoCommands(t *testing.T) {
 	var first []string
 	for _, m := range block.FindAllStringSubmatch(pages(t)["README.md"], -1) {
@@ -196,8 +200,8 @@ func TestTwoCommands(t *testing.T) {
 	}
 }
 
-// Prose keeps to 100 columns, so that it can be read and compared side by side. Tables, code and headings, and a line that is one
-// unbreakable word, such as a link, do as they must.
+// Prose keeps to 100 columns, so that it can be read and compared side by side. Tables, code and
+// headings, and a line that is one unbreakable word, such as a link, do as they must.
 func TestColumns(t *testing.T) {
 	const most = 100
 	checked := 0
@@ -249,8 +253,8 @@ func TestReadmeFormats(t *testing.T) {
 	}
 }
 
-// The record that README.md shows becomes the event that it shows, which leaves out other fields: a device that was reported
-// before is joined onto it.
+// The record that README.md shows becomes the event that it shows, which leaves out other fields: a
+// device that was reported before is joined onto it.
 func TestReadmeRecord(t *testing.T) {
 	var shown []string
 	for _, m := range block.FindAllStringSubmatch(pages(t)["README.md"], -1) {

@@ -1,9 +1,11 @@
-// Package fakehub is an Event Hubs namespace inside the process, for the demo, tests and benchmarks: kfake (a Kafka
-// broker in Go) behind what Event Hubs puts in front of it, which is TLS, SASL PLAIN as $ConnectionString with the
-// connection string as the password, and request versions no newer than those Event Hubs answers.
+// Package fakehub is an Event Hubs namespace inside the process, for the demo, tests and
+// benchmarks: kfake (a Kafka broker in Go) behind what Event Hubs puts in front of it, which is
+// TLS, SASL PLAIN as $ConnectionString with the connection string as the password, and request
+// versions no newer than those Event Hubs answers.
 //
-// The broker listens on loopback, on a port of its own, and its certificate is signed by an authority that is made for
-// it and thrown away: clients need both [Hub.Brokers] (eventhub.brokers) and [Hub.CAFile] (eventhub.ca_file).
+// The broker listens on loopback, on a port of its own, and its certificate is signed by an
+// authority that is made for it and thrown away: clients need both [Hub.Brokers] (eventhub.brokers)
+// and [Hub.CAFile] (eventhub.ca_file).
 package fakehub
 
 import (
@@ -38,8 +40,9 @@ type Options struct {
 	EntityPath string           // the hub that the connection string names; "" for a string of the whole namespace
 	Plaintext  bool             // no TLS, as the Event Hubs emulator
 
-	// Token makes clients sign in with Entra ID (OAUTHBEARER) instead of the connection string. It says whether a token is good,
-	// and for how long the broker trusts it. It is called from one goroutine of the broker.
+	// Token makes clients sign in with Entra ID (OAUTHBEARER) instead of the connection string. It
+	// says whether a token is good, and for how long the broker trusts it. It is called from one
+	// goroutine of the broker.
 	Token func(token string) (lifetime time.Duration, good bool)
 
 	Kfake []kfake.Opt // whatever else the broker shall do
@@ -116,7 +119,8 @@ func Start(o Options) (h *Hub, err error) {
 	return h, err
 }
 
-// signIn refuses wrong passwords as Event Hubs and Kafka do, with an answer; kfake would close the connection.
+// signIn refuses wrong passwords as Event Hubs and Kafka do, with an answer; kfake would close the
+// connection.
 func (h *Hub) signIn(r kmsg.Request) (kmsg.Response, error, bool) {
 	h.KeepControl()
 	req := r.(*kmsg.SASLAuthenticateRequest)
@@ -129,8 +133,8 @@ func (h *Hub) signIn(r kmsg.Request) (kmsg.Response, error, bool) {
 	return resp, nil, true
 }
 
-// offerToken and takeToken stand in for kfake, which has no OAUTHBEARER: it runs without sign-in, and these answer clients that
-// do sign in. A client that does not gets through.
+// offerToken and takeToken stand in for kfake, which has no OAUTHBEARER: it runs without sign-in,
+// and these answer clients that do sign in. A client that does not gets through.
 func (h *Hub) offerToken(r kmsg.Request) (kmsg.Response, error, bool) {
 	h.KeepControl()
 	req := r.(*kmsg.SASLHandshakeRequest)
@@ -157,8 +161,8 @@ func (h *Hub) takeToken(r kmsg.Request) (kmsg.Response, error, bool) {
 	return resp, nil, true
 }
 
-// RefuseSignIn makes the namespace refuse every sign-in, as after its key was regenerated (true), or take good ones again
-// (false). As with Event Hubs, connections that are signed in stay.
+// RefuseSignIn makes the namespace refuse every sign-in, as after its key was regenerated (true),
+// or take good ones again (false). As with Event Hubs, connections that are signed in stay.
 func (h *Hub) RefuseSignIn(refuse bool) { h.refuse.Store(refuse) }
 
 // eventHubsVersions is Kafka 2.4 with what Event Hubs was seen to cap below that or to answer above
@@ -191,7 +195,8 @@ func (h *Hub) ConnectionString() string { return h.password }
 // Brokers is the address to use for eventhub.brokers.
 func (h *Hub) Brokers() string { return strings.Join(h.ListenAddrs(), ",") }
 
-// CAFile is the path of the certificate to use for eventhub.ca_file, or "" without TLS. Close removes it.
+// CAFile is the path of the certificate to use for eventhub.ca_file, or "" without TLS. Close
+// removes it.
 func (h *Hub) CAFile() string {
 	if h.ca == nil {
 		return ""
@@ -221,7 +226,8 @@ func (h *Hub) ClientOpts() []kgo.Opt {
 	return opts
 }
 
-// Produce puts messages into hub, one after the other over its partitions, and returns when the broker has them all.
+// Produce puts messages into hub, one after the other over its partitions, and returns when the
+// broker has them all.
 func (h *Hub) Produce(ctx context.Context, hub string, messages ...[]byte) error {
 	return h.ProduceTo(ctx, hub, -1, messages...)
 }
@@ -235,9 +241,11 @@ func (h *Hub) ProduceTo(ctx context.Context, hub string, partition int32, messag
 	return h.ProduceRecords(ctx, records...)
 }
 
-// ProduceRecords is Produce for records with headers, times and partitions of their own; a negative partition is any.
+// ProduceRecords is Produce for records with headers, times and partitions of their own; a negative
+// partition is any.
 func (h *Hub) ProduceRecords(ctx context.Context, records ...*kgo.Record) error {
-	// No more at once than what the broker takes as one batch; a larger record is a batch of its own.
+	// No more at once than what the broker takes as one batch; a larger record is a batch of its
+	// own.
 	for len(records) > 0 {
 		n, size := 0, 0
 		for n < len(records) && (n == 0 || size+len(records[n].Value) < 900_000) {
@@ -252,15 +260,16 @@ func (h *Hub) ProduceRecords(ctx context.Context, records ...*kgo.Record) error 
 	return nil
 }
 
-// SetDown cuts every connection and keeps new ones from getting anywhere (true), or lets them in again (false).
-// What the namespace holds stays.
+// SetDown cuts every connection and keeps new ones from getting anywhere (true), or lets them in
+// again (false). What the namespace holds stays.
 func (h *Hub) SetDown(down bool) { h.gate.setDown(down) }
 
 // CutConnections closes every connection. New ones get through.
 func (h *Hub) CutConnections() { h.gate.cut() }
 
-// SetIdleCut makes connections that were idle for longer than d go dead without a word, as Azure's load balancers do after
-// 240 s: what is sent on them afterwards gets nowhere, and nobody says so. 0 ends that for connections that still live.
+// SetIdleCut makes connections that were idle for longer than d go dead without a word, as Azure's
+// load balancers do after 240 s: what is sent on them afterwards gets nowhere, and nobody says so.
+// 0 ends that for connections that still live.
 func (h *Hub) SetIdleCut(d time.Duration) {
 	h.gate.mu.Lock()
 	defer h.gate.mu.Unlock()

@@ -15,8 +15,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// What is produced can be read, by a client that has the connection string and the certificate, also after the
-// namespace was down for a while.
+// What is produced can be read, by a client that has the connection string and the certificate,
+// also after the namespace was down for a while.
 func TestProduceAndRead(t *testing.T) {
 	for _, plaintext := range []bool{false, true} {
 		t.Run(fmt.Sprintf("plaintext=%v", plaintext), func(t *testing.T) {

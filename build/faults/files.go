@@ -13,11 +13,12 @@ import (
 	"strings"
 )
 
-// openFiles counts the open files of a process by kind: a few more descriptors say nothing until one knows of what.
+// openFiles counts the open files of a process by kind: a few more descriptors say nothing until
+// one knows of what.
 type openFiles map[string]int
 
-// The kinds that are the host's and come and go with its work: chunks that are mapped, connections that are kept alive to where it
-// delivers, and the timers of its retries.
+// The kinds that are the host's and come and go with its work: chunks that are mapped, connections
+// that are kept alive to where it delivers, and the timers of its retries.
 var hostFiles = []string{"chunk", "output", "timer"}
 
 // own is how many are not of those kinds. The rest of the host's stay as many as they are.
@@ -108,8 +109,9 @@ func (h *host) openFiles() (openFiles, error) {
 	return files, err
 }
 
-// connections lists TCP sockets by inode, with the port at the other end, which is 0 for one that listens. The table is that
-// of proc_net_tcp(5): addresses and ports in hexadecimal in the third column, the inode in the tenth.
+// connections lists TCP sockets by inode, with the port at the other end, which is 0 for one that
+// listens. The table is that of proc_net_tcp(5): addresses and ports in hexadecimal in the third
+// column, the inode in the tenth.
 func connections(path string) (map[string]string, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {

@@ -30,7 +30,8 @@ func (s section) with(key, value string) section {
 	return c
 }
 
-// A host loads the plugin: the small C host, or Fluent Bit. It is started, ended and started again over the same storage.
+// A host loads the plugin: the small C host, or Fluent Bit. It is started, ended and started again
+// over the same storage.
 type host struct {
 	r        *run
 	real     bool // Fluent Bit
@@ -59,8 +60,8 @@ type output struct {
 	sink  *sink
 }
 
-// A disk is a small one of the host's own, mounted in a namespace of the host's own: that needs no privilege where user
-// namespaces are allowed, and it is gone when the host ends.
+// A disk is a small one of the host's own, mounted in a namespace of the host's own: that needs no
+// privilege where user namespaces are allowed, and it is gone when the host ends.
 type disk struct {
 	dir     string
 	options string // of tmpfs
@@ -162,7 +163,8 @@ func (h *host) startFluentBit() error {
 	return h.launch(name, args)
 }
 
-// fluentBitConfig is the recipe of the README, with an output that retries soon, so that a row lasts seconds.
+// fluentBitConfig is the recipe of the README, with an output that retries soon, so that a row
+// lasts seconds.
 func (h *host) fluentBitConfig() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `service:
@@ -230,8 +232,8 @@ func (h *host) reload() {
 	}
 }
 
-// emptyStorage counts the rest of what a C host that has ended has stored, and removes it, so that the next start need not
-// read it.
+// emptyStorage counts the rest of what a C host that has ended has stored, and removes it, so that
+// the next start need not read it.
 func (h *host) emptyStorage() {
 	if h.real {
 		return
@@ -281,7 +283,8 @@ func (h *host) expectLog(text string) {
 	h.r.fatalf("%s: the log does not say %q; its end:\n%s", h.name, text, h.lastLog(12))
 }
 
-// stored tells whether anything was handed over since mark, which it moves: what the storage holds has changed.
+// stored tells whether anything was handed over since mark, which it moves: what the storage holds
+// has changed.
 func (h *host) stored(mark *string) bool {
 	var now strings.Builder
 	_ = filepath.WalkDir(h.storage(), func(path string, d fs.DirEntry, err error) error {
@@ -314,13 +317,14 @@ const (
 	fallocPunchHole = 2
 )
 
-// A tail reads what the C host stores, while it does: what is there in whole frames was taken, whatever comes after.
+// A tail reads what the C host stores, while it does: what is there in whole frames was taken,
+// whatever comes after.
 type tail struct {
 	stop, done chan struct{}
 }
 
-// follow begins to read the files of so many sections into l; wrong is told what cannot be read. With forget, what was read
-// takes no room any more.
+// follow begins to read the files of so many sections into l; wrong is told what cannot be read.
+// With forget, what was read takes no room any more.
 func follow(storage string, sections int, forget bool, l *ledger, wrong func(error)) *tail {
 	t := &tail{stop: make(chan struct{}), done: make(chan struct{})}
 	go func() {
@@ -365,7 +369,8 @@ type tailFile struct {
 	buf    []byte
 }
 
-// read takes all whole frames from where the last read ended: two 32-bit lengths, the tag, the events.
+// read takes all whole frames from where the last read ended: two 32-bit lengths, the tag, the
+// events.
 func (f *tailFile) read(l *ledger) error {
 	file, err := os.OpenFile(f.path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {

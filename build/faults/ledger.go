@@ -14,8 +14,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/examples/demo/story"
 )
 
-// A ledger counts events in and out, each by its number (story.NumberColumn) and by its event_id, which it works out for
-// itself from what went in.
+// A ledger counts events in and out, each by its number (story.NumberColumn) and by its event_id,
+// which it works out for itself from what went in.
 type ledger struct {
 	mu         sync.Mutex
 	events     []entry // by number
@@ -40,7 +40,8 @@ type entry struct {
 
 type eventID [16]byte
 
-// enter notes a record that is about to go in. It finds its own number by counting: numbers have no gaps.
+// enter notes a record that is about to go in. It finds its own number by counting: numbers have no
+// gaps.
 func (l *ledger) enter(record []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -97,7 +98,8 @@ func (l *ledger) odd(format string, args ...any) {
 	}
 }
 
-// heal notes that a fault has ended: the next event that had not come out before tells how long it took to recover.
+// heal notes that a fault has ended: the next event that had not come out before tells how long it
+// took to recover.
 func (l *ledger) heal() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

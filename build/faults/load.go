@@ -72,8 +72,9 @@ type feed struct {
 	err  error
 }
 
-// feed calls put with a number of events, again and again, until there were n within about d. put is not called while the
-// run's valve is closed: a fault of the broker must not make the harness itself produce twice.
+// feed calls put with a number of events, again and again, until there were n within about d. put
+// is not called while the run's valve is closed: a fault of the broker must not make the harness
+// itself produce twice.
 func (r *run) feed(n int, d time.Duration, put func(events int) error) *feed {
 	const pace = 50 * time.Millisecond
 	ctx, cancel := context.WithCancel(r.ctx)
@@ -87,7 +88,8 @@ func (r *run) feed(n int, d time.Duration, put func(events int) error) *feed {
 			if d > 0 {
 				due = min(n, int(float64(n)*float64(time.Since(begin)+pace)/float64(d)))
 			}
-			// In small helpings, so that the valve can close soon and nothing is generated long before it is put in.
+			// In small helpings, so that the valve can close soon and nothing is generated long
+			// before it is put in.
 			if events := min(due-fed, 2000); events > 0 {
 				r.valve.Lock()
 				f.err = put(events)

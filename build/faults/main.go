@@ -1,19 +1,22 @@
-// Command faults is the fault matrix: it brings every fault about under load, counts events in and out, and fails when
-// one is lost.
+// Command faults is the fault matrix: it brings every fault about under load, counts events in and
+// out, and fails when one is lost.
 //
 //	generator --> fakehub, fakeblob --> the plugin in a host --> what the host has stored, or delivered
 //	    |                                                                     |
 //	    +-------------------------------> ledger <----------------------------+
 //
-// A record is told by a number that the generator puts into it, and by its event_id, which the ledger works out for itself
-// from what went in. The hosts are processes of their own, so that they can be killed: the small C host, whose storage file
-// is read while it grows, and, where there is one ($FLUENT_BIT, or fluent-bit on the PATH), a real Fluent Bit with
-// filesystem storage and an http output to a server of ours.
+// A record is told by a number that the generator puts into it, and by its event_id, which the
+// ledger works out for itself from what went in. The hosts are processes of their own, so that they
+// can be killed: the small C host, whose storage file is read while it grows, and, where there is
+// one ($FLUENT_BIT, or fluent-bit on the PATH), a real Fluent Bit with filesystem storage and an
+// http output to a server of ours.
 //
-// Some rows run on real servers instead of the fakes: Apache Kafka and Azurite, which are fetched the first time. Where they cannot
-// be, or Fluent Bit is missing, the table says so, and a row that was asked for by name fails.
+// Some rows run on real servers instead of the fakes: Apache Kafka and Azurite, which are fetched
+// the first time. Where they cannot be, or Fluent Bit is missing, the table says so, and a row that
+// was asked for by name fails.
 //
-// A row is a script in one of the rows_*.go files. Whatever is drawn by lot comes from the seed, which is printed.
+// A row is a script in one of the rows_*.go files. Whatever is drawn by lot comes from the seed,
+// which is printed.
 package main
 
 import (
@@ -121,8 +124,8 @@ func faults() error {
 	return nil
 }
 
-// all runs rows, some of them side by side, and yields their outcomes in order. A row is run on each of its hosts, or on the
-// first only.
+// all runs rows, some of them side by side, and yields their outcomes in order. A row is run on
+// each of its hosts, or on the first only.
 func (o *options) all(ctx context.Context, rows []*row, firstHost bool, parallel int) iter.Seq[outcome] {
 	return func(yield func(outcome) bool) {
 		slots := make(chan struct{}, max(1, parallel))

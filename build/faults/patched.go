@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// A patch changes one place of a file: old must be there exactly once, so that a patch cannot silently do nothing. Without old, the
-// file is a new one.
+// A patch changes one place of a file: old must be there exactly once, so that a patch cannot
+// silently do nothing. Without old, the file is a new one.
 type patch struct{ file, old, new string }
 
 func (p patch) apply(text string) (string, error) {
@@ -22,8 +22,9 @@ func (p patch) apply(text string) (string, error) {
 	return strings.Replace(text, p.old, p.new, 1), nil
 }
 
-// buildPatched builds the plugin with patches, into dir. Files of the module are named from its root, files of Go's own library
-// from GOROOT/src as "go:time/time.go". The sources themselves are not touched: the compiler reads changed copies instead.
+// buildPatched builds the plugin with patches, into dir. Files of the module are named from its
+// root, files of Go's own library from GOROOT/src as "go:time/time.go". The sources themselves are
+// not touched: the compiler reads changed copies instead.
 func buildPatched(dir, name string, patches ...patch) (library string, err error) {
 	root, err := goOutput("list", "-m", "-f", "{{.Dir}}")
 	if err != nil {

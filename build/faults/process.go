@@ -38,7 +38,8 @@ func (u *usage) most(v usage) {
 	u.files = max(u.files, v.files)
 }
 
-// start starts a command whose log goes to the end of the file log. It is killed should this process end.
+// start starts a command whose log goes to the end of the file log. It is killed should this
+// process end.
 func start(log string, env []string, name string, args ...string) (*process, error) {
 	f, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {

@@ -41,7 +41,8 @@ func needsAzurite(ctx context.Context) error {
 	return nil
 }
 
-// realServers has the Kafka that rows share, one at a time, because it takes seconds to start and a row may take it down.
+// realServers has the Kafka that rows share, one at a time, because it takes seconds to start and a
+// row may take it down.
 type realServers struct {
 	preparing sync.Mutex
 
@@ -65,7 +66,8 @@ func (s *realServers) close() {
 	s.kafka, s.dir = nil, ""
 }
 
-// startKafka makes the hub in the real Kafka, and returns hubSection. At the end of the row nothing of it is left there.
+// startKafka makes the hub in the real Kafka, and returns hubSection. At the end of the row nothing
+// of it is left there.
 func (r *run) startKafka(partitions int32) section {
 	real := r.opt.real
 	if real.kafka == nil {
@@ -114,7 +116,8 @@ func (s *realServers) clear(ctx context.Context) error {
 	return s.kafka.DeleteHub(ctx, hubName)
 }
 
-// kafkaDown takes the real Kafka down as down does it, for d, and up again. Nothing is put in meanwhile.
+// kafkaDown takes the real Kafka down as down does it, for d, and up again. Nothing is put in
+// meanwhile.
 func (r *run) kafkaDown(down func(*kafka.Server), d time.Duration) {
 	r.withoutFeed(func() {
 		down(r.kafka)

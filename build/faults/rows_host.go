@@ -179,7 +179,8 @@ var hostRows = []*row{
 			r.startHub(2, hubName, other)
 			limited, free := r.hubSection(), r.hubSection().with("eventhub.hubs", other).with("db", r.dir+"/other.db").with("eventhub.group", "free")
 			h := r.host(limited, free)
-			// In the C host it is over its limit again and again, in Fluent Bit for as long as its output is down.
+			// In the C host it is over its limit again and again, in Fluent Bit for as long as its
+			// output is down.
 			h.flags = []string{"-only", "0", "-pause-every", "10", "-pause-ms", "4000"}
 			var down *sink
 			if r.real {
@@ -241,7 +242,8 @@ var hostRows = []*row{
 		},
 	},
 	{
-		// The kernel gives a signal to a process to whichever thread it likes, mostly the first. This row gives it to each of them.
+		// The kernel gives a signal to a process to whichever thread it likes, mostly the first.
+		// This row gives it to each of them.
 		name: "signals", fault: "hot reload, then SIGCONT to every thread, again and again", source: "hub", hosts: both, ci: true,
 		script: func(r *run) {
 			h := r.host(r.startHub(4))
@@ -280,8 +282,8 @@ var hostRows = []*row{
 	},
 }
 
-// either returns how often something is repeated: on the C host, and on Fluent Bit, which starts and ends more slowly. It is
-// less often in a short run.
+// either returns how often something is repeated: on the C host, and on Fluent Bit, which starts
+// and ends more slowly. It is less often in a short run.
 func (r *run) either(c, fluentBit int) int {
 	n := c
 	if r.real {
@@ -313,7 +315,8 @@ func (h *host) restarts(times int) {
 	h.r.notef("%d times", times)
 }
 
-// sigterms ends the host with SIGTERM and starts it again, so many times, while put has events put in.
+// sigterms ends the host with SIGTERM and starts it again, so many times, while put has events put
+// in.
 func (r *run) sigterms(h *host, times int, put func(events int) error) {
 	h.start()
 	f := r.feed(60_000, time.Duration(times)*2500*time.Millisecond, put)
@@ -343,7 +346,8 @@ func (h *host) signalThreads(signal syscall.Signal) {
 	}
 }
 
-// outputDown takes the server away that Fluent Bit delivers to, or gives it back. The C host delivers nowhere.
+// outputDown takes the server away that Fluent Bit delivers to, or gives it back. The C host
+// delivers nowhere.
 func (r *run) outputDown(down bool) {
 	if r.real {
 		if err := r.sink().setDown(down); err != nil {
@@ -352,8 +356,8 @@ func (r *run) outputDown(down bool) {
 	}
 }
 
-// awaitReload waits until the nth hot reload is complete. A server that ends meanwhile may leave a request without an answer, as that of
-// Fluent Bit 4.1 does.
+// awaitReload waits until the nth hot reload is complete. A server that ends meanwhile may leave a
+// request without an answer, as that of Fluent Bit 4.1 does.
 func (h *host) awaitReload(n int) {
 	client := http.Client{Timeout: 2 * time.Second}
 	h.r.until(90*time.Second, fmt.Sprintf("reload %d of %s", n, h.name), func() bool {

@@ -197,11 +197,13 @@ var hubRows = []*row{
 			h.start()
 			r.feedHub(10_000, 0).wait(r)
 			r.sleep(4 * time.Second) // they are in the plugin
-			// What the plugin holds is handed over later; what it has not read is gone with the hub.
+			// What the plugin holds is handed over later; what it has not read is gone with the
+			// hub.
 			old := r.ledger.count().in
 			r.recreateHub()
 			r.feedHub(20_000, 0).wait(r)
-			// The old events are handed over, and their marks may not count for the new hub: a kill right after.
+			// The old events are handed over, and their marks may not count for the new hub: a kill
+			// right after.
 			r.until(60*time.Second, "the old events to come out", func() bool { return r.ledger.count().distinct >= old })
 			r.sleep(6 * time.Second)
 			h.crash()
@@ -291,7 +293,8 @@ func emptyFetch(req kmsg.Request, millis int32) kmsg.Response {
 	return resp
 }
 
-// rebalances has a second and a third consumer join the group and leave it, so many times in all, about every second.
+// rebalances has a second and a third consumer join the group and leave it, so many times in all,
+// about every second.
 func (r *run) rebalances(times int) {
 	r.host(r.hubSection()).start()
 	f := r.feedHub(60_000, time.Duration(times)*1250*time.Millisecond)
@@ -310,7 +313,8 @@ func (r *run) rebalances(times int) {
 
 const copyDecides = "the copy in the state file decides"
 
-// forgetGroup has the host read some events, and takes from the group what it has committed while the host is stopped and more come.
+// forgetGroup has the host read some events, and takes from the group what it has committed while
+// the host is stopped and more come.
 func (r *run) forgetGroup(h *host, forget func(ctx context.Context, a *kadm.Client) error) {
 	r.feedHub(20_000, 2*time.Second).wait(r)
 	r.drain()
@@ -325,7 +329,8 @@ func deleteGroup(ctx context.Context, a *kadm.Client) error {
 	return err
 }
 
-// retentionWhileStopped has the host read some events, and retention delete what it would read next while it is stopped.
+// retentionWhileStopped has the host read some events, and retention delete what it would read next
+// while it is stopped.
 func (r *run) retentionWhileStopped(h *host) {
 	h.start()
 	r.feedHub(10_000, time.Second).wait(r)
@@ -346,8 +351,8 @@ func (r *run) retentionTakes(n int) int {
 	return n
 }
 
-// retention puts 300 messages into the only partition, everything before them having been read, and deletes the first n of
-// them. It returns the numbers of their events.
+// retention puts 300 messages into the only partition, everything before them having been read, and
+// deletes the first n of them. It returns the numbers of their events.
 func (r *run) retention(n int) (numbers []int) {
 	first, events := r.messages[hubName], r.ledger.count().in
 	if err := r.toHub(hubName)(300 * perMessage); err != nil {

@@ -12,7 +12,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/kafka"
 )
 
-// Faults of real servers, where the fakes could be too kind: in how a group is coordinated, a log recovered, a blob kept.
+// Faults of real servers, where the fakes could be too kind: in how a group is coordinated, a log
+// recovered, a blob kept.
 var realRows = []*row{
 	{
 		name: "kafka-sigkill", fault: "SIGKILL at random; the broker learns of all but the last (session timeout 30 s)", source: kafkaSource, hosts: both, needs: needsKafka,
@@ -96,7 +97,8 @@ var realRows = []*row{
 			h := r.host(r.startKafka(1)) // one partition, so that an offset tells which events a message has
 			r.retentionWhileStopped(h)
 
-			// Now it is running, and stands still for a while: the answer to its fetch has the first few messages already.
+			// Now it is running, and stands still for a while: the answer to its fetch has the
+			// first few messages already.
 			if err := h.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 				r.fatalf("%v", err)
 			}

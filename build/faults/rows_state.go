@@ -15,7 +15,8 @@ import (
 	"time"
 )
 
-// Faults of the machine: the state file's disk, the clock, memory; and of what stands beside the sources.
+// Faults of the machine: the state file's disk, the clock, memory; and of what stands beside the
+// sources.
 var stateRows = []*row{
 	{
 		name: "state-full", fault: "state file on a full disk: while running, and at start", source: "hub and blob", hosts: both, needs: unshare,
@@ -179,8 +180,8 @@ var stateRows = []*row{
 		script: func(r *run) {
 			r.startHub(4)
 			r.startBlob()
-			// Go reads the clock without the C library, so the step is built into a copy of its package time: an hour ahead
-			// for the first 8 seconds of the process, then right.
+			// Go reads the clock without the C library, so the step is built into a copy of its
+			// package time: an hour ahead for the first 8 seconds of the process, then right.
 			h := r.patchedHost("clock", []patch{{"go:time/time.go", "	sec, nsec, mono := runtimeNow()\n	if mono == 0 {",
 				"	sec, nsec, mono := runtimeNow()\n	if mono-startNano < 8e9 {\n		sec += 3600\n	}\n	if mono == 0 {"}},
 				merge(r.hubSection(), r.blobSection().with("blob.auth", "sas").with("blob.account_url", r.blob.URL()).
@@ -252,7 +253,8 @@ var stateRows = []*row{
 	},
 }
 
-// beside is what the process of the C host may take beside memory_limit: the host itself, and the data of the libraries.
+// beside is what the process of the C host may take beside memory_limit: the host itself, and the
+// data of the libraries.
 const beside = 16 << 20
 
 // memoryRow fills the plugin's memory: nothing is taken for a while, then slowly.
@@ -294,8 +296,9 @@ func (r *run) memoryRow(limit int64, blobs bool) {
 
 const bboltPage = 4096
 
-// bboltRoot is where the root page of a bbolt file lies: the newer of its two meta pages says so (bbolt's internal/common/meta.go:
-// after the page's header of 16 bytes the root is at 16, the transaction at 48).
+// bboltRoot is where the root page of a bbolt file lies: the newer of its two meta pages says so
+// (bbolt's internal/common/meta.go: after the page's header of 16 bytes the root is at 16, the
+// transaction at 48).
 func bboltRoot(file []byte) uint64 {
 	number := func(page, at int) uint64 { return binary.NativeEndian.Uint64(file[page*bboltPage+16+at:]) }
 	newer := 0

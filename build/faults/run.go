@@ -46,7 +46,8 @@ const (
 	both = cHost | fluentBit
 )
 
-// A run is a row while it is run on one host. Its methods end the row's goroutine when something is not as it must be.
+// A run is a row while it is run on one host. Its methods end the row's goroutine when something is
+// not as it must be.
 type run struct {
 	ctx    context.Context
 	opt    *options
@@ -247,11 +248,12 @@ func (r *run) until(d time.Duration, what string, ok func() bool) {
 	}
 }
 
-// drain waits until everything that went in has come out. When nothing new has come for longer than the longest
-// back-off, it gives up, and what is missing is lost.
+// drain waits until everything that went in has come out. When nothing new has come for longer than
+// the longest back-off, it gives up, and what is missing is lost.
 func (r *run) drain() {
-	// A host that refused is asked again after 15 s at most. A member of the group that is gone and could not say so, such as one that
-	// ends while its credentials are revoked, holds the others up for a session timeout of 30 s, and twice when it was their leader.
+	// A host that refused is asked again after 15 s at most. A member of the group that is gone and
+	// could not say so, such as one that ends while its credentials are revoked, holds the others
+	// up for a session timeout of 30 s, and twice when it was their leader.
 	patience := 120 * time.Second
 	if r.opt.quiet {
 		patience = 20 * time.Second
@@ -378,7 +380,8 @@ func (r *run) produce(hub string, messages ...[]byte) error {
 
 func (r *run) feedHub(n int, d time.Duration) *feed { return r.feed(n, d, r.toHub(hubName)) }
 
-// checkHub makes sure that the harness has not itself produced a message twice: that would look like duplicates.
+// checkHub makes sure that the harness has not itself produced a message twice: that would look
+// like duplicates.
 func (r *run) checkHub() {
 	for name, want := range r.messages {
 		var got int64
@@ -393,8 +396,8 @@ func (r *run) checkHub() {
 	}
 }
 
-// evict takes all members out of the consumer group, as the broker does by itself when it has not heard of one for the
-// session timeout of 30 s. A row that kills twenty times cannot wait for that.
+// evict takes all members out of the consumer group, as the broker does by itself when it has not
+// heard of one for the session timeout of 30 s. A row that kills twenty times cannot wait for that.
 func (r *run) evict() {
 	r.client(evict)
 }
@@ -500,7 +503,8 @@ func (r *run) allCommitted() bool {
 	return committed == r.messages[hubName]
 }
 
-// draw returns a source of random numbers of its own, for what is called from other goroutines, one at a time.
+// draw returns a source of random numbers of its own, for what is called from other goroutines, one
+// at a time.
 func (r *run) draw() func(n int) int {
 	rnd := rand.New(rand.NewPCG(r.rnd.Uint64(), r.rnd.Uint64()))
 	return rnd.IntN

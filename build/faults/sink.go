@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// A sink is where Fluent Bit's http output delivers: it counts the lines that it answers for. It can be down: then
-// nothing listens.
+// A sink is where Fluent Bit's http output delivers: it counts the lines that it answers for. It
+// can be down: then nothing listens.
 type sink struct {
 	address string
 	ledger  *ledger

@@ -19,8 +19,9 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakeblob"
 )
 
-// A soak is one long row: both sources at full speed, in rounds. A round has some faults, drawn by lot, and ends in a calm, in which
-// everything must have arrived and the process is measured. At the end nothing may have grown.
+// A soak is one long row: both sources at full speed, in rounds. A round has some faults, drawn by
+// lot, and ends in a calm, in which everything must have arrived and the process is measured. At
+// the end nothing may have grown.
 type soak struct {
 	*run
 	h       *host
@@ -37,7 +38,8 @@ type sample struct {
 	files openFiles
 }
 
-// countGoroutines is added to the plugin for a soak: nothing else tells how many goroutines a library has.
+// countGoroutines is added to the plugin for a soak: nothing else tells how many goroutines a
+// library has.
 const countGoroutines = `package main
 
 import (
@@ -114,7 +116,8 @@ func (s *soak) script(d time.Duration) {
 		}
 		if s.second.process != nil && s.second.running() {
 			s.second.stop()
-			// What was counted is a hole in the file, at which a start would cut it off, and the count would go on behind the cut.
+			// What was counted is a hole in the file, at which a start would cut it off, and the
+			// count would go on behind the cut.
 			s.second.emptyStorage()
 		}
 		s.until(120*time.Second, "the group to commit everything", s.allCommitted)
@@ -174,7 +177,8 @@ func (s *soak) measure(path string) sample {
 	return sample{goroutines: n, threads: u.threads, megabytes: int(u.private >> 20), files: files}
 }
 
-// forgetRead takes what was read out of the hub and the account: a soak is longer than memory is large.
+// forgetRead takes what was read out of the hub and the account: a soak is longer than memory is
+// large.
 func (s *soak) forgetRead() {
 	s.admin(func(ctx context.Context, a *kadm.Client) error {
 		ends, err := a.ListEndOffsets(ctx, hubName)
@@ -211,8 +215,8 @@ func (s *soak) judgeGrowth() {
 	if last.goroutines > first.goroutines+8 || last.threads > first.threads+8 || last.files.own() > first.files.own()+6 {
 		s.failf("it grows: at most %+v in the first third of the rounds, %+v in the last", first, last)
 	}
-	// How much of its memory a process has given back in a calm depends on what was drawn before, so that it takes many of them to tell
-	// growth from chance. The limit holds in each.
+	// How much of its memory a process has given back in a calm depends on what was drawn before,
+	// so that it takes many of them to tell growth from chance. The limit holds in each.
 	if n >= manyRounds && last.megabytes > first.megabytes*5/4+32 {
 		s.failf("it grows: at most %d MB in the first third of the rounds, %d MB in the last", first.megabytes, last.megabytes)
 	}

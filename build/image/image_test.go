@@ -12,15 +12,16 @@ import (
 	"testing"
 )
 
-// The oldest glibc of a distribution for which there are packages of Fluent Bit 4.1 and which is still supported: Red Hat
-// Enterprise Linux 9 and Amazon Linux 2023 (2.34). Ubuntu 22.04 has 2.35, Debian 12 2.36, the image of Fluent Bit 5 2.41.
+// The oldest glibc of a distribution for which there are packages of Fluent Bit 4.1 and which is
+// still supported: Red Hat Enterprise Linux 9 and Amazon Linux 2023 (2.34). Ubuntu 22.04 has 2.35,
+// Debian 12 2.36, the image of Fluent Bit 5 2.41.
 const newestGlibc = "2.34"
 
 // loaded are libraries that every process of Fluent Bit has: all are part of glibc.
 var loaded = []string{"libc.so.6", "libdl.so.2", "libpthread.so.0", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
 
-// each runs test on the library of `make plugin` and on those of `make packages`, as far as they are built. At least one must
-// be. The tests of the packages see that all of theirs are.
+// each runs test on the library of `make plugin` and on those of `make packages`, as far as they
+// are built. At least one must be. The tests of the packages see that all of theirs are.
 func each(t *testing.T, test func(t *testing.T, f *elf.File)) {
 	t.Helper()
 	names, err := filepath.Glob("../out/package/*/in_defender.so")
@@ -45,7 +46,8 @@ func each(t *testing.T, test func(t *testing.T, f *elf.File)) {
 	}
 }
 
-// The image has no other libraries than those of Fluent Bit: a missing one would be an error at start, in production.
+// The image has no other libraries than those of Fluent Bit: a missing one would be an error at
+// start, in production.
 func TestLibraries(t *testing.T) {
 	each(t, func(t *testing.T, f *elf.File) {
 		needed, err := f.ImportedLibraries()
@@ -63,7 +65,8 @@ func TestLibraries(t *testing.T) {
 	})
 }
 
-// A library built on a newer glibc than the one it is loaded by is refused: "version `GLIBC_2.38' not found".
+// A library built on a newer glibc than the one it is loaded by is refused: "version `GLIBC_2.38'
+// not found".
 func TestGlibc(t *testing.T) {
 	each(t, func(t *testing.T, f *elf.File) {
 		needs, err := f.DynamicVersionNeeds()
@@ -152,7 +155,8 @@ func one(t *testing.T, name, pattern string) string {
 	return m[1]
 }
 
-// The image is made from the package, without a build of its own, and what the guides say of it holds.
+// The image is made from the package, without a build of its own, and what the guides say of it
+// holds.
 func TestDockerfile(t *testing.T) {
 	if v := one(t, "build/Dockerfile", `FLUENT_BIT_IMAGE=fluent/fluent-bit:([0-9.]+)\n`); newer("4.1", v) {
 		t.Errorf("the Dockerfile has Fluent Bit %s, which is not supported", v)

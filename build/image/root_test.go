@@ -45,8 +45,8 @@ func need(t *testing.T, tools ...string) {
 	t.Skip(message)
 }
 
-// download fetches the packages of packages.txt from Debian 13 into dir, with apt's own data in dir too: this machine may have
-// another release, and its lists are left alone.
+// download fetches the packages of packages.txt from Debian 13 into dir, with apt's own data in dir
+// too: this machine may have another release, and its lists are left alone.
 func download(t *testing.T, dir string) {
 	t.Helper()
 	var names []string
@@ -139,8 +139,9 @@ func unpack(t *testing.T, name, root string) {
 	}
 }
 
-// The library loads and hands over events in a root that has only the packages of the image, as the image's user. The C host
-// stands in for Fluent Bit, whose image cannot be had here: it needs glibc and nothing else, as the library does.
+// The library loads and hands over events in a root that has only the packages of the image, as the
+// image's user. The C host stands in for Fluent Bit, whose image cannot be had here: it needs glibc
+// and nothing else, as the library does.
 func TestRuntimeRoot(t *testing.T) {
 	need(t, "apt-get", "dpkg-deb", "chroot")
 	names, err := filepath.Glob("../out/packages/*-linux-amd64.tar.gz")

@@ -1,6 +1,6 @@
-// Package kafka runs Apache Kafka for integration tests and the fault matrix: one broker in KRaft mode, on loopback, which takes the sign-in
-// of Event Hubs (SASL PLAIN as $ConnectionString). Kafka comes from its Maven artifacts (pom.xml) and runs in the
-// machine's Java.
+// Package kafka runs Apache Kafka for integration tests and the fault matrix: one broker in KRaft
+// mode, on loopback, which takes the sign-in of Event Hubs (SASL PLAIN as $ConnectionString). Kafka
+// comes from its Maven artifacts (pom.xml) and runs in the machine's Java.
 package kafka
 
 import (
@@ -47,7 +47,8 @@ type Server struct {
 	next       int32
 }
 
-// Start makes a broker with its data in dir, and waits until it answers. The first time it has Maven fetch Kafka.
+// Start makes a broker with its data in dir, and waits until it answers. The first time it has
+// Maven fetch Kafka.
 func Start(ctx context.Context, dir string) (_ *Server, err error) {
 	s := &Server{dir: dir, partitions: make(map[string]int32), password: "Endpoint=sb://localhost/;SharedAccessKeyName=defender-listen;SharedAccessKey=a2Fma2Etbm90LWEtcmVhbC1rZXktMTIzNDU2Nzg5MDEyMzQ="}
 	defer func() {
@@ -183,7 +184,8 @@ func (s *Server) configure() error {
 	}, "\n")), 0o600)
 }
 
-// java returns a command that runs a class of Kafka, with little memory and without much optimization.
+// java returns a command that runs a class of Kafka, with little memory and without much
+// optimization.
 func (s *Server) java(ctx context.Context, class string, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, "java", append([]string{
 		"-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",

@@ -13,7 +13,8 @@ import (
 	"unicode/utf8"
 )
 
-// Patterns of the schema's string types, as it has them. ip_t is checked with netip, which is stricter.
+// Patterns of the schema's string types, as it has them. ip_t is checked with netip, which is
+// stricter.
 var patterns = map[string]*regexp.Regexp{
 	"bytestring_t": regexp.MustCompile(`^(?:(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)|(?:[A-Za-z0-9_-]{4})*(?:[A-Za-z0-9_-]{2}==|[A-Za-z0-9_-]{3}=))?$`),
 	"datetime_t":   regexp.MustCompile(`^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(?:\.\d+)?([Zz]|[\+-]\d{2}:\d{2})?$`),
@@ -25,8 +26,9 @@ var patterns = map[string]*regexp.Regexp{
 // longest is the length in characters of types that have one.
 var longest = map[string]int{"ip_t": 40, "mac_t": 32, "subnet_t": 42}
 
-// Check returns what is wrong with an event, one line each beginning with the path; nothing if it is valid. Numbers are
-// json.Number or Go's own. An integer that came as 1.0 is wrong, and so is a float that came as 1.
+// Check returns what is wrong with an event, one line each beginning with the path; nothing if it
+// is valid. Numbers are json.Number or Go's own. An integer that came as 1.0 is wrong, and so is a
+// float that came as 1.
 func Check(event map[string]any) []string {
 	c := &check{schema: Load(), profiles: make(map[string]bool)}
 	c.event(event)

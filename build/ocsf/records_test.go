@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// The records are JSON, are the same for the same seed, have every documented column and every known ActionType, and no
-// two rounds are alike.
+// The records are JSON, are the same for the same seed, have every documented column and every
+// known ActionType, and no two rounds are alike.
 func TestRecords(t *testing.T) {
 	seen := make(map[string]bool)
 	actions := make(map[string]bool)

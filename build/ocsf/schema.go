@@ -1,9 +1,11 @@
-// Package ocsf checks events against OCSF 1.8.0, for tests. It applies the rules of the official validator (validator2.ex
-// of ocsf-server) and treats as errors what that one only warns of: texts that do not match the pattern of their
-// type, captions that differ from their id, values that are null or empty.
+// Package ocsf checks events against OCSF 1.8.0, for tests. It applies the rules of the official
+// validator (validator2.ex of ocsf-server) and treats as errors what that one only warns of: texts
+// that do not match the pattern of their type, captions that differ from their id, values that are
+// null or empty.
 //
-// [Check] takes one event as decoded from JSON or msgpack and returns every fault that it finds. [Records] makes records
-// of Microsoft Defender XDR to try a mapping with: every documented column of every table.
+// [Check] takes one event as decoded from JSON or msgpack and returns every fault that it finds.
+// [Records] makes records of Microsoft Defender XDR to try a mapping with: every documented column
+// of every table.
 package ocsf
 
 import (
@@ -41,7 +43,8 @@ type Type struct {
 	Attributes   map[string]*Attribute `json:"attributes"`
 }
 
-// Attribute is a member of a class or object. With Profiles, it exists only in events that name one of them.
+// Attribute is a member of a class or object. With Profiles, it exists only in events that name one
+// of them.
 type Attribute struct {
 	Type        string              `json:"type"`
 	ObjectType  string              `json:"object_type"`
@@ -79,8 +82,8 @@ var Load = sync.OnceValue(func() *Schema {
 	return s
 })
 
-// Find returns the attribute at a path such as device.os.name or evidences[].file.name below t, or nil. An attribute whose
-// profile is not among profiles is not found.
+// Find returns the attribute at a path such as device.os.name or evidences[].file.name below t, or
+// nil. An attribute whose profile is not among profiles is not found.
 func (s *Schema) Find(t *Type, path string, profiles map[string]bool) *Attribute {
 	var a *Attribute
 	for name := range strings.SplitSeq(path, ".") {

@@ -35,13 +35,15 @@ const (
 	state       = "/var/lib/fluent-bit/defender.db"
 )
 
-// A system is a Debian in a folder. Nothing of this machine is mounted into it; it shares the network.
+// A system is a Debian in a folder. Nothing of this machine is mounted into it; it shares the
+// network.
 type system struct {
 	t   *testing.T
 	dir string
 }
 
-// newSystem makes a small Debian of this machine's release. It is deleted with the test, unless something is mounted in it.
+// newSystem makes a small Debian of this machine's release. It is deleted with the test, unless
+// something is mounted in it.
 func newSystem(t *testing.T) system {
 	t.Helper()
 	need(t, "root", "debootstrap", "chroot", "dpkg-deb")
@@ -94,7 +96,8 @@ func unmount(t *testing.T, dir string) {
 	}
 }
 
-// remove deletes dir. Where something is still mounted below it, it stays: deleting would reach into what is mounted.
+// remove deletes dir. Where something is still mounted below it, it stays: deleting would reach
+// into what is mounted.
 func remove(t *testing.T, dir string) {
 	t.Helper()
 	unmount(t, dir)
@@ -157,7 +160,8 @@ func (s system) asked() (orders []string) {
 	return orders
 }
 
-// serviceRuns lets systemctl, and a /proc of this test, say that the service runs, with the plugin or without, or not at all.
+// serviceRuns lets systemctl, and a /proc of this test, say that the service runs, with the plugin
+// or without, or not at all.
 func (s system) serviceRuns(maps string) {
 	s.t.Helper()
 	pid := "0\n"
@@ -200,7 +204,8 @@ func (s system) put(from, to string, mode os.FileMode) {
 	s.write(to, string(text), mode)
 }
 
-// service is what systemd would run: the last ExecStart of unit and drop-in, with the variables that they set.
+// service is what systemd would run: the last ExecStart of unit and drop-in, with the variables
+// that they set.
 func (s system) service() (words, env []string) {
 	s.t.Helper()
 	set := make(map[string]string)
@@ -253,7 +258,8 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// received counts events by their column Seq: those that the stub prints, and those that come to the stand-in for Splunk.
+// received counts events by their column Seq: those that the stub prints, and those that come to
+// the stand-in for Splunk.
 type received struct {
 	mu   sync.Mutex
 	seqs map[string]int
@@ -297,7 +303,8 @@ func (r *received) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	_, _ = io.WriteString(w, `{"text":"Success","code":0}`)
 }
 
-// running starts the service, waits until n different events have come, and ends it as systemd does. It returns its log.
+// running starts the service, waits until n different events have come, and ends it as systemd
+// does. It returns its log.
 func (s system) running(r *received, n int) string {
 	s.t.Helper()
 	words, env := s.service()
@@ -349,8 +356,8 @@ func (s system) running(r *received, n int) string {
 	return log.String()
 }
 
-// stub is a fluent-bit for this test: it runs the C host, which loads a plugin as Fluent Bit does, with the first defender
-// section of a YAML configuration, and prints the events.
+// stub is a fluent-bit for this test: it runs the C host, which loads a plugin as Fluent Bit does,
+// with the first defender section of a YAML configuration, and prints the events.
 const stub = `#!/bin/sh
 set -eu
 [ "$1" = -c ]
@@ -367,7 +374,8 @@ done </tmp/section
 exec /opt/fluent-bit/bin/host "$@" "$library"
 `
 
-// fluentBit makes a package fluent-bit of this machine's files: names of them in the package, and their modes.
+// fluentBit makes a package fluent-bit of this machine's files: names of them in the package, and
+// their modes.
 func (s system) fluentBit(files map[string]string) {
 	s.t.Helper()
 	dir := s.t.TempDir()
@@ -419,7 +427,8 @@ func replaced(t *testing.T, text, old, new string) string {
 	return strings.Replace(text, old, new, 1)
 }
 
-// A machine without Go: the package beside Fluent Bit, two values, the check, the start, an upgrade, the removal.
+// A machine without Go: the package beside Fluent Bit, two values, the check, the start, an
+// upgrade, the removal.
 func TestInstall(t *testing.T) {
 	t.Parallel()
 	s := newSystem(t)
@@ -492,7 +501,8 @@ func story(t *testing.T, s system) {
 		t.Errorf("the check without values ends with %d:\n%s", code, out)
 	}
 
-	// Two values, and what is different here: the hub's address and certificate, a SIEM without TLS.
+	// Two values, and what is different here: the hub's address and certificate, a SIEM without
+	// TLS.
 	port := siem.URL[strings.LastIndex(siem.URL, ":")+1:]
 	values := replaced(t, s.read(environment), "#FLUENT_BIT_CONFIG="+splunk, "FLUENT_BIT_CONFIG="+splunk)
 	values = replaced(t, values, "#SPLUNK_HOST=splunk.example.com", "SPLUNK_HOST=127.0.0.1\nSPLUNK_PORT="+port)

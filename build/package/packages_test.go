@@ -31,7 +31,8 @@ const (
 
 var arches = map[string]string{"amd64": "x86_64", "arm64": "aarch64"} // Debian's and Go's name, RPM's name
 
-// need ends the test where one of the tools is missing: it fails in CI, and is skipped, loudly, elsewhere. "root" is the user.
+// need ends the test where one of the tools is missing: it fails in CI, and is skipped, loudly,
+// elsewhere. "root" is the user.
 func need(t *testing.T, tools ...string) {
 	t.Helper()
 	var missing []string
@@ -55,7 +56,8 @@ func need(t *testing.T, tools ...string) {
 	t.Skip(message)
 }
 
-// run runs a command to its end and returns what it prints, on standard output only when it succeeds.
+// run runs a command to its end and returns what it prints, on standard output only when it
+// succeeds.
 func run(t *testing.T, command ...string) string {
 	t.Helper()
 	out, err := exec.Command(command[0], command[1:]...).Output()
@@ -128,8 +130,8 @@ func files(t *testing.T, r io.Reader) map[string]file {
 // ownFolders are those whose mode is ours to say.
 var ownFolders = []string{"/etc/fluent-bit/defender", "/var/lib/fluent-bit"}
 
-// contents is what is where, and how: a file that moves is a change that users notice. Of the folders examples/splunk and its
-// like, each configuration and each file for the SIEM is there.
+// contents is what is where, and how: a file that moves is a change that users notice. Of the
+// folders examples/splunk and its like, each configuration and each file for the SIEM is there.
 func contents(t *testing.T) map[string]string {
 	t.Helper()
 	const file, private, program = "-rw-r--r--", "-rw-------", "-rwxr-xr-x"
@@ -165,8 +167,8 @@ func contents(t *testing.T) map[string]string {
 	return all
 }
 
-// The three kinds of package install the same bytes with the same modes, keep the same files through an upgrade, and run the
-// same scripts.
+// The three kinds of package install the same bytes with the same modes, keep the same files
+// through an upgrade, and run the same scripts.
 func TestContents(t *testing.T) {
 	need(t, "dpkg-deb", "rpm", "rpm2archive")
 	contents := contents(t)
@@ -273,8 +275,8 @@ func TestContents(t *testing.T) {
 	}
 }
 
-// The library in a package is that of its architecture, knows its version and commit, and the SBOM and the licences name every
-// module in it.
+// The library in a package is that of its architecture, knows its version and commit, and the SBOM
+// and the licences name every module in it.
 func TestWhatIsInTheLibrary(t *testing.T) {
 	need(t, "dpkg-deb")
 	v := version(t)
@@ -367,7 +369,8 @@ func TestSums(t *testing.T) {
 	}
 }
 
-// copyTree copies the files of the repository, with changes that are not committed, into another folder.
+// copyTree copies the files of the repository, with changes that are not committed, into another
+// folder.
 func copyTree(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -398,8 +401,9 @@ func command(dir string, env []string, words ...string) *exec.Cmd {
 	return cmd
 }
 
-// The same commit gives the same bytes, in another folder, at another time, in another time zone, for a user with another umask.
-// The library is compiled for it from nothing, with an empty cache; that is done for amd64 only, to save a minute.
+// The same commit gives the same bytes, in another folder, at another time, in another time zone,
+// for a user with another umask. The library is compiled for it from nothing, with an empty cache;
+// that is done for amd64 only, to save a minute.
 func TestReproducible(t *testing.T) {
 	t.Parallel()
 	need(t, "dpkg-deb", "git")
@@ -513,7 +517,8 @@ func TestRelease(t *testing.T) {
 	}
 }
 
-// The version of every state of the repository: a package of a later commit is newer than that of an earlier one.
+// The version of every state of the repository: a package of a later commit is newer than that of
+// an earlier one.
 func TestVersions(t *testing.T) {
 	need(t, "git", "dpkg")
 	dir := t.TempDir()

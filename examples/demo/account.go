@@ -19,9 +19,10 @@ const (
 	blockSize = 35_600          // bytes of an append, as Defender's have on average
 )
 
-// An account is a storage account inside the process that is filled as Defender fills one: a container a table, an append blob an
-// hour, a record a line. The first half of the story is there before the plugin starts, in the hour before this one; the rest
-// is appended while it runs, in blocks that end anywhere in a line.
+// An account is a storage account inside the process that is filled as Defender fills one: a
+// container a table, an append blob an hour, a record a line. The first half of the story is there
+// before the plugin starts, in the hour before this one; the rest is appended while it runs, in
+// blocks that end anywhere in a line.
 type account struct {
 	*fakeblob.Server
 	later   []block

@@ -15,7 +15,8 @@ import (
 // other stands for records without a category of Defender's, in the counts.
 const other = "(other)"
 
-// unreadable stands for text that is no JSON, in the counts. The plugin calls what it passes on raw the same.
+// unreadable stands for text that is no JSON, in the counts. The plugin calls what it passes on raw
+// the same.
 const unreadable = "unreadable"
 
 // A feed is what goes into the hub, and what must therefore come out.
@@ -97,8 +98,8 @@ func replay(paths []string) (*feed, error) {
 	return f, nil
 }
 
-// file adds a file: one message when it is a single JSON value (an envelope, an array, a record, on however many lines),
-// else one message a line.
+// file adds a file: one message when it is a single JSON value (an envelope, an array, a record, on
+// however many lines), else one message a line.
 func (f *feed) file(text []byte) error {
 	if json.Valid(text) {
 		return f.message(text)

@@ -98,7 +98,8 @@ func readLine(r *bufio.Reader) (line []byte, err error) {
 	return bytes.TrimSuffix(line, []byte("\n")), err
 }
 
-// startFluentBit starts the real thing. Its http output delivers to a server of ours, one JSON object a line.
+// startFluentBit starts the real thing. Its http output delivers to a server of ours, one JSON
+// object a line.
 func startFluentBit(binary, plugin, dir string, set [][2]string, t *tally) (*host, error) {
 	version, err := exec.Command(binary, "--version").Output()
 	if err != nil {
@@ -112,7 +113,8 @@ func startFluentBit(binary, plugin, dir string, set [][2]string, t *tally) (*hos
 		return nil, fmt.Errorf("listen for the records: %w", err)
 	}
 	server := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// All of a request counts or nothing: Fluent Bit sends it again when it is not answered with 200.
+		// All of a request counts or nothing: Fluent Bit sends it again when it is not answered
+		// with 200.
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
@@ -192,7 +194,8 @@ func (h *host) start(dir string) error {
 	return nil
 }
 
-// wait returns when t has everything, nothing has come for patience, the process has ended or ctx has.
+// wait returns when t has everything, nothing has come for patience, the process has ended or ctx
+// has.
 func (h *host) wait(ctx context.Context, t *tally, want int, patience time.Duration) (exited bool) {
 	const settle = 1500 * time.Millisecond // longer than a tick of the host: what comes twice would come within it
 	ended := make(chan struct{})

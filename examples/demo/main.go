@@ -1,6 +1,7 @@
-// Command demo shows the plugin at work without any account: it starts an Event Hubs namespace, or with -blob a storage account,
-// inside the process, feeds it a story (or your files), runs the plugin in Fluent Bit where there is one and in build/out/host otherwise, and shows
-// what came out. It exits with 1 when anything is missing.
+// Command demo shows the plugin at work without any account: it starts an Event Hubs namespace, or
+// with -blob a storage account, inside the process, feeds it a story (or your files), runs the
+// plugin in Fluent Bit where there is one and in build/out/host otherwise, and shows what came out.
+// It exits with 1 when anything is missing.
 package main
 
 import (
@@ -177,8 +178,8 @@ func run(ctx context.Context, o options, v *view) (ok bool, err error) {
 	return ok, nil
 }
 
-// produce fills the hub. There is order only within a partition, so the beginning, with the attack, goes into one; the
-// rest goes round.
+// produce fills the hub. There is order only within a partition, so the beginning, with the attack,
+// goes into one; the rest goes round.
 func produce(ctx context.Context, hub *fakehub.Hub, messages [][]byte) error {
 	for partition := int32(0); len(messages) > 0; partition = -1 {
 		n, size := 0, 0

@@ -74,8 +74,9 @@ type pageField struct {
 // longestShown is how much of a value the page shows.
 const longestShown = 600
 
-// writePage writes what became of the alert into a file. The records go through each format once more, in this process: the
-// plugin has written one only. Where that is the format, the page says whether both are the same.
+// writePage writes what became of the alert into a file. The records go through each format once
+// more, in this process: the plugin has written one only. Where that is the format, the page says
+// whether both are the same.
 func writePage(path string, f *feed, t *tally, alert, hostName, format string) error {
 	p := page{Host: hostName, Records: t.total, Megabytes: fmt.Sprintf("%.1f", float64(f.bytes)/1e6), Format: format,
 		Unreadable: t.records[unreadable], Formats: transform.Formats()}
@@ -160,8 +161,8 @@ func writePage(path string, f *feed, t *tally, alert, hostName, format string) e
 	return nil
 }
 
-// deviceFields are the columns of a device that the plugin adds by default (plugin/device.go). A test compares what the page
-// shows with what the plugin handed over.
+// deviceFields are the columns of a device that the plugin adds by default (plugin/device.go). A
+// test compares what the page shows with what the plugin handed over.
 var deviceFields = strings.Split("DeviceName,OSPlatform,OSFamily,OSVersion,OSVersionInfo,OSBuild,OSArchitecture,DeviceCategory,DeviceType,Model,"+
 	"Vendor,MachineGroup,JoinType,AadDeviceId,PublicIP,LastIPAddress,LoggedOnUsers,OnboardingStatus,SensorHealthState,ExposureLevel,RiskScore,"+
 	"AssetValue,IsInternetFacing,RegistryDeviceTag,DeviceManualTags,DeviceDynamicTags,AzureResourceId,Timestamp", ",")
@@ -218,8 +219,8 @@ func joinedValues(flat seen, wire []line) map[string]bool {
 	return known
 }
 
-// joined tells whether a field of a format was joined: it is among those of the device, or holds a value of the device and is
-// none of those that were inside AdditionalFields.
+// joined tells whether a field of a format was joined: it is among those of the device, or holds a
+// value of the device and is none of those that were inside AdditionalFields.
 func joined(l line, shape shape, known map[string]bool) bool {
 	return strings.HasPrefix(l.name, shape.device) || known[l.text] && !strings.Contains(l.name, "dditional")
 }

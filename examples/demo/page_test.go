@@ -33,7 +33,8 @@ func chromium(t *testing.T) string {
 	return ""
 }
 
-// browse lets the browser do something with a file, without a network and with a profile of its own.
+// browse lets the browser do something with a file, without a network and with a profile of its
+// own.
 func browse(t *testing.T, browser, file string, flags ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -72,7 +73,8 @@ addEventListener("load", () => {
 });
 </script>`
 
-// The page in a browser: the alert's records side by side in every format, the device marked, and the counts.
+// The page in a browser: the alert's records side by side in every format, the device marked, and
+// the counts.
 func TestPage(t *testing.T) {
 	browser := chromium(t)
 	o := built(t)

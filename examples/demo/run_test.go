@@ -113,7 +113,8 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// A demo that loses something says so and fails: here the host is one that hands over a single record.
+// A demo that loses something says so and fails: here the host is one that hands over a single
+// record.
 func TestMissing(t *testing.T) {
 	o := built(t)
 	o.records, o.patience = 5, time.Second

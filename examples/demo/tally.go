@@ -7,7 +7,8 @@ import (
 	"github.com/valyala/fastjson"
 )
 
-// A tally takes what came out of the pipeline: it counts everything and keeps what is worth showing.
+// A tally takes what came out of the pipeline: it counts everything and keeps what is worth
+// showing.
 type tally struct {
 	feed  *feed
 	shape shape
@@ -38,7 +39,8 @@ func newTally(f *feed, shape shape) *tally {
 	}
 }
 
-// add takes one record as JSON, the record itself at the given path (none: the whole). It does not keep text.
+// add takes one record as JSON, the record itself at the given path (none: the whole). It does not
+// keep text.
 func (t *tally) add(text []byte, tag string, path ...string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -80,7 +82,8 @@ func (t *tally) add(text []byte, tag string, path ...string) {
 	}
 }
 
-// table is the name under which the record counts. What has no category of Defender's may be called anything.
+// table is the name under which the record counts. What has no category of Defender's may be called
+// anything.
 func (t *tally) table(r seen) string {
 	if r.unreadable() {
 		return unreadable

@@ -112,8 +112,9 @@ func mainAlert(all []shown) (alert string) {
 	return alert
 }
 
-// records shows an alert with its evidence (the one with most, if none is named), what else is known of its device and
-// user, and the others: all of them, or each of tables that were not shown yet.
+// records shows an alert with its evidence (the one with most, if none is named), what else is
+// known of its device and user, and the others: all of them, or each of tables that were not shown
+// yet.
 func (v *view) records(kept [][]byte, shape shape, alert string, everything bool) {
 	all := parseKept(kept, shape)
 	if alert == "" {
@@ -219,8 +220,8 @@ func (v *view) line(s shown) {
 	v.printf("%s %s%s\n", v.paint(cyan, head), what, v.paint(dim, tail))
 }
 
-// full shows a record field by field, without what is the same as above. Of what was opened from AdditionalFields it shows
-// only the beginning: it is long.
+// full shows a record field by field, without what is the same as above. Of what was opened from
+// AdditionalFields it shows only the beginning: it is long.
 func (v *view) full(s shown, above map[string]string) {
 	const opened, openedShown = "AdditionalFields.", 5
 	v.printf("\n%s\n", v.paint(cyan, strings.TrimSpace(s.table+"  "+s.get("EntityType"))))

@@ -1,7 +1,7 @@
 package story
 
-// attack is what happens to one user, scene by scene; between scenes there is ordinary traffic. The records of a scene
-// come one after the other.
+// attack is what happens to one user, scene by scene; between scenes there is ordinary traffic. The
+// records of a scene come one after the other.
 var attack = [][]string{
 	{"DeviceInfo.case", "DeviceNetworkInfo.usual"}, // the laptop reports itself in full, as it does every hour
 	{"EmailEvents.phish", "EmailUrlInfo.phish", "EmailAttachmentInfo.phish"},
@@ -20,7 +20,8 @@ var attack = [][]string{
 	{"EmailPostDeliveryEvents.phish"},
 }
 
-// alertRows are an alert and its evidence. Only the Machine row has a DeviceId, and it is not the first.
+// alertRows are an alert and its evidence. Only the Machine row has a DeviceId, and it is not the
+// first.
 var alertRows = []string{
 	"AlertInfo.case", "AlertEvidence.process", "AlertEvidence.file", "AlertEvidence.machine", "AlertEvidence.user",
 }

@@ -1,10 +1,11 @@
-// Package story writes Defender XDR streaming records: an ordinary morning on four hundred laptops, and in it one
-// attack, from the mail to the alert. The demo, the benchmarks and the tests that count events feed on it.
+// Package story writes Defender XDR streaming records: an ordinary morning on four hundred laptops,
+// and in it one attack, from the mail to the alert. The demo, the benchmarks and the tests that
+// count events feed on it.
 //
-// The values are invented. The shapes are those of the wire: columns in the order of their table with explicit nulls,
-// JSON inside strings, alert evidence whose host is only in AdditionalFields and behind $ref, partial heartbeats of
-// devices, numbers of 18 digits, compact and spaced envelopes. Each table is a file in tables/, one column a line, in
-// one or more variants:
+// The values are invented. The shapes are those of the wire: columns in the order of their table
+// with explicit nulls, JSON inside strings, alert evidence whose host is only in AdditionalFields
+// and behind $ref, partial heartbeats of devices, numbers of 18 digits, compact and spaced
+// envelopes. Each table is a file in tables/, one column a line, in one or more variants:
 //
 //	== phish 5                                    variant, and its weight in the ordinary traffic (none: only in scenes)
 //	{
@@ -13,8 +14,8 @@
 //	"ThreatTypes":null
 //	}
 //
-// A story is a function of its options: the same seed gives the same bytes. Templates are cut into literals and
-// variable parts once, so a record costs little more than copying it.
+// A story is a function of its options: the same seed gives the same bytes. Templates are cut into
+// literals and variable parts once, so a record costs little more than copying it.
 package story
 
 import (
@@ -28,11 +29,12 @@ import (
 // Tenant is the tenant of every record.
 const Tenant = "5f0c1d2e-7a34-4b56-9c78-0d1e2f3a4b5c"
 
-// NumberColumn is in the properties of every record, in every table: a number that no other record of the story has.
-// A test counts what arrived by it.
+// NumberColumn is in the properties of every record, in every table: a number that no other record
+// of the story has. A test counts what arrived by it.
 const NumberColumn = "StoryNumber"
 
-// Options of a story. The zero value tells the one with the attack in its first 260 records, and no further alert.
+// Options of a story. The zero value tells the one with the attack in its first 260 records, and no
+// further alert.
 type Options struct {
 	Seed       uint64
 	Start      time.Time // when the first event happens; zero for a morning in March 2026
@@ -138,8 +140,8 @@ func (s *Story) AppendRecord(dst []byte) []byte { return s.append(dst, compact) 
 // AppendLine appends the next record as a line of a blob: compact, and ended by CR LF.
 func (s *Story) AppendLine(dst []byte) []byte { return append(s.append(dst, compact), '\r', '\n') }
 
-// AppendEnvelope appends the next n records as the body of an Event Hubs message. One in eight is spaced, as seen on
-// the wire: blanks in the envelope, none in properties.
+// AppendEnvelope appends the next n records as the body of an Event Hubs message. One in eight is
+// spaced, as seen on the wire: blanks in the envelope, none in properties.
 func (s *Story) AppendEnvelope(dst []byte, n int) []byte {
 	form := compact
 	if s.rnd.Uint32()%8 == 0 {
@@ -238,7 +240,8 @@ func (s *Story) begin() {
 	s.stamp()
 }
 
-// stamp sets when the service received and exported what happens now: half a minute to five minutes later.
+// stamp sets when the service received and exported what happens now: half a minute to five minutes
+// later.
 func (s *Story) stamp() {
 	s.received = s.now + s.between(200_000_000, 2_400_000_000)
 	s.exported = s.received + s.between(150_000_000, 600_000_000)

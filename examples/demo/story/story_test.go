@@ -30,7 +30,8 @@ func decode(t *testing.T, text []byte, into any) {
 	}
 }
 
-// Every variant of every table is valid JSON, down to the JSON in its strings, and every record has its own number.
+// Every variant of every table is valid JSON, down to the JSON in its strings, and every record has
+// its own number.
 func TestRecords(t *testing.T) {
 	s := story.New(story.Options{AlertEvery: 200, First: 1000})
 	seen := make(map[string]int64)
@@ -76,7 +77,8 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// The alert has five rows; of its evidence only the Machine row says which device it is, the others only inside.
+// The alert has five rows; of its evidence only the Machine row says which device it is, the others
+// only inside.
 func TestAlert(t *testing.T) {
 	s := story.New(story.Options{})
 	var entities []string

@@ -25,7 +25,8 @@ type part struct {
 	value value
 }
 
-// readTemplates cuts up the files of tables/. They are part of the program, so a mistake in them is a bug.
+// readTemplates cuts up the files of tables/. They are part of the program, so a mistake in them is
+// a bug.
 func readTemplates() []*template {
 	files, err := tables.ReadDir("tables")
 	if err != nil {
@@ -56,8 +57,8 @@ func readTemplates() []*template {
 	return all
 }
 
-// cut splits the text of a template into parts. Text between ⟪ and ⟫ becomes a JSON string, as often escaped as it is
-// nested; values never contain what would need escaping.
+// cut splits the text of a template into parts. Text between ⟪ and ⟫ becomes a JSON string, as
+// often escaped as it is nested; values never contain what would need escaping.
 func cut(text string) ([]part, error) {
 	const marks = "«⟪⟫"
 	var parts []part
@@ -107,8 +108,8 @@ func cut(text string) ([]part, error) {
 	return append(parts, part{literal.String(), value{kind: nothing}}), nil
 }
 
-// escape writes text as it stands inside depth nested JSON strings. Beyond quotes and backslashes there is nothing to
-// escape: templates have no control characters.
+// escape writes text as it stands inside depth nested JSON strings. Beyond quotes and backslashes
+// there is nothing to escape: templates have no control characters.
 func escape(text string, depth int) string {
 	for range depth {
 		quoted := strings.NewReplacer(`"`, `\"`, `\`, `\\`).Replace(text)

@@ -190,14 +190,14 @@ func appendGUID(dst []byte, rnd *rand.Rand, digits string) []byte {
 	return appendHex(dst, rnd, 12, digits)
 }
 
-// appendTime appends a time in UTC, with that many digits of a second, or up to that many when trim is set.
-// t is in 100 ns since 1970.
+// appendTime appends a time in UTC, with that many digits of a second, or up to that many when trim
+// is set. t is in 100 ns since 1970.
 func appendTime(dst []byte, t int64, digits int, trim bool) []byte {
 	secs, fraction := t/1e7, t%1e7
 	days, rest := secs/86400, secs%86400
 
-	// From days to a date: years begin in March, so that the leap day is the last (Howard Hinnant, "chrono-Compatible
-	// Low-Level Date Algorithms").
+	// From days to a date: years begin in March, so that the leap day is the last (Howard Hinnant,
+	// "chrono-Compatible Low-Level Date Algorithms").
 	z := days + 719468
 	era := z / 146097
 	doe := z - era*146097
