@@ -568,3 +568,44 @@ func TestVersions(t *testing.T) {
 		}
 	}
 }
+
+// The unit of Fluent Bit's packages: init/systemd.in of 5.1.1, with the paths of its packages.
+const unit = `[Unit]
+Description=Fluent Bit
+Documentation=https://docs.fluentbit.io/manual/
+Requires=network.target
+After=network.target
+
+[Service]
+Type=simple
+EnvironmentFile=-/etc/sysconfig/fluent-bit
+EnvironmentFile=-/etc/default/fluent-bit
+ExecStart=/opt/fluent-bit/bin/fluent-bit -c //etc/fluent-bit/fluent-bit.conf
+Restart=always
+
+[Install]
+WantedBy=multi-user.target
+`
+
+// systemd reads the drop-in on top of Fluent Bit's unit without a complaint.
+func TestDropIn(t *testing.T) {
+	need(t, "systemd-analyze")
+	text, err := os.ReadFile("files/10-defender.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	verify := func(dropIn string) (string, error) {
+		s := system{t, t.TempDir()}
+		s.write("/usr/lib/systemd/system/fluent-bit.service", unit, 0o644)
+		s.write("/usr/lib/systemd/system/fluent-bit.service.d/10-defender.conf", dropIn, 0o644)
+		s.write("/opt/fluent-bit/bin/fluent-bit", "", 0o755)
+		out, err := exec.Command("systemd-analyze", "verify", "--root="+s.dir, "--recursive-errors=no", "fluent-bit.service").CombinedOutput()
+		return string(out), err
+	}
+	if out, err := verify(string(text)); err != nil || out != "" {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if _, err := verify(strings.Replace(string(text), "StateDirectory=", "StateDirektory=", 1)); err == nil {
+		t.Error("a mistake in the drop-in is not noticed: is anything checked?")
+	}
+}
