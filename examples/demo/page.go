@@ -99,7 +99,7 @@ func writePage(path string, f *feed, t *tally, alert, hostName, format string) e
 			if out == nil || err != nil {
 				return fmt.Errorf("write the page: a record of the alert becomes no event in the format %s: %w", name, err)
 			}
-			all = append(all, shapes[name].read(out))
+			all = append(all, shapeOf(name).read(out))
 		}
 		events = append(events, all)
 	}
@@ -126,7 +126,7 @@ func writePage(path string, f *feed, t *tally, alert, hostName, format string) e
 		for k, name := range p.Formats {
 			c := pageCell{Title: name, Bytes: len(events[k][i].value.MarshalTo(nil))}
 			for _, l := range events[k][i].lines() {
-				field := pageField{Name: l.name, Text: short(l.text), Joined: joined(l, shapes[name], known)}
+				field := pageField{Name: l.name, Text: short(l.text), Joined: joined(l, shapeOf(name), known)}
 				if field.Joined {
 					c.Joined++
 				}
@@ -217,6 +217,15 @@ func joinedValues(flat seen, wire []line) map[string]bool {
 		}
 	}
 	return known
+}
+
+// shapeOf is the shape of a format. One that the demo cannot count by yet has no fields of the
+// device, but may have its values.
+func shapeOf(format string) shape {
+	if s, ok := shapes[format]; ok {
+		return s
+	}
+	return shape{device: "\x00", column: []string{"%s"}}
 }
 
 // joined tells whether a field of a format was joined: it is among those of the device, or holds a
