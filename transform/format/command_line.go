@@ -1,7 +1,5 @@
 package format
 
-import "bytes"
-
 // nextArgument returns the first argument of a command line and what comes after it. ok is false at the end.
 //
 // The rules are those of Windows' C runtime, which CommandLineToArgvW shares: blanks and tabs separate; quotes group;
@@ -18,8 +16,11 @@ func nextArgument(buf, line []byte) (arg, rest, _ []byte, ok bool) {
 	if len(line) == 0 {
 		return nil, nil, buf, false
 	}
-	end := bytes.IndexAny(line, " \t\"\n\r")
-	if end < 0 {
+	end := 0
+	for end < len(line) && line[end] != '"' && !isBlank(line[end]) {
+		end++
+	}
+	if end == len(line) {
 		return line, nil, buf, true
 	}
 	if line[end] != '"' {

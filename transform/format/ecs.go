@@ -212,6 +212,9 @@ func (e *ecs) readMember(tr *record.Tree, k uint32) {
 		e.next[e.last] = c
 	}
 	e.last = c
+	if e.mapping.columns[c].class >= record.ClassObject && emptyJSON(tr, k+1) {
+		return
+	}
 	if e.at[c] != 0 {
 		e.addTwin(tr, k) // twice in one record
 		return
@@ -220,12 +223,30 @@ func (e *ecs) readMember(tr *record.Tree, k uint32) {
 	e.used = append(e.used, c)
 }
 
+// emptyJSON reports whether a string says nothing, as JSON.
+func emptyJSON(tr *record.Tree, n uint32) bool {
+	if tr.Nodes[n].Kind != record.KindString {
+		return false
+	}
+	switch string(tr.Inner(n)) {
+	case "[]", "{}", "null":
+		return true
+	}
+	return false
+}
+
+// told stands in place of a node for a column that the alert says and the record does not.
+const told = 1<<32 - 1
+
 // has reports whether a column is there and not empty.
-func (e *ecs) has(c columnNumber) bool { return e.at[c] != 0 || e.texts[c] != nil }
+func (e *ecs) has(c columnNumber) bool { return e.at[c] != 0 }
 
 // text returns the text of a column that holds one scalar, and nil for any other. It is valid until the next record.
 func (e *ecs) text(c columnNumber) []byte {
-	if e.texts[c] == nil && e.at[c] != 0 {
+	if e.at[c] == 0 {
+		return nil
+	}
+	if e.texts[c] == nil {
 		e.texts[c] = e.scalar(e.tree, e.at[c])
 	}
 	return e.texts[c]
@@ -276,7 +297,7 @@ func (e *ecs) made(from int) []byte {
 // open returns a column that is an array or object, natively or as JSON in a string.
 func (e *ecs) open(c columnNumber) (record.Tree, uint32, bool) {
 	n := e.at[c]
-	if n == 0 {
+	if n == 0 || n == told {
 		return record.Tree{}, 0, false
 	}
 	if e.tree.Nodes[n].Kind != record.KindString {
@@ -473,10 +494,11 @@ func (e *ecs) envelope() {
 	e.envelopeText(f.operation, env.Operation)
 	if env.Time != 0 {
 		if text := e.scalar(doc, env.Time); len(text) > 0 {
-			e.set(f.created, asDate, text, noSource)
 			if d, ok := splitDate(text); ok && d.exact {
+				s.setText(f.created, text, noSource)
 				s.setText(f.time, text, noSource)
 			} else {
+				e.set(f.created, asDate, text, noSource)
 				s.setText(f.timeRaw, text, noSource)
 			}
 		}

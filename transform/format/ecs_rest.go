@@ -339,8 +339,16 @@ func (e *ecs) leftovers() {
 // leave writes a column under its name there, or what that cannot hold under the name with _raw.
 func (e *ecs) leave(c columnNumber) {
 	col, s, n := &e.mapping.columns[c], e.sheet, e.at[c]
+	if n == told {
+		s.setText(col.rest, e.text(c), noSource)
+		return
+	}
 	if s.has(col.rest) || s.has(col.raw) { // another column of this name
 		e.addScalar(e.rest.of(bytesOf(col.name)), e.tree, n)
+		return
+	}
+	opened := col.typ == typeFlattened || col.class >= record.ClassObject || e.tree.Nodes[n].Kind >= record.KindArray
+	if opened && e.leaveOpened(c) {
 		return
 	}
 	text := e.text(c)
@@ -358,33 +366,35 @@ func (e *ecs) leave(c columnNumber) {
 		if _, _, ok := parseIP(text); ok {
 			done = s.setText(col.rest, text, noSource)
 		}
-	case typeFlattened:
-		if tree, at, ok := e.open(c); ok && shapeOf(&tree, at) == shapeObjects {
-			done = e.put(col.rest, e.nestedEntry(tree, at, col.name))
-		}
-	default:
-		tree, at, ok := e.open(c)
-		if col.open != 0 {
-			if ok && shapeOf(&tree, at) == shapeObjects {
-				e.put(col.open, e.nestedEntry(tree, at, col.name))
-			}
-			ok = false
-		}
-		switch {
-		case ok && shapeOf(&tree, at) == shapeScalars:
-			done = e.put(col.rest, e.nestedEntry(tree, at, col.name))
-		case !ok && col.raw == col.rest && len(text) > 0:
-			done = s.setText(col.rest, text, noSource)
-		case col.raw == col.rest:
-			done = s.setText(col.rest, e.json(e.tree, n), noSource)
-		}
+	case typeKeyword:
+		done = col.raw == col.rest && s.setText(col.rest, text, noSource)
 	}
-	if !done {
-		if text == nil {
-			text = e.json(e.tree, n)
-		}
-		s.setText(col.raw, text, noSource)
+	if done {
+		return
 	}
+	e.w.CountMisfit()
+	if text == nil {
+		text = e.json(e.tree, n)
+	}
+	s.setText(col.raw, text, noSource)
+}
+
+// leaveOpened writes a column that is an array or object, natively or in a string, where its field can hold one.
+func (e *ecs) leaveOpened(c columnNumber) bool {
+	col := &e.mapping.columns[c]
+	tree, at, ok := e.open(c)
+	if !ok {
+		return false
+	}
+	switch shape := shapeOf(&tree, at); {
+	case col.open != 0: // the text stays in rest
+		if shape == shapeObjects {
+			e.put(col.open, e.nestedEntry(tree, at, col.name))
+		}
+	case shape == shapeObjects && col.typ == typeFlattened, shape == shapeScalars && col.typ == typeKeyword:
+		return e.put(col.rest, e.nestedEntry(tree, at, col.name))
+	}
+	return false
 }
 
 func (e *ecs) put(f fieldID, value entry) bool {

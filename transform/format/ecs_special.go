@@ -395,10 +395,10 @@ func (e *ecs) arguments(p *ecsProcess, line []byte) {
 
 // integerOf returns the value of a field, if it is an integer.
 func (s *sheet) integerOf(f fieldID) (int64, bool) {
-	if !s.has(f) || s.entries[s.first[f]].kind != entryInteger {
+	if !s.has(f) || s.entries[s.slots[f].first].kind != entryInteger {
 		return 0, false
 	}
-	return s.entries[s.first[f]].number, true
+	return s.entries[s.slots[f].first].number, true
 }
 
 // file fills in file.path, file.directory and file.extension.
@@ -934,8 +934,22 @@ func (e *ecs) alert() {
 			continue
 		}
 		if text := encodedText(d.Alert[i].Value); len(text) > 0 {
-			e.texts[c] = text
+			e.at[c], e.texts[c] = told, text
 			e.used = append(e.used, c)
+			continue
+		}
+		e.sheet.setEncoded(e.mapping.columns[c].rest, d.Alert[i].Value, noSource)
+		count, rest, err := msgp.ReadArrayHeaderBytes(d.Alert[i].Value)
+		for ; err == nil && count > 0; count-- {
+			var element []byte
+			if element, rest, err = msgp.ReadStringZC(rest); err != nil {
+				break
+			}
+			if c == e.col.AttackTechniques {
+				e.technique(element)
+			} else {
+				e.tactic(element)
+			}
 		}
 	}
 }

@@ -144,24 +144,31 @@ const maxElements = 500
 type sheet struct {
 	form    *form
 	marks   []uint64 // a bit for each field that is set
-	members []uint32 // of an object: how many fields are set in it; of a list: how many elements it has
-	first   []int32  // entry of a field
-	last    []int32
+	slots   []slot   // by field
 	entries []entry
 	text    []byte
 }
 
+// slot: what a sheet knows of a field that is set.
+type slot struct {
+	members     uint32 // of an object: how many fields are set in it; of a list: how many elements it has
+	first, last int32  // entries of a value or list; -1 for none
+	parent      fieldID
+	kind        fieldKind
+}
+
 func newSheet(f *form) *sheet {
-	return &sheet{
-		form: f, marks: make([]uint64, (len(f.fields)+63)/64), members: make([]uint32, len(f.fields)),
-		first: make([]int32, len(f.fields)), last: make([]int32, len(f.fields)),
+	s := &sheet{form: f, marks: make([]uint64, (len(f.fields)+63)/64), slots: make([]slot, len(f.fields))}
+	for i := range s.slots {
+		s.slots[i].parent, s.slots[i].kind = f.fields[i].parent, f.fields[i].kind
 	}
+	return s
 }
 
 // reset empties the sheet for the next record.
 func (s *sheet) reset() {
 	clear(s.marks)
-	s.members[wholeEvent] = 0
+	s.slots[wholeEvent].members = 0
 	s.marks[0] = 1
 	s.entries = s.entries[:0]
 	s.text = s.text[:0]
@@ -185,24 +192,26 @@ func (s *sheet) has(f fieldID) bool { return s.marks[f/64]&(1<<(f%64)) != 0 }
 
 // mark sets a field that is not set, and the objects around it.
 func (s *sheet) mark(f fieldID) {
-	parent := s.form.fields[f].parent
-	if !s.has(parent) {
-		s.mark(parent)
+	for below := uint32(0); ; below = 1 {
+		at := &s.slots[f]
+		s.marks[f/64] |= 1 << (f % 64)
+		at.members, at.first = below, -1
+		if f = at.parent; s.has(f) {
+			s.slots[f].members++
+			return
+		}
 	}
-	s.members[parent]++
-	s.marks[f/64] |= 1 << (f % 64)
-	s.members[f] = 0
-	s.first[f] = -1
 }
 
 // put adds an entry, and reports whether the field has this value now. A field of one value keeps the first.
 func (s *sheet) put(e entry) bool {
 	e.next = -1
 	f := e.field
+	in := &s.slots[f]
 	if !s.has(f) {
 		s.mark(f)
-	} else if kind := s.form.fields[f].kind; kind != fieldList {
-		for at := s.first[f]; at >= 0; at = s.entries[at].next {
+	} else if in.kind != fieldList {
+		for at := in.first; at >= 0; at = s.entries[at].next {
 			if s.entries[at].same(&e) {
 				if e.source != noSource { // so it holds that column, too: an entry that nothing writes
 					s.entries = append(s.entries, e)
@@ -210,22 +219,22 @@ func (s *sheet) put(e entry) bool {
 				return true
 			}
 		}
-		if kind == fieldValue {
+		if in.kind == fieldValue {
 			return false
 		}
 	}
-	if s.members[f] >= maxElements {
+	if in.members >= maxElements {
 		return false
 	}
 	at := int32(len(s.entries))
 	s.entries = append(s.entries, e)
-	if s.first[f] < 0 {
-		s.first[f] = at
+	if in.first < 0 {
+		in.first = at
 	} else {
-		s.entries[s.last[f]].next = at
+		s.entries[in.last].next = at
 	}
-	s.last[f] = at
-	s.members[f]++
+	in.last = at
+	in.members++
 	return true
 }
 
@@ -262,10 +271,10 @@ func (s *sheet) setEncoded(f fieldID, value []byte, source uint16) bool {
 
 // textOf returns the first value of a field, if it is a text.
 func (s *sheet) textOf(f fieldID) []byte {
-	if !s.has(f) || s.first[f] < 0 || s.entries[s.first[f]].kind != entryText {
+	if !s.has(f) || s.slots[f].first < 0 || s.entries[s.slots[f].first].kind != entryText {
 		return nil
 	}
-	return s.entries[s.first[f]].text
+	return s.entries[s.slots[f].first].text
 }
 
 // drop takes back a field with all that is below it, and the objects that are empty then.
@@ -279,9 +288,9 @@ func (s *sheet) drop(f fieldID) {
 		for at := f; at < s.form.fields[f].end; at++ {
 			s.marks[at/64] &^= 1 << (at % 64)
 		}
-		f = s.form.fields[f].parent
-		s.members[f]--
-		if s.members[f] > 0 {
+		f = s.slots[f].parent
+		s.slots[f].members--
+		if s.slots[f].members > 0 {
 			return
 		}
 	}
@@ -311,7 +320,7 @@ func (s *sheet) appendTo(dst []byte, more []moreMembers) ([]byte, uint32) {
 				dst = append(dst, 0x91)
 				fallthrough
 			case fieldObject:
-				n, here := s.members[id], -1
+				n, here := s.slots[id].members, -1
 				for i := range more {
 					if more[i].in == id {
 						n, here = n+more[i].count, i
@@ -322,16 +331,16 @@ func (s *sheet) appendTo(dst []byte, more []moreMembers) ([]byte, uint32) {
 					dst = more[here].append(dst)
 				}
 			case fieldValue:
-				dst = appendEntry(dst, &s.entries[s.first[id]])
+				dst = appendEntry(dst, &s.entries[s.slots[id].first])
 			default:
-				dst = msgp.AppendArrayHeader(dst, s.members[id])
-				for at := s.first[id]; at >= 0; at = s.entries[at].next {
+				dst = msgp.AppendArrayHeader(dst, s.slots[id].members)
+				for at := s.slots[id].first; at >= 0; at = s.entries[at].next {
 					dst = appendEntry(dst, &s.entries[at])
 				}
 			}
 		}
 	}
-	return dst, s.members[wholeEvent]
+	return dst, s.slots[wholeEvent].members
 }
 
 // moreMembers: members of an object that are known only when a record is read.

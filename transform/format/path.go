@@ -3,12 +3,21 @@ package format
 import "bytes"
 
 // baseName returns the last part of a path of Windows or POSIX, or the whole of a bare name.
-func baseName(path []byte) []byte { return path[bytes.LastIndexAny(path, `\/`)+1:] }
+func baseName(path []byte) []byte { return path[lastSeparator(path)+1:] }
+
+// lastSeparator is where the last separator of a path is, or -1.
+func lastSeparator(path []byte) int {
+	i := len(path) - 1
+	for i >= 0 && path[i] != '\\' && path[i] != '/' {
+		i--
+	}
+	return i
+}
 
 // directory returns a path without its last part and the separator before that; nil for a bare name. The root of a
 // drive or of a file system keeps its separator.
 func directory(path []byte) []byte {
-	at := bytes.LastIndexAny(path, `\/`)
+	at := lastSeparator(path)
 	switch {
 	case at < 0:
 		return nil
