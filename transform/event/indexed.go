@@ -6,11 +6,13 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// LongLeaf is the longest text, in bytes as received, that Indexed writes. Lucene refuses a document over a term of more
-// than 32,766 bytes, and in a field of objects (flattened) a term is a text with the path that leads to it.
+// LongLeaf is the longest text, in bytes as received, that Indexed writes. Lucene refuses a
+// document over a term of more than 32,766 bytes, and in a field of objects (flattened) a term is a
+// text with the path that leads to it.
 const LongLeaf = 24_000
 
-// AddRepairs adds repairs of texts that the caller writes itself, and returns how many the event has.
+// AddRepairs adds repairs of texts that the caller writes itself, and returns how many the event
+// has.
 func (w *Writer) AddRepairs(n int) int {
 	w.repairs += n
 	return w.repairs
@@ -34,10 +36,11 @@ func (w *Writer) AppendIndexed(dst []byte, tr *record.Tree, n uint32, level int)
 	return dst
 }
 
-// Indexed writes a value for an index, with its objects as maps, not joined into names. Empty values are left out, and so are texts longer than
-// LongLeaf, which the caller writes elsewhere. In a list, where a place may mean something, null stands for them. level is
-// that of the map or list around the value. The output is at most a few
-// times as long as the text, so that there is no limit.
+// Indexed writes a value for an index, with its objects as maps, not joined into names. Empty
+// values are left out, and so are texts longer than LongLeaf, which the caller writes elsewhere. In
+// a list, where a place may mean something, null stands for them. level is that of the map or list
+// around the value. The output is at most a few times as long as the text, so that there is no
+// limit.
 func (w *Writer) Indexed(tr *record.Tree, n uint32, level int) {
 	v := &tr.Nodes[n]
 	switch {
@@ -73,7 +76,8 @@ func (w *Writer) Indexed(tr *record.Tree, n uint32, level int) {
 	}
 }
 
-// indexedRef returns the object to write in place of the reference n, 0 for none. ok is false if n refers to nothing here.
+// indexedRef returns the object to write in place of the reference n, 0 for none. ok is false if n
+// refers to nothing here.
 func (w *Writer) indexedRef(tr *record.Tree, n, ref uint32) (target uint32, ok bool) {
 	target, how := w.refs.follow(tr, n, ref, w.options.ResolveRefs)
 	switch how {
@@ -88,7 +92,8 @@ func (w *Writer) indexedRef(tr *record.Tree, n, ref uint32) (target uint32, ok b
 	return target, true
 }
 
-// indexedTarget writes what a reference refers to. level is that of the map or list around the reference.
+// indexedTarget writes what a reference refers to. level is that of the map or list around the
+// reference.
 func (w *Writer) indexedTarget(tr *record.Tree, target uint32, level int) {
 	if level < MaxDepth {
 		w.indexedObject(tr, target, level+1)

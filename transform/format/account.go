@@ -2,7 +2,8 @@ package format
 
 import "bytes"
 
-// splitUPN splits user@domain. ok is false for a text with no @, or with nothing on one of its sides.
+// splitUPN splits user@domain. ok is false for a text with no @, or with nothing on one of its
+// sides.
 func splitUPN(upn []byte) (user, domain []byte, ok bool) {
 	at := bytes.LastIndexByte(upn, '@')
 	if at <= 0 || at == len(upn)-1 {
@@ -11,7 +12,8 @@ func splitUPN(upn []byte) (user, domain []byte, ok bool) {
 	return upn[:at], upn[at+1:], true
 }
 
-// isAuthority reports whether an account's domain is one of Windows' own, which names no host and no domain.
+// isAuthority reports whether an account's domain is one of Windows' own, which names no host and
+// no domain.
 func isAuthority(domain []byte) bool {
 	for _, own := range [...]string{"nt authority", "nt service", "window manager", "font driver host", "builtin", "iis apppool", "nt virtual machine"} {
 		if equalFold(domain, own) {

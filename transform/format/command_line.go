@@ -1,14 +1,17 @@
 package format
 
-// nextArgument returns the first argument of a command line and what comes after it. ok is false at the end.
+// nextArgument returns the first argument of a command line and what comes after it. ok is false at
+// the end.
 //
-// The rules are those of Windows' C runtime, which CommandLineToArgvW shares: blanks and tabs separate; quotes group;
-// 2n backslashes before a quote are n backslashes, 2n+1 are n and a plain quote; other backslashes are themselves; two
-// quotes inside quotes are a plain one. (https://learn.microsoft.com/cpp/c-language/parsing-c-command-line-arguments)
-// A quote that is never closed reaches to the end. The first argument, the program, follows the same rules here: Defender
-// shows command lines in which it is quoted, or a name without blanks.
+// The rules are those of Windows' C runtime, which CommandLineToArgvW shares: blanks and tabs
+// separate; quotes group; 2n backslashes before a quote are n backslashes, 2n+1 are n and a plain
+// quote; other backslashes are themselves; two quotes inside quotes are a plain one.
+// (https://learn.microsoft.com/cpp/c-language/parsing-c-command-line-arguments) A quote that is
+// never closed reaches to the end. The first argument, the program, follows the same rules here:
+// Defender shows command lines in which it is quoted, or a name without blanks.
 //
-// arg is a part of line, or where quotes had to be taken out, of the returned buffer, to which it was appended.
+// arg is a part of line, or where quotes had to be taken out, of the returned buffer, to which it
+// was appended.
 func nextArgument(buf, line []byte) (arg, rest, _ []byte, ok bool) {
 	for len(line) > 0 && isBlank(line[0]) {
 		line = line[1:]

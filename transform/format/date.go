@@ -13,8 +13,9 @@ type date struct {
 	exact    bool   // an index takes the text as it is
 }
 
-// splitDate reads RFC 3339 with 0 to 9 digits of a fraction, a blank in place of the T, no zone for UTC. ok is false for
-// anything else, for days that no month has, and for .NET's smallest time, 0001-01-01T00:00:00, which means none.
+// splitDate reads RFC 3339 with 0 to 9 digits of a fraction, a blank in place of the T, no zone for
+// UTC. ok is false for anything else, for days that no month has, and for .NET's smallest time,
+// 0001-01-01T00:00:00, which means none.
 func splitDate(b []byte) (d date, ok bool) {
 	if len(b) < 19 || b[4] != '-' || b[7] != '-' || b[10] != 'T' && b[10] != ' ' || b[13] != ':' || b[16] != ':' {
 		return date{}, false

@@ -1,5 +1,5 @@
-// Package format has the shapes in which an event can be written, and what they share: the facts about values of Defender's
-// columns that more than one shape needs.
+// Package format has the shapes in which an event can be written, and what they share: the facts
+// about values of Defender's columns that more than one shape needs.
 //
 //	flat.go          flat: one map, nested objects joined into names
 //	ecs.go           ecs: Elastic Common Schema, by the mapping in ecs.txt (ecs_mapping.go), with what is no matter of one

@@ -11,11 +11,13 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// ecs writes records in the names and shapes of the Elastic Common Schema: fields of ECS as ecs.txt has them, and every column
-// that none of them holds whole below m365_defender.event, so that no value is lost.
+// ecs writes records in the names and shapes of the Elastic Common Schema: fields of ECS as ecs.txt
+// has them, and every column that none of them holds whole below m365_defender.event, so that no
+// value is lost.
 //
-// A record is read into cells, the rules fill a sheet, functions fill in what is no matter of one column, and the sheet is
-// written in one pass. All of it is of one record and is used again for the next.
+// A record is read into cells, the rules fill a sheet, functions fill in what is no matter of one
+// column, and the sheet is written in one pass. All of it is of one record and is used again for
+// the next.
 type ecs struct {
 	mapping *mapping
 	sheet   *sheet
@@ -153,7 +155,8 @@ func (e *ecs) matches(c columnNumber, p pattern) bool {
 	return p.match(e.text(c))
 }
 
-// read finds the columns of the record. In a record of another product, the members of the record are its columns.
+// read finds the columns of the record. In a record of another product, the members of the record
+// are its columns.
 func (e *ecs) read() {
 	r := e.r
 	if !r.Lifted || r.Properties != 0 {
@@ -241,7 +244,8 @@ const told = 1<<32 - 1
 // has reports whether a column is there and not empty.
 func (e *ecs) has(c columnNumber) bool { return e.at[c] != 0 }
 
-// text returns the text of a column that holds one scalar, and nil for any other. It is valid until the next record.
+// text returns the text of a column that holds one scalar, and nil for any other. It is valid until
+// the next record.
 func (e *ecs) text(c columnNumber) []byte {
 	if e.at[c] == 0 {
 		return nil
@@ -366,7 +370,8 @@ func (e *ecs) apply(r *rule) {
 	e.set(r.field, r.how, text, source)
 }
 
-// set gives a field a text, converted. source is the column that the field then holds whole if nothing was changed.
+// set gives a field a text, converted. source is the column that the field then holds whole if
+// nothing was changed.
 func (e *ecs) set(f fieldID, how conversion, text []byte, source uint16) bool {
 	s := e.sheet
 	from := len(s.text)
@@ -545,7 +550,8 @@ func (e *ecs) write() {
 	e.w.Count(int(n))
 }
 
-// nestedLevel is how many arrays and maps are around a value below m365_defender.event: the event, its map, and those two.
+// nestedLevel is how many arrays and maps are around a value below m365_defender.event: the event,
+// its map, and those two.
 const nestedLevel = 4
 
 func (e *ecs) appendDeviceInfo(dst []byte) []byte {
@@ -566,7 +572,8 @@ func (e *ecs) appendMembers(dst []byte) []byte {
 	return dst
 }
 
-// unreadable writes a piece of text that could not be read, in the way in which Elastic's pipelines tell of an error.
+// unreadable writes a piece of text that could not be read, in the way in which Elastic's pipelines
+// tell of an error.
 func (e *ecs) unreadable(w *event.Writer, u *Unreadable) {
 	s, f := e.sheet, &e.field
 	s.reset()

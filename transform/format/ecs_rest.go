@@ -12,8 +12,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// names turns columns that the mapping does not know into names in snake case, each once. They come from outside, so the
-// cache is bounded: begin forgets all when there are too many.
+// names turns columns that the mapping does not know into names in snake case, each once. They come
+// from outside, so the cache is bounded: begin forgets all when there are too many.
 type names struct {
 	byKey      map[string]*restName // by the column as received, escapes and all
 	byText     map[string]*restName
@@ -44,7 +44,8 @@ const (
 	maxRestNames     = 1 << 14
 	maxRestNameBytes = 2 << 20
 
-	// maxRestKey is how much of a column's name goes into a name. The member of one that is longer is written whole, as text.
+	// maxRestKey is how much of a column's name goes into a name. The member of one that is longer
+	// is written whole, as text.
 	maxRestKey = 500
 )
 
@@ -151,8 +152,9 @@ func (f *form) children(object fieldID) map[string]bool {
 	return in
 }
 
-// addMember notes a member that the mapping does not know, whose key is node k. One name has one type: what the documentation
-// says of the column, else text, for which a list may stand; objects go to <name>_object.
+// addMember notes a member that the mapping does not know, whose key is node k. One name has one
+// type: what the documentation says of the column, else text, for which a list may stand; objects
+// go to <name>_object.
 func (e *ecs) addMember(tr *record.Tree, k uint32) {
 	key := tr.Inner(k)
 	n := e.rest.of(key)
@@ -239,7 +241,8 @@ func (e *ecs) addNested(n *restName, tr record.Tree, v uint32) {
 	e.members = append(e.members, restMember{taken.key, e.nestedEntry(tr, v, taken.text)})
 }
 
-// nestedEntry notes a value to be written with all that is in it. Texts that no flattened field takes go out beside it.
+// nestedEntry notes a value to be written with all that is in it. Texts that no flattened field
+// takes go out beside it.
 func (e *ecs) nestedEntry(tr record.Tree, v uint32, name string) entry {
 	if len(tr.Raw(v)) > event.LongLeaf {
 		e.addLongLeaves(&tr, v, snake(nil, bytesOf(name)), nestedLevel)
@@ -249,8 +252,8 @@ func (e *ecs) nestedEntry(tr record.Tree, v uint32, name string) entry {
 	return entry{kind: entryEncoded, text: e.made(from)}
 }
 
-// addLongLeaves adds the texts in a value that event.Writer.Indexed leaves out because they are long, under the name of the
-// value and their path.
+// addLongLeaves adds the texts in a value that event.Writer.Indexed leaves out because they are
+// long, under the name of the value and their path.
 func (e *ecs) addLongLeaves(tr *record.Tree, v uint32, name []byte, level int) {
 	node := &tr.Nodes[v]
 	switch {
@@ -379,7 +382,8 @@ func (e *ecs) leave(c columnNumber) {
 	s.setText(col.raw, text, noSource)
 }
 
-// leaveOpened writes a column that is an array or object, natively or in a string, where its field can hold one.
+// leaveOpened writes a column that is an array or object, natively or in a string, where its field
+// can hold one.
 func (e *ecs) leaveOpened(c columnNumber) bool {
 	col := &e.mapping.columns[c]
 	tree, at, ok := e.open(c)

@@ -224,8 +224,9 @@ func (e *ecs) special(table string, action []byte, as role) {
 	}
 }
 
-// user fills in user.*: the account of the row; of a file that was asked for over the network, the account that asked; of a
-// row without one, the account of the initiating process. All of it is of one account.
+// user fills in user.*: the account of the row; of a file that was asked for over the network, the
+// account that asked; of a row without one, the account of the initiating process. All of it is of
+// one account.
 func (e *ecs) user(table string) {
 	s, f, c := e.sheet, &e.field, &e.col
 	name, domain, sid, object, upn := c.AccountName, c.AccountDomain, c.AccountSid, c.AccountObjectId, c.AccountUpn
@@ -275,7 +276,8 @@ func (e *ecs) put2(f fieldID, c columnNumber) {
 	}
 }
 
-// processes fills in process and process.parent, each from the columns that are its own in this row.
+// processes fills in process and process.parent, each from the columns that are its own in this
+// row.
 func (e *ecs) processes(table string, as role) {
 	c := &e.col
 	initiator := &e.process[as] // process, or process.parent
@@ -300,7 +302,8 @@ func (e *ecs) processes(table string, as role) {
 	}
 }
 
-// programName fills in the name of a process. A name that is a path is its executable, too, where nothing else is.
+// programName fills in the name of a process. A name that is a path is its executable, too, where
+// nothing else is.
 func (e *ecs) programName(p *ecsProcess, name columnNumber) {
 	s, text := e.sheet, e.text(name)
 	bare := baseName(text)
@@ -493,8 +496,8 @@ func (e *ecs) registry() {
 	}
 }
 
-// network fills in source, destination and network from the addresses of both sides: the source began the connection. Where
-// nobody knows, it is the device.
+// network fills in source, destination and network from the addresses of both sides: the source
+// began the connection. Where nobody knows, it is the device.
 func (e *ecs) network(table string, action []byte) {
 	s, f, c := e.sheet, &e.field, &e.col
 	connection := table == "DeviceNetworkEvents"
@@ -518,13 +521,13 @@ func (e *ecs) network(table string, action []byte) {
 			e.set(remote.mac, asMAC, mac, noSource)
 		}
 	}
-	for _, side := range [...]*ecsSide{local, remote} {
-		if ip, _, ok := parseIP(s.textOf(side.ip)); ok {
+	for _, column := range [...]columnNumber{c.LocalIP, c.RemoteIP} {
+		if ip, _, ok := parseIP(e.text(column)); ok {
+			word := "ipv6"
 			if ip.Is4() {
-				s.setWord(f.networkType, "ipv4")
-			} else {
-				s.setWord(f.networkType, "ipv6")
+				word = "ipv4"
 			}
+			s.setWord(f.networkType, word)
 		}
 	}
 	if u, ok := splitURL(withoutPrefix(e.text(c.RemoteUrl))); ok && len(u.domain) > 0 {
@@ -674,7 +677,8 @@ func (e *ecs) dns() {
 	}
 }
 
-// listText returns a member of AdditionalFields that is a list, natively or in a string, as JSON text.
+// listText returns a member of AdditionalFields that is a list, natively or in a string, as JSON
+// text.
 func (e *ecs) listText(name string) []byte {
 	n := e.additional.Find(e.additionalAt, name)
 	if n == 0 {
@@ -738,7 +742,8 @@ func (e *ecs) technique(text []byte) {
 	}
 }
 
-// evidence fills in what one row of evidence is of: a file always; a process from AdditionalFields, through its references.
+// evidence fills in what one row of evidence is of: a file always; a process from AdditionalFields,
+// through its references.
 func (e *ecs) evidence() {
 	s, f, c := e.sheet, &e.field, &e.col
 	e.fileColumns()
@@ -810,7 +815,8 @@ func (e *ecs) memberOf(object uint32, name string) []byte {
 	return nil
 }
 
-// object returns a member of an object in AdditionalFields that is an object, or the one that it refers to.
+// object returns a member of an object in AdditionalFields that is an object, or the one that it
+// refers to.
 func (e *ecs) object(of uint32, name string) (uint32, bool) {
 	tree := &e.additional
 	n := tree.Find(of, name)
@@ -954,8 +960,9 @@ func (e *ecs) alert() {
 	}
 }
 
-// system fills in host.os.type, which most rules for hosts ask for: from the row's platform; from what is known of its device;
-// from a path; and where all of those are silent, from what only one system has.
+// system fills in host.os.type, which most rules for hosts ask for: from the row's platform; from
+// what is known of its device; from a path; and where all of those are silent, from what only one
+// system has.
 func (e *ecs) system(table string) {
 	s, f, c := e.sheet, &e.field, &e.col
 	if s.has(f.osType) {
@@ -991,8 +998,8 @@ func systemWord(b []byte) string {
 	return ""
 }
 
-// guess is how Elastic's integration tells the system of a device event. A Mac's accounts have SIDs, too: the functions of POSIX
-// tell it from Windows.
+// guess is how Elastic's integration tells the system of a device event. A Mac's accounts have
+// SIDs, too: the functions of POSIX tell it from Windows.
 func (e *ecs) guess(table string) string {
 	posix := 0
 	for _, member := range [...]string{"InitiatingProcessPosixEffectiveGroup", "InitiatingProcessPosixEffectiveUser", "InitiatingProcessPosixFilePermissions",

@@ -10,8 +10,9 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// elastic is what the ingest pipeline of Elastic's Microsoft Defender XDR integration reads: the record's
-// own JSON text in message, and beside it, in nested objects, the device where the pipeline takes it over.
+// elastic is what the ingest pipeline of Elastic's Microsoft Defender XDR integration reads: the
+// record's own JSON text in message, and beside it, in nested objects, the device where the
+// pipeline takes it over.
 type elastic struct {
 	keys    elasticKeys
 	columns [][]byte // by Column.ID: its key below m365_defender.device_info
@@ -23,7 +24,8 @@ type elasticKeys struct {
 	message, event, hash, tags []byte
 }
 
-// elasticTables are the tables that the pipeline knows, as of version 5.12. It drops the columns of others.
+// elasticTables are the tables that the pipeline knows, as of version 5.12. It drops the columns of
+// others.
 var elasticTables = map[string]bool{
 	"AlertEvidence": true, "AlertInfo": true, "BehaviorEntities": true, "BehaviorInfo": true, "CloudAppEvents": true,
 	"CloudAuditEvents": true, "CloudProcessEvents": true, "CloudStorageAggregatedEvents": true, "DeviceEvents": true,
@@ -35,8 +37,9 @@ var elasticTables = map[string]bool{
 	"UrlClickEvents": true,
 }
 
-// The tags of an event. preserve_duplicate_custom_fields keeps the pipeline from losing device.id and
-// cloud.instance.id; preserve_original_event keeps the whole record where it would lose the columns.
+// The tags of an event. preserve_duplicate_custom_fields keeps the pipeline from losing device.id
+// and cloud.instance.id; preserve_original_event keeps the whole record where it would lose the
+// columns.
 var (
 	elasticTags     = encodeTags("preserve_duplicate_custom_fields", "forwarded", "m365_defender-event")
 	elasticTagsKeep = encodeTags("preserve_duplicate_custom_fields", "forwarded", "m365_defender-event", "preserve_original_event")
@@ -123,8 +126,8 @@ func (o *objects) str(key string, text []byte) {
 	}
 }
 
-// writeDevice writes host, device, cloud and m365_defender.device_info. The pipeline takes over what is
-// below host, device and cloud where the row has none of its own.
+// writeDevice writes host, device, cloud and m365_defender.device_info. The pipeline takes over
+// what is below host, device and cloud where the row has none of its own.
 func (f *elastic) writeDevice(w *event.Writer, d *event.Device) {
 	o := objects{out: w.Out}
 	if d.ID != nil {
@@ -216,8 +219,8 @@ func (f *elastic) column(c *event.Column) []byte {
 	return f.columns[c.ID]
 }
 
-// unreadable is a record of a category that the pipeline does not know: it keeps the text of such records
-// and says that it does not know them.
+// unreadable is a record of a category that the pipeline does not know: it keeps the text of such
+// records and says that it does not know them.
 func (f *elastic) unreadable(w *event.Writer, u *Unreadable) {
 	b := append(f.text[:0], `{"category":"unreadable","properties":{"unreadable_reason":`...)
 	b = appendQuoted(b, []byte(u.Reason))

@@ -88,8 +88,8 @@ func (f *flat) columns(w *event.Writer, r *record.Record) {
 	}
 }
 
-// own keeps the names of the device's fields for ours. A prefix that ends in a letter or digit may begin names of
-// columns, so then only the names themselves are kept.
+// own keeps the names of the device's fields for ours. A prefix that ends in a letter or digit may
+// begin names of columns, so then only the names themselves are kept.
 func (c Config) own(ns *event.Names) {
 	if c.DevicePrefix == "" {
 		return

@@ -10,7 +10,8 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// fieldID numbers the fields of a form in the order in which they are written: an object comes before what is in it.
+// fieldID numbers the fields of a form in the order in which they are written: an object comes
+// before what is in it.
 type fieldID uint16
 
 // wholeEvent is the field that holds all others: the map of the event.
@@ -27,7 +28,8 @@ const (
 	fieldOne                     // an object, as the only element of a list
 )
 
-// form: the tree of all fields that a format can write, compiled once. It is not changed after that.
+// form: the tree of all fields that a format can write, compiled once. It is not changed after
+// that.
 type form struct {
 	fields []field
 	byName map[string]fieldID // full names, with dots
@@ -41,8 +43,8 @@ type field struct {
 	kind   fieldKind
 }
 
-// newForm compiles a form. names are full names, "host.os.type"; the objects above a name need not be listed. A name that
-// ends in [] is a list, in {} a set, in [0] an object in a list of one.
+// newForm compiles a form. names are full names, "host.os.type"; the objects above a name need not
+// be listed. A name that ends in [] is a list, in {} a set, in [0] an object in a list of one.
 func newForm(names []string) (*form, error) {
 	type node struct {
 		name     string
@@ -130,17 +132,19 @@ type entry struct {
 	kind   entryKind
 }
 
-// noSource marks a value that does not hold a column whole: a constant, or a part of one, or one that was changed.
+// noSource marks a value that does not hold a column whole: a constant, or a part of one, or one
+// that was changed.
 const noSource = 0xffff
 
-// maxElements bounds a list: what is beyond it is not added, and the column stays where it is whole.
+// maxElements bounds a list: what is beyond it is not added, and the column stays where it is
+// whole.
 const maxElements = 500
 
-// sheet: a form that is filled in for one record and then written in one pass. Setting a field also counts it in its object,
-// so that every map header is known when its turn comes.
+// sheet: a form that is filled in for one record and then written in one pass. Setting a field also
+// counts it in its object, so that every map header is known when its turn comes.
 //
-// Texts are kept as they are passed, without a copy, until reset. Texts that are made for the sheet go into its buffer:
-// append to sheet.text and take what was appended.
+// Texts are kept as they are passed, without a copy, until reset. Texts that are made for the sheet
+// go into its buffer: append to sheet.text and take what was appended.
 type sheet struct {
 	form    *form
 	marks   []uint64 // a bit for each field that is set
@@ -203,7 +207,8 @@ func (s *sheet) mark(f fieldID) {
 	}
 }
 
-// put adds an entry, and reports whether the field has this value now. A field of one value keeps the first.
+// put adds an entry, and reports whether the field has this value now. A field of one value keeps
+// the first.
 func (s *sheet) put(e entry) bool {
 	e.next = -1
 	f := e.field
@@ -242,8 +247,9 @@ func (e *entry) same(o *entry) bool {
 	return e.kind == o.kind && e.number == o.number && bytes.Equal(e.text, o.text)
 }
 
-// Each of these sets a field, or adds to a list, and reports whether the value is there now: set by this call, or equal to
-// what is. source is the column that the value holds whole, or noSource. An empty text is not set.
+// Each of these sets a field, or adds to a list, and reports whether the value is there now: set by
+// this call, or equal to what is. source is the column that the value holds whole, or noSource. An
+// empty text is not set.
 
 func (s *sheet) setText(f fieldID, text []byte, source uint16) bool {
 	return len(text) > 0 && s.put(entry{field: f, kind: entryText, text: text, source: source})
@@ -305,7 +311,8 @@ func (s *sheet) held(taken []bool) {
 	}
 }
 
-// appendTo appends the members of the event's map, without its header, and returns how many there are. more has members of objects that are no fields of the form.
+// appendTo appends the members of the event's map, without its header, and returns how many there
+// are. more has members of objects that are no fields of the form.
 func (s *sheet) appendTo(dst []byte, more []moreMembers) ([]byte, uint32) {
 	for w, word := range s.marks {
 		if w == 0 {

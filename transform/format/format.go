@@ -10,8 +10,8 @@ import (
 // Names are the formats: the choices of the setting format.
 var Names = []string{"flat", "raw", "splunk", "elastic", "ecs"}
 
-// A Format is the shape of an event: how a record is written into the map that a Writer has begun. Time,
-// size limit and what becomes of errors are the caller's, the same in every format.
+// A Format is the shape of an event: how a record is written into the map that a Writer has begun.
+// Time, size limit and what becomes of errors are the caller's, the same in every format.
 type Format struct {
 	// Names are the names that the Writer of this format must have.
 	Names *event.Names
@@ -29,8 +29,8 @@ type Own struct {
 	ID      []byte        // event_id; nil for none
 	Device  *event.Device // nil where none is looked for
 
-	// Platform returns the OSPlatform of the device of a record, as far as it is known without asking and waiting; nil if
-	// it is not. It is nil itself if no devices are kept.
+	// Platform returns the OSPlatform of the device of a record, as far as it is known without
+	// asking and waiting; nil if it is not. It is nil itself if no devices are kept.
 	Platform func(r *record.Record) []byte
 }
 

@@ -11,8 +11,9 @@ const (
 	directionOutbound           // the device began it
 )
 
-// connectionDirection tells the direction of a row of DeviceNetworkEvents. told is AdditionalFields.direction, In or Out,
-// which counts; else the ActionType says it. What was only found or inspected has no direction.
+// connectionDirection tells the direction of a row of DeviceNetworkEvents. told is
+// AdditionalFields.direction, In or Out, which counts; else the ActionType says it. What was only
+// found or inspected has no direction.
 func connectionDirection(action, told []byte) direction {
 	switch {
 	case equalFold(told, "in"), equalFold(told, "inbound"):
@@ -29,8 +30,8 @@ func connectionDirection(action, told []byte) direction {
 	return directionUnknown
 }
 
-// parseIP reads an address without a zone. ok is false for anything else: an empty text, host:port, a list. mapped is
-// true for ::ffff:1.2.3.4, which is returned as the IPv4 address that it is.
+// parseIP reads an address without a zone. ok is false for anything else: an empty text, host:port,
+// a list. mapped is true for ::ffff:1.2.3.4, which is returned as the IPv4 address that it is.
 func parseIP(b []byte) (ip netip.Addr, mapped, ok bool) {
 	if len(b) < 2 || len(b) > 45 {
 		return netip.Addr{}, false, false
@@ -54,8 +55,8 @@ func parseIP(b []byte) (ip netip.Addr, mapped, ok bool) {
 	return ip.Unmap(), ip.Is4In6(), true
 }
 
-// appendMAC appends a hardware address as ECS and RFC 7042 write it, 00-15-5D-01-02-03. It takes colons, dashes, dots and
-// none; ok is false for anything else, and then nothing is appended.
+// appendMAC appends a hardware address as ECS and RFC 7042 write it, 00-15-5D-01-02-03. It takes
+// colons, dashes, dots and none; ok is false for anything else, and then nothing is appended.
 func appendMAC(dst, b []byte) (_ []byte, ok bool) {
 	from, digits := len(dst), 0
 	for _, c := range b {
@@ -77,8 +78,9 @@ func appendMAC(dst, b []byte) (_ []byte, ok bool) {
 	return dst, true
 }
 
-// protocolWord splits Defender's Protocol: the transport in ECS's words (tcp, udp, icmp), or an application protocol such
-// as ntlm or kerberos, as lower-case constants. Both are empty for a word that is neither: the caller writes that as it is.
+// protocolWord splits Defender's Protocol: the transport in ECS's words (tcp, udp, icmp), or an
+// application protocol such as ntlm or kerberos, as lower-case constants. Both are empty for a word
+// that is neither: the caller writes that as it is.
 func protocolWord(b []byte) (transport, application string) {
 	switch {
 	case hasPrefixFold(b, "tcp"):

@@ -14,8 +14,8 @@ func lastSeparator(path []byte) int {
 	return i
 }
 
-// directory returns a path without its last part and the separator before that; nil for a bare name. The root of a
-// drive or of a file system keeps its separator.
+// directory returns a path without its last part and the separator before that; nil for a bare
+// name. The root of a drive or of a file system keeps its separator.
 func directory(path []byte) []byte {
 	at := lastSeparator(path)
 	switch {
@@ -27,8 +27,8 @@ func directory(path []byte) []byte {
 	return path[:at]
 }
 
-// extension returns what follows the last dot of a file's name, without the dot: nil for none, and for a name that
-// begins with its only dot.
+// extension returns what follows the last dot of a file's name, without the dot: nil for none, and
+// for a name that begins with its only dot.
 func extension(name []byte) []byte {
 	at := bytes.LastIndexByte(name, '.')
 	if at <= 0 || at == len(name)-1 {
@@ -37,9 +37,9 @@ func extension(name []byte) []byte {
 	return name[at+1:]
 }
 
-// appendPath appends the path of the file name in folder. Defender's FolderPath is the folder in some tables and records
-// and the whole path in others: where its last part is name already, letter case aside, it is appended as it is. Either
-// may be empty.
+// appendPath appends the path of the file name in folder. Defender's FolderPath is the folder in
+// some tables and records and the whole path in others: where its last part is name already, letter
+// case aside, it is appended as it is. Either may be empty.
 func appendPath(dst, folder, name []byte) []byte {
 	switch {
 	case len(folder) == 0:
@@ -58,8 +58,8 @@ func appendPath(dst, folder, name []byte) []byte {
 	return append(dst, name...)
 }
 
-// pathSystem names the family of systems that a path is of, in the words of ECS's host.os.type: windows, macos, linux, or
-// "" where the path does not say. A bare name and a URL say nothing.
+// pathSystem names the family of systems that a path is of, in the words of ECS's host.os.type:
+// windows, macos, linux, or "" where the path does not say. A bare name and a URL say nothing.
 func pathSystem(path []byte) string {
 	switch {
 	case len(path) == 0:
@@ -77,8 +77,8 @@ func pathSystem(path []byte) string {
 	return "linux"
 }
 
-// platformSystem names the family of an OSPlatform such as Windows10, WindowsServer2022, macOS, Linux, iOS, in the same
-// words; "" for one that none of them has.
+// platformSystem names the family of an OSPlatform such as Windows10, WindowsServer2022, macOS,
+// Linux, iOS, in the same words; "" for one that none of them has.
 func platformSystem(platform []byte) string {
 	switch {
 	case containsFold(platform, "windows"):

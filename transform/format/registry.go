@@ -10,8 +10,9 @@ var hives = [...]struct{ name, short string }{
 	{"hkey_current_config", "HKCC"},
 }
 
-// splitHive splits a registry key as Defender writes it, HKEY_LOCAL_MACHINE\SOFTWARE\..., into the short name of its hive
-// and the key below. A key that names no hive has none. Short names are taken, too.
+// splitHive splits a registry key as Defender writes it, HKEY_LOCAL_MACHINE\SOFTWARE\..., into the
+// short name of its hive and the key below. A key that names no hive has none. Short names are
+// taken, too.
 func splitHive(key []byte) (hive string, below []byte) {
 	root, below, _ := bytes.Cut(key, []byte{'\\'})
 	for i := range hives {
@@ -37,8 +38,8 @@ func appendRegistryPath(dst []byte, hive string, key, value []byte) []byte {
 	return dst
 }
 
-// sysmonEventType names what a registry ActionType did in the words of Sysmon's events 12 to 14, which Sigma rules ask
-// for; "" for what Sysmon has no word for.
+// sysmonEventType names what a registry ActionType did in the words of Sysmon's events 12 to 14,
+// which Sigma rules ask for; "" for what Sysmon has no word for.
 func sysmonEventType(action []byte) string {
 	switch string(action) {
 	case "RegistryValueSet":

@@ -1,7 +1,7 @@
 package format
 
-// snake appends a column's name in snake case: NetworkMessageId is network_message_id, SHA256 sha256,
-// OSPlatform os_platform.
+// snake appends a column's name in snake case: NetworkMessageId is network_message_id, SHA256
+// sha256, OSPlatform os_platform.
 func snake(dst, name []byte) []byte {
 	for i, c := range name {
 		upper := 'A' <= c && c <= 'Z'

@@ -11,9 +11,9 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// splunk is Microsoft's record as Splunk's Advanced Hunting add-on reads it: nested as received, every
-// string the string it was, the columns that the add-on reads first and long values last. Splunk
-// extracts fields from the first 5,000 characters of an event only.
+// splunk is Microsoft's record as Splunk's Advanced Hunting add-on reads it: nested as received,
+// every string the string it was, the columns that the add-on reads first and long values last.
+// Splunk extracts fields from the first 5,000 characters of an event only.
 type splunk struct {
 	names *event.Names
 	fill  bool // the device goes where DeviceName and DeviceId are empty
@@ -188,7 +188,8 @@ func (f *splunk) mark(name event.Name) uint8 {
 	return f.marks[name]
 }
 
-// properties writes the columns: short ones that the add-on reads, other short ones, long ones by length.
+// properties writes the columns: short ones that the add-on reads, other short ones, long ones by
+// length.
 func (f *splunk) properties(w *event.Writer, r *record.Record, own *Own, filled bool) {
 	tr := &r.Columns
 	keep := w.Options().KeepNulls
@@ -249,7 +250,8 @@ func (f *splunk) joined(d *event.Device, name event.Name) int {
 	return slices.IndexFunc(d.Alert, func(c event.Column) bool { return c.Name == text })
 }
 
-// alert writes what only the AlertInfo of the alert says. Lists go out as the text that they are on the wire.
+// alert writes what only the AlertInfo of the alert says. Lists go out as the text that they are on
+// the wire.
 func (f *splunk) alert(w *event.Writer, d *event.Device) {
 	for i := range d.Alert {
 		c := &d.Alert[i]

@@ -2,9 +2,9 @@ package format
 
 import "bytes"
 
-// splitTechnique splits an element of AttackTechniques, "PowerShell (T1059.001)", into the technique's name and id. The
-// blank before the parenthesis may be missing. parent is the length of the id without its subtechnique: id[:parent] is
-// T1059. ok is false for any other text.
+// splitTechnique splits an element of AttackTechniques, "PowerShell (T1059.001)", into the
+// technique's name and id. The blank before the parenthesis may be missing. parent is the length of
+// the id without its subtechnique: id[:parent] is T1059. ok is false for any other text.
 func splitTechnique(text []byte) (name, id []byte, parent int, ok bool) {
 	text = trim(text)
 	at := bytes.LastIndex(text, []byte("(T"))
@@ -52,8 +52,8 @@ var tactics = [...]struct{ word, name, id string }{
 	{"impact", "Impact", "TA0040"},
 }
 
-// tacticOf returns the name and the id of the ATT&CK tactic that a Category such as InitialAccess is; "" for a Category
-// that is none, such as Malware or SuspiciousActivity.
+// tacticOf returns the name and the id of the ATT&CK tactic that a Category such as InitialAccess
+// is; "" for a Category that is none, such as Malware or SuspiciousActivity.
 func tacticOf(category []byte) (name, id string) {
 	for i := range tactics {
 		if t := &tactics[i]; equalFold(category, t.word) || sameFold(category, []byte(t.name)) {

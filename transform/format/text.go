@@ -5,7 +5,8 @@ import (
 	"unsafe"
 )
 
-// view looks at bytes as a string without a copy. The string must not outlive a change of the bytes.
+// view looks at bytes as a string without a copy. The string must not outlive a change of the
+// bytes.
 func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 func lowerByte(c byte) byte {
@@ -31,7 +32,8 @@ func sameFold(a, b []byte) bool {
 	return true
 }
 
-// hasPrefixFold reports whether b begins with prefix, ASCII case aside. prefix must be in lower case.
+// hasPrefixFold reports whether b begins with prefix, ASCII case aside. prefix must be in lower
+// case.
 func hasPrefixFold(b []byte, prefix string) bool {
 	if len(b) < len(prefix) {
 		return false
@@ -49,7 +51,8 @@ func hasSuffixFold(b []byte, suffix string) bool {
 	return len(b) >= len(suffix) && hasPrefixFold(b[len(b)-len(suffix):], suffix)
 }
 
-// containsFold reports whether text is somewhere in b, ASCII case aside. text must be in lower case and not empty.
+// containsFold reports whether text is somewhere in b, ASCII case aside. text must be in lower case
+// and not empty.
 func containsFold(b []byte, text string) bool {
 	for i := 0; i+len(text) <= len(b); i++ {
 		if hasPrefixFold(b[i:], text) {
@@ -59,7 +62,8 @@ func containsFold(b []byte, text string) bool {
 	return false
 }
 
-// appendLower appends b with its ASCII letters in lower case. Other letters stay: DNS and Windows agree on ASCII only.
+// appendLower appends b with its ASCII letters in lower case. Other letters stay: DNS and Windows
+// agree on ASCII only.
 func appendLower(dst, b []byte) []byte {
 	for _, c := range b {
 		dst = append(dst, lowerByte(c))

@@ -5,15 +5,16 @@ import (
 	"strconv"
 )
 
-// urlParts are the parts of a URL: pieces of its text, escapes as they are. port is 0 if the text names none.
+// urlParts are the parts of a URL: pieces of its text, escapes as they are. port is 0 if the text
+// names none.
 type urlParts struct {
 	scheme, username, password, domain, path, query, fragment []byte
 	port                                                      int
 }
 
-// splitURL splits the text of a URL. A bare host, as Defender writes it for TLS connections, with or without a port and a
-// path, has no scheme. ok is false for what is neither: an empty text, one with blanks, a host that no host can be. A
-// defanged scheme (hxxp) is a scheme like any other.
+// splitURL splits the text of a URL. A bare host, as Defender writes it for TLS connections, with
+// or without a port and a path, has no scheme. ok is false for what is neither: an empty text, one
+// with blanks, a host that no host can be. A defanged scheme (hxxp) is a scheme like any other.
 func splitURL(text []byte) (u urlParts, ok bool) {
 	if len(text) == 0 {
 		return u, false
@@ -73,7 +74,8 @@ func isScheme(b []byte) bool {
 	return true
 }
 
-// isHost reports whether b can be a name or an address of a host. Names in other scripts come unencoded.
+// isHost reports whether b can be a name or an address of a host. Names in other scripts come
+// unencoded.
 func isHost(b []byte) bool {
 	if len(b) == 0 || len(b) > 255 || b[0] == '.' {
 		return false
