@@ -49,7 +49,7 @@ var hostRows = []*row{
 		},
 	},
 	{
-		name: "sigkill-unaided", fault: "SIGKILL once, nobody tells the broker (session timeout 30 s)", source: "hub", hosts: cHost,
+		name: "sigkill-unaided", fault: "SIGKILL once, nobody tells the broker", source: "hub", hosts: cHost,
 		script: func(r *run) {
 			h := r.host(r.startHub(4))
 			h.start()

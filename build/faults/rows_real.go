@@ -16,7 +16,7 @@ import (
 // recovered, a blob kept.
 var realRows = []*row{
 	{
-		name: "kafka-sigkill", fault: "SIGKILL at random; the broker learns of all but the last (session timeout 30 s)", source: kafkaSource, hosts: both, needs: needsKafka,
+		name: "kafka-sigkill", fault: "SIGKILL at random; the broker learns of all but the last", source: kafkaSource, hosts: both, needs: needsKafka,
 		script: func(r *run) {
 			h := r.host(r.startKafka(4))
 			h.start()
@@ -31,6 +31,10 @@ var realRows = []*row{
 			h.again()
 			r.finish(g)
 		},
+	},
+	{
+		name: "kafka-sigkill-unaided", fault: "SIGKILL 8 times, nobody tells the broker", source: kafkaSource, hosts: both, needs: needsKafka,
+		script: func(r *run) { r.unaidedKills(r.host(r.startKafka(4))) },
 	},
 	{
 		name: "kafka-sigterm", fault: "hot reload under load, as often as SIGTERM after it", source: kafkaSource, hosts: both, needs: needsKafka,
