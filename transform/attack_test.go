@@ -291,7 +291,8 @@ func TestLargeObjectsDoNotHideTheColumns(t *testing.T) {
 		for name, text := range map[string]string{"members": data, "references": references.String()} {
 			for kind, value := range map[string]string{"native": text, "string": inString(text)} {
 				tr := transform.New(transform.Config{EventID: true, Format: format, ResolveRefs: true})
-				events := run(t, tr, `{"time":"`+noon+`","category":"AdvancedHunting-CloudAppEvents","properties":{"ActionType":"Evil","RawEventData":`+value+`,"New":`+text+`}}`)
+				other := strings.NewReplacer(`"$id":"1"`, `"$id":"2"`, `"$ref":"1"`, `"$ref":"2"`).Replace(text)
+				events := run(t, tr, `{"time":"`+noon+`","category":"AdvancedHunting-CloudAppEvents","properties":{"ActionType":"Evil","RawEventData":`+value+`,"New":`+other+`}}`)
 				if len(events) != 1 || events[0].table != "CloudAppEvents" {
 					t.Fatalf("%s, %s, %s: %d events, table %s", format, name, kind, len(events), events[0].table)
 				}
@@ -299,7 +300,7 @@ func TestLargeObjectsDoNotHideTheColumns(t *testing.T) {
 					continue
 				}
 				e := events[0].m
-				if e["table"] != "CloudAppEvents" || e["ActionType"] != "Evil" || e["RawEventData_raw"] != text || e["New_raw"] != text {
+				if e["table"] != "CloudAppEvents" || e["ActionType"] != "Evil" || e["RawEventData_raw"] != text || e["New_raw"] != other {
 					t.Errorf("%s, %s: %v", name, kind, slices.Collect(maps.Keys(e)))
 				}
 			}

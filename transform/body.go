@@ -16,6 +16,7 @@ var (
 	errBetween = errors.New("text between records")
 	errTired   = errors.New("too much of the payload is damaged to look for records in the rest")
 	errPanic   = errors.New("the transformer panicked on it")
+	errUnzip   = errors.New("gzip that cannot be unpacked")
 )
 
 // walk is what is known of the payload at hand.
@@ -26,6 +27,7 @@ type walk struct {
 	effort   int  // bytes that were parsed in vain
 	nextFrom int  // where the last such search began
 	next     int  // and what it found
+	wrapped  int  // how many wrappings are around what is being read
 
 	// The first two keys of the first whole record. A record of a product we do not know can be told from any
 	// object inside it by beginning as its neighbours do.
@@ -54,6 +56,9 @@ func (w *walk) tired(b []byte) bool { return w.effort > 8*len(b)+1<<20 }
 // It goes through the payload once, record by record, and trusts nothing beyond the record that it is reading. So damage
 // costs the record that it is in, and no other, and nothing has to be done twice for it.
 func (t *Transformer) body(b []byte) {
+	if b = t.unwrap(b); b == nil {
+		return
+	}
 	i := 0
 	if record.HasPrefix(b, "\xef\xbb\xbf") {
 		i = 3 // a byte order mark
@@ -90,7 +95,7 @@ func (t *Transformer) values(b []byte, i, nesting int, list bool) int {
 			i = t.object(b, i, nesting)
 		case c == ']' && list:
 			return i + 1
-		case c == '[' && !list && listOfObjects(b, i):
+		case c == '[' && (!list || nesting < maxNesting) && listOfObjects(b, i, maxNesting-nesting):
 			found := t.walk.found()
 			i = t.values(b, i+1, nesting+1, true)
 			if t.walk.found() == found && !t.walk.damaged {
@@ -102,9 +107,14 @@ func (t *Transformer) values(b []byte, i, nesting int, list bool) int {
 	}
 }
 
-// listOfObjects tells a list of records from text that happens to begin with a bracket.
-func listOfObjects(b []byte, i int) bool {
-	i = record.SkipSpace(b, i+1)
+// listOfObjects tells a list of records, or of so many lists of them, from text that happens to begin with a bracket.
+func listOfObjects(b []byte, i, deep int) bool {
+	for i = record.SkipSpace(b, i+1); i < len(b) && b[i] == '[' && deep > 0; deep-- {
+		i = record.SkipSpace(b, i+1)
+	}
+	if i+1 < len(b) && b[i] == '"' {
+		i++ // a record as text
+	}
 	return i < len(b) && (b[i] == '{' || b[i] == ']')
 }
 
@@ -124,6 +134,9 @@ func (t *Transformer) object(b []byte, i, nesting int) int {
 	if err != nil {
 		t.walk.effort += max(end-i, 0)
 		return t.damage(b, i, nesting, err)
+	}
+	if t.wrapping(b, i, end) {
+		return end
 	}
 	if r.Records != 0 && nesting < maxNesting && t.table(r.Category()).name == Unknown {
 		return t.envelopeInside(b, i, end, nesting)
@@ -405,6 +418,9 @@ func (t *Transformer) other(b []byte, i int) int {
 		end, err := t.row.Scratch(&t.scanner, b, i)
 		t.walk.effort += end - i
 		if err == nil {
+			if b[i] == '"' && t.inside(b[i+1:end-1]) {
+				return end
+			}
 			after := record.SkipSpace(b, end)
 			if after == len(b) || b[after] == ',' || b[after] == ']' || b[after] == '{' {
 				t.unreadable(reasonNotObject, record.ErrNotObject.Error(), i, b[i:end])

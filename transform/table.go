@@ -39,9 +39,12 @@ func (t *Transformer) table(category string) *table {
 	text, _ := record.AppendText(nil, []byte(category))
 	full := string(text)
 	tb := &table{}
-	tb.name, tb.hunting = strings.CutPrefix(full, record.HuntingPrefix)
+	tb.name = full
+	if tb.hunting = record.IsHunting(full); tb.hunting {
+		tb.name = record.TableName(strings.TrimSpace(full[len(record.HuntingPrefix):]))
+	}
 	safe := safeName(tb.name)
-	tb.exact = safe == tb.name
+	tb.exact = safe == tb.name && (!tb.hunting || full == record.HuntingPrefix+safe)
 	tb.name = safe
 	tb.excluded = len(t.cfg.Tables) > 0 && !matchAny(t.cfg.Tables, safe) || matchAny(t.cfg.TablesExclude, safe)
 	if tb.hunting && t.hold != nil {
@@ -105,4 +108,15 @@ func match(pattern, s string) bool {
 		p++
 	}
 	return p == len(pattern)
+}
+
+// withoutPrefix takes AdvancedHunting- from names of tables, where users have written it.
+func withoutPrefix(names []string) []string {
+	out := make([]string, len(names))
+	for i, name := range names {
+		if out[i] = name; record.IsHunting(name) {
+			out[i] = name[len(record.HuntingPrefix):]
+		}
+	}
+	return out
 }

@@ -80,6 +80,7 @@ func New(cfg Config) *Transformer {
 	if cfg.Format == "" {
 		cfg.Format = "flat"
 	}
+	cfg.Tables, cfg.TablesExclude = withoutPrefix(cfg.Tables), withoutPrefix(cfg.TablesExclude)
 	if cfg.DevicePrefix == "" {
 		cfg.DevicePrefix = "DeviceInfo."
 	}

@@ -11,6 +11,9 @@ type refs struct {
 	written int               // bytes of text that were written in place of references, in this record
 }
 
+// several stands for the objects of an id that more than one has: a reference to it is left as it is.
+const several = ^uint32(0)
+
 // maxResolved bounds what resolve_refs writes for one record: references to objects with references grow exponentially.
 const maxResolved = 256 << 10
 
@@ -34,7 +37,7 @@ func (rs *refs) target(tr *record.Tree, ref uint32) (uint32, bool) {
 		rs.index(tr)
 	}
 	n, ok := rs.targets[record.View(tr.Inner(ref))]
-	return n, ok
+	return n, ok && n != several
 }
 
 // index finds the objects of tr that can be referred to. Json.NET writes "$id" first.
@@ -50,7 +53,12 @@ func (rs *refs) index(tr *record.Tree) {
 			if rs.targets == nil {
 				rs.targets = make(map[string]uint32)
 			}
-			rs.targets[record.View(tr.Inner(k+1))] = uint32(n)
+			id := record.View(tr.Inner(k + 1))
+			if _, twice := rs.targets[id]; twice {
+				rs.targets[id] = several
+			} else {
+				rs.targets[id] = uint32(n)
+			}
 		}
 	}
 }

@@ -1,5 +1,7 @@
 package record
 
+import "strings"
+
 // A Record is one record as received: its tree, and where in it the members of the envelope are.
 // It is complete before anything of it is written, so that it can be looked at, and kept, first.
 type Record struct {
@@ -163,11 +165,17 @@ func (r *Record) hunting() bool {
 	if n == 0 {
 		return false
 	}
-	if r.Doc.Nodes[n].Flags&FlagEscaped == 0 {
-		return HasPrefix(r.Doc.Inner(n), HuntingPrefix)
+	text := r.Doc.Inner(n)
+	if r.Doc.Nodes[n].Flags&FlagEscaped != 0 {
+		text, _ = AppendText(nil, text)
 	}
-	text, _ := AppendText(nil, r.Doc.Inner(n))
-	return HasPrefix(text, HuntingPrefix)
+	return IsHunting(View(text))
+}
+
+// IsHunting reports whether a category is of Advanced Hunting: it begins with HuntingPrefix, in any case.
+func IsHunting(category string) bool {
+	return len(category) >= len(HuntingPrefix) &&
+		(category[:len(HuntingPrefix)] == HuntingPrefix || strings.EqualFold(category[:len(HuntingPrefix)], HuntingPrefix))
 }
 
 // lift finds the columns. properties that are a string of JSON are opened like any such column.
@@ -195,25 +203,64 @@ func (r *Record) Category() string {
 }
 
 // product names the tables of records that have no category. Microsoft Defender for Cloud exports alerts as bare
-// objects, and recommendations and scores as Azure resources; their names are those that Azure gives the same data
-// as a table.
+// objects, and recommendations and scores as Azure resources, in one spelling of names or another; their tables are
+// called as Azure calls those of the same data. A record of a Log Analytics export says its table itself.
 func product(doc *Tree) string {
 	if doc.Find(0, "SystemAlertId") != 0 || doc.Find(0, "AlertType") != 0 && doc.Find(0, "VendorName") != 0 {
 		return "SecurityAlert"
 	}
 	if n := doc.Find(0, "type"); n != 0 && doc.Nodes[n].Kind == KindString {
-		switch string(doc.Inner(n)) {
-		case "Microsoft.Security/assessments":
-			return "SecurityRecommendation"
-		case "Microsoft.Security/subAssessments", "Microsoft.Security/assessments/subAssessments":
-			return "SecurityNestedRecommendation"
-		case "Microsoft.Security/secureScores":
-			return "SecureScores"
-		case "Microsoft.Security/secureScores/secureScoreControls":
-			return "SecureScoreControls"
+		if name := resource(doc.Inner(n)); name != "" {
+			return name
 		}
 	}
+	n := doc.Find(0, "Type")
+	if n == 0 || doc.Nodes[n].Kind != KindString {
+		return Unknown
+	}
+	if name := resource(doc.Inner(n)); name != "" {
+		return name
+	}
+	if doc.Find(0, "TimeGenerated") != 0 && isTableName(doc.Inner(n)) {
+		return View(doc.Inner(n))
+	}
 	return Unknown
+}
+
+// resource is the table of a type of Azure resource, or "".
+func resource(kind []byte) string {
+	const security = "microsoft.security/"
+	if len(kind) <= len(security) || !equalFold(kind[:len(security)], security) {
+		return ""
+	}
+	switch kind = kind[len(security):]; {
+	case is(kind, "assessments"):
+		return "SecurityRecommendation"
+	case is(kind, "subassessments"), is(kind, "assessments/subassessments"):
+		return "SecurityNestedRecommendation"
+	case is(kind, "securescores"):
+		return "SecureScores"
+	case is(kind, "securescores/securescorecontrols"):
+		return "SecureScoreControls"
+	case is(kind, "locations/alerts"), is(kind, "alerts"):
+		return "SecurityAlert"
+	case is(kind, "regulatorycompliancestandards/regulatorycompliancecontrols/regulatorycomplianceassessments"),
+		is(kind, "regulatorycompliancestandards"), is(kind, "regulatorycompliancestandards/regulatorycompliancecontrols"):
+		return "SecurityRegulatoryCompliance"
+	}
+	return ""
+}
+
+func is(kind []byte, lower string) bool { return len(kind) == len(lower) && equalFold(kind, lower) }
+
+// isTableName tells a table of a workspace, such as DeviceEvents, from other types.
+func isTableName(b []byte) bool {
+	for _, c := range b {
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_') {
+			return false
+		}
+	}
+	return len(b) > 2 && len(b) <= 64 && 'A' <= b[0] && b[0] <= 'Z'
 }
 
 // Open returns what the string at node n of the columns holds as JSON: a tree without nodes if it is none.

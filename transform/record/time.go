@@ -1,13 +1,123 @@
 package record
 
+import "bytes"
+
 // maxEventSeconds is the end of 2038-01-18. Fluent Bit keeps the seconds of an event time in 31 bits, and a record whose
 // time does not fit takes the rest of its chunk with it (seen on v3.2 to v5.0).
 const maxEventSeconds = 2147472000
 
-// ParseTime reads the forms in which Defender and those who pass its records on write times: RFC 3339 with 0 to 9 digits of
+// ParseTime reads the forms in which Defender and those who pass its records on write times. Besides what
+// parseISO reads, these are epochs in seconds, milliseconds or microseconds, told by their size, /Date(ms)/ of
+// Json.NET, and 9/20/2026 10:18:02 AM. ok is false for anything else, and for what an event time cannot hold.
+func ParseTime(b []byte) (sec int64, nsec uint32, ok bool) {
+	if sec, nsec, ok = parseISO(b); ok || len(b) == 0 {
+		return sec, nsec, ok
+	}
+	if rest, found := bytes.CutPrefix(b, []byte("/Date(")); found {
+		b, found = bytes.CutSuffix(rest, []byte(")/"))
+		if i := bytes.LastIndexAny(b, "+-"); i > 0 {
+			b = b[:i] // an offset, which does not change the instant
+		}
+		if !found || len(b) > 16 {
+			return 0, 0, false
+		}
+		ms, digits := number(b)
+		return epoch(ms, 1000, digits && len(b) > 0)
+	}
+	if n, digits := number(b); digits {
+		return parseEpoch(n, len(b))
+	}
+	return parseUS(b)
+}
+
+// parseEpoch reads a count since 1970 with so many digits.
+func parseEpoch(n int64, digits int) (sec int64, nsec uint32, ok bool) {
+	switch {
+	case digits >= 9 && digits <= 10:
+		return epoch(n, 1, true)
+	case digits >= 12 && digits <= 13:
+		return epoch(n, 1000, true)
+	case digits >= 15 && digits <= 16:
+		return epoch(n, 1_000_000, true)
+	}
+	return 0, 0, false
+}
+
+// epoch is n since 1970, of which so many make a second.
+func epoch(n, second int64, ok bool) (int64, uint32, bool) {
+	sec := n / second
+	if !ok || sec < 0 || sec >= maxEventSeconds {
+		return 0, 0, false
+	}
+	return sec, uint32(n % second * (1_000_000_000 / second)), true
+}
+
+// parseUS reads month/day/year and a time of day, with AM or PM or of 24 hours, and a zone at the end or none.
+func parseUS(b []byte) (sec int64, nsec uint32, ok bool) {
+	var n [6]int64
+	for i, end := range [...]byte{'/', '/', ' ', ':', ':', 0} {
+		k := 0
+		for k < len(b) && '0' <= b[k] && b[k] <= '9' {
+			k++
+		}
+		n[i], ok = number(b[:k])
+		if !ok || k == 0 || k > 4 || end != 0 && (k >= len(b) || b[k] != end) {
+			return 0, 0, false
+		}
+		b = b[min(k+1, len(b)):]
+		if end == 0 {
+			break
+		}
+	}
+	month, day, year, hour := n[0], n[1], n[2], n[3]
+	half := len(b) >= 2 && (b[1] == 'M' || b[1] == 'm')
+	switch {
+	case half && (b[0] == 'A' || b[0] == 'a') && 1 <= hour && hour <= 12:
+		hour, b = hour%12, b[2:]
+	case half && (b[0] == 'P' || b[0] == 'p') && 1 <= hour && hour <= 12:
+		hour, b = hour%12+12, b[2:]
+	case half:
+		return 0, 0, false
+	}
+	if year < 1970 || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) || hour > 23 || n[4] > 59 || n[5] > 60 {
+		return 0, 0, false
+	}
+	offset, ok := zone(bytes.TrimPrefix(b, []byte(" ")))
+	sec = days(year, month, day)*86400 + hour*3600 + n[4]*60 + n[5] - offset
+	if !ok || sec < 0 || sec >= maxEventSeconds {
+		return 0, 0, false
+	}
+	return sec, 0, true
+}
+
+// zone reads what may stand behind a time: nothing, Z, UTC, GMT, +01:00, +0100. It returns seconds east.
+func zone(b []byte) (seconds int64, ok bool) {
+	switch string(b) {
+	case "", "Z", "z", "UTC", "GMT":
+		return 0, true
+	}
+	if len(b) == 6 && b[3] == ':' {
+		b = append(append(make([]byte, 0, 5), b[:3]...), b[4:]...)
+	}
+	if len(b) != 5 || b[0] != '+' && b[0] != '-' {
+		return 0, false
+	}
+	h, ok1 := number(b[1:3])
+	m, ok2 := number(b[3:5])
+	if !ok1 || !ok2 || h > 23 || m > 59 {
+		return 0, false
+	}
+	seconds = (h*60 + m) * 60
+	if b[0] == '-' {
+		seconds = -seconds
+	}
+	return seconds, true
+}
+
+// parseISO reads RFC 3339 with 0 to 9 digits of
 // a fraction (more are ignored), a blank instead of the T, no zone for UTC. ok is false for anything else, and
 // for what an event time cannot hold.
-func ParseTime(b []byte) (sec int64, nsec uint32, ok bool) {
+func parseISO(b []byte) (sec int64, nsec uint32, ok bool) {
 	if len(b) < 19 || b[4] != '-' || b[7] != '-' || b[10] != 'T' && b[10] != ' ' && b[10] != 't' || b[13] != ':' || b[16] != ':' {
 		return 0, 0, false
 	}
@@ -35,20 +145,14 @@ func ParseTime(b []byte) (sec int64, nsec uint32, ok bool) {
 		b = b[i:]
 	}
 	offset := int64(0)
-	switch {
-	case len(b) == 0, len(b) == 1 && (b[0] == 'Z' || b[0] == 'z'):
-	case len(b) == 6 && (b[0] == '+' || b[0] == '-') && b[3] == ':':
-		h, ok1 := number(b[1:3])
-		m, ok2 := number(b[4:6])
-		if !ok1 || !ok2 || h > 23 || m > 59 {
+	if len(b) != 1 || b[0] != 'Z' { // as nearly all are
+		var ok bool
+		if len(b) > 0 && b[0] == ' ' {
+			b = b[1:]
+		}
+		if offset, ok = zone(b); !ok {
 			return 0, 0, false
 		}
-		offset = (h*60 + m) * 60
-		if b[0] == '-' {
-			offset = -offset
-		}
-	default:
-		return 0, 0, false
 	}
 	sec = days(year, month, day)*86400 + hour*3600 + minute*60 + second - offset
 	if sec < 0 || sec >= maxEventSeconds {
@@ -109,20 +213,63 @@ func (r *Record) Time() (sec int64, nsec uint32, from TimeSource) {
 			return sec, nsec, TimeEvent
 		}
 	}
+	if !r.Lifted {
+		// A record's own time comes before that of its export.
+		if sec, nsec, ok := r.Doc.ownTime(0); ok {
+			return sec, nsec, TimeEvent
+		}
+		properties := r.Properties
+		if properties == 0 {
+			properties = r.Doc.Find(0, "Properties")
+		}
+		if properties != 0 {
+			if sec, nsec, ok := r.Doc.ownTime(properties); ok {
+				return sec, nsec, TimeEvent
+			}
+		}
+	}
 	if sec, nsec, ok := r.Doc.time(r.Envelope.Time); ok {
 		if r.Lifted {
 			return sec, nsec, TimeExported
 		}
 		return sec, nsec, TimeEvent
 	}
-	if !r.Lifted {
-		for _, name := range [...]string{"TimeGenerated", "StartTimeUtc"} {
-			if sec, nsec, ok := r.Doc.time(r.Doc.Find(0, name)); ok {
-				return sec, nsec, TimeEvent
+	return 0, 0, TimeNone
+}
+
+// ownTimes are where records of other products of Azure say when something happened, in lower case, the best first.
+var ownTimes = [...]string{"timegenerated", "timegeneratedutc", "starttimeutc", "eventtimestring"}
+
+// ownTime is the time that object n has of its own.
+func (tr *Tree) ownTime(n uint32) (sec int64, nsec uint32, ok bool) {
+	if tr.Nodes[n].Kind != KindObject {
+		return 0, 0, false
+	}
+	best := len(ownTimes)
+	for k, end := n+1, tr.Nodes[n].Next; k < end; k = tr.Nodes[k+1].Next {
+		for i, name := range ownTimes[:best] {
+			if key := tr.Inner(k); len(key) == len(name) && equalFold(key, name) {
+				if s, ns, found := tr.time(k + 1); found {
+					sec, nsec, ok, best = s, ns, true, i
+				}
+				break
 			}
 		}
 	}
-	return 0, 0, TimeNone
+	return sec, nsec, ok
+}
+
+// equalFold compares with a text in lower case. They have one length.
+func equalFold(key []byte, lower string) bool {
+	for i, c := range key {
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // Nanos is the event time in nanoseconds since 1970, or otherwise if the record has none.
@@ -140,10 +287,23 @@ func (r *Record) Exported() (nanos int64, ok bool) {
 	return sec*1e9 + int64(nsec), ok
 }
 
-// time is the time that string n holds. Node 0 stands for none.
+// time is the time that node n holds: a text, or an epoch as a number. Node 0 stands for none.
 func (tr *Tree) time(n uint32) (sec int64, nsec uint32, ok bool) {
-	if n == 0 || tr.Nodes[n].Kind != KindString {
+	if n == 0 {
 		return 0, 0, false
+	}
+	switch v := &tr.Nodes[n]; {
+	case v.Kind == KindNumber:
+		count, ok := ParseInteger(tr.Raw(n))
+		if !ok {
+			return 0, 0, false
+		}
+		return parseEpoch(count, int(v.End-v.Start))
+	case v.Kind != KindString:
+		return 0, 0, false
+	case v.Flags&FlagEscaped != 0 && v.End-v.Start < 64:
+		text, _ := AppendText(make([]byte, 0, 64), tr.Inner(n))
+		return ParseTime(text)
 	}
 	return ParseTime(tr.Inner(n))
 }

@@ -1,0 +1,159 @@
+package transform
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"io"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
+)
+
+// Some send records wrapped: the whole payload in gzip or in UTF-16, an envelope as JSON text inside a
+// string, its records as text. What is inside is read as a payload of its own, each record with the id that
+// it has without the wrapping.
+
+const (
+	maxWrapped  = 3        // wrappings inside each other; what is deeper is passed on as it is
+	maxUnpacked = 16 << 20 // bytes of a payload that was packed
+)
+
+// unwrap returns the text of a payload that is packed, and any other as it is. It passes on what cannot be
+// unpacked, and returns nil.
+func (t *Transformer) unwrap(b []byte) []byte {
+	switch {
+	case len(b) > 18 && b[0] == 0x1f && b[1] == 0x8b:
+		text, err := unzip(b)
+		if err != nil {
+			t.walk.damaged = true
+			t.unreadable(reasonSyntax, errUnzip.Error()+": "+err.Error(), 0, b)
+			return nil
+		}
+		return text
+	case len(b) >= 4 && b[0] == 0xff && b[1] == 0xfe:
+		return wide(b, binary.LittleEndian)
+	case len(b) >= 4 && b[0] == 0xfe && b[1] == 0xff:
+		return wide(b, binary.BigEndian)
+	}
+	return b
+}
+
+func unzip(b []byte) ([]byte, error) {
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(io.LimitReader(z, maxUnpacked+1))
+	if err == nil && len(text) > maxUnpacked {
+		err = record.ErrTooLong
+	}
+	return text, err
+}
+
+// wide is UTF-16 with its mark as UTF-8. What is none stays what it is.
+func wide(b []byte, order binary.ByteOrder) []byte {
+	if len(b)%2 != 0 {
+		return b
+	}
+	text := make([]byte, 0, len(b)/2+8)
+	for i := 2; i < len(b); i += 2 {
+		r := rune(order.Uint16(b[i:]))
+		if utf16.IsSurrogate(r) {
+			if i+4 > len(b) {
+				return b
+			}
+			if r = utf16.DecodeRune(r, rune(order.Uint16(b[i+2:]))); r == utf8.RuneError {
+				return b
+			}
+			i += 2
+		}
+		text = utf8.AppendRune(text, r)
+	}
+	return text
+}
+
+// inside reads a JSON string, given without its quotes, whose text is JSON of records. It returns false for
+// any other string, of which nothing was emitted.
+func (t *Transformer) inside(inner []byte) bool {
+	if t.walk.wrapped >= maxWrapped || len(inner) < 2 {
+		return false
+	}
+	text, _ := record.Unescape(make([]byte, 0, len(inner)), inner, false)
+	at := record.SkipSpace(text, 0)
+	if at == len(text) || text[at] != '{' && text[at] != '[' && text[at] != '"' {
+		return false
+	}
+	end, err := t.row.Scratch(&t.scanner, text, at)
+	if err != nil || record.SkipSpace(text, end) != len(text) || text[at] == '[' && !listOfObjects(text, at, maxNesting) {
+		return false
+	}
+	// Places of records inside are those in the text of the string.
+	outer := t.walk
+	t.walk = walk{wrapped: outer.wrapped + 1}
+	ok := true
+	if text[at] == '"' {
+		ok = t.inside(text[at+1 : end-1])
+	} else {
+		t.values(text, at, 0, false)
+	}
+	outer.emitted += t.walk.emitted
+	outer.empty += t.walk.empty
+	outer.damaged = outer.damaged || t.walk.damaged
+	outer.effort += t.walk.effort
+	t.walk = outer
+	return ok
+}
+
+// wrappers are the members under which an envelope, or its records, stand as text.
+var wrappers = [...]string{"records", "body", "raw"}
+
+// wrapping reads the record in t.row, b[i:end], if it is no record but has records as text in a member. The
+// other members are passed on, but for those that the format raw writes beside its text.
+func (t *Transformer) wrapping(b []byte, i, end int) bool {
+	r := &t.row
+	if r.Envelope.Category != 0 {
+		return false
+	}
+	doc := r.Doc
+	for _, name := range wrappers {
+		n := doc.Find(0, name)
+		if n == 0 || doc.Nodes[n].Kind != record.KindString {
+			continue
+		}
+		own := name == "raw"
+		if own && (doc.Find(0, "table") == 0 || doc.Find(0, "event_id") == 0) {
+			continue
+		}
+		type member struct{ from, to uint32 }
+		var beside []member
+		for k, last := uint32(1), doc.Nodes[0].Next; k < last; k = doc.Nodes[k+1].Next {
+			if k+1 != n && !(own && besideRaw(string(doc.Inner(k)))) {
+				beside = append(beside, member{doc.Nodes[k].Start, doc.Nodes[k+1].End})
+			}
+		}
+		// The row is gone once what is inside is read.
+		if !t.inside(doc.Inner(n)) {
+			if _, err := t.tryRead(&t.row, b, i); err != nil {
+				return false
+			}
+			continue
+		}
+		for _, m := range beside {
+			t.unreadable(reasonBeside, errBeside.Error(), int(m.from), b[m.from:m.to])
+		}
+		return true
+	}
+	return false
+}
+
+// besideRaw tells what the format raw, and the outputs of the host, write beside the text of a record.
+func besideRaw(key string) bool {
+	switch key {
+	case "table", "tenant_id", "event_id", "repaired_text", "alert_url", "date", "@timestamp", "time", "timestamp", "tag":
+		return true
+	}
+	return strings.HasPrefix(key, "DeviceInfo")
+}
