@@ -49,10 +49,97 @@ func asECS(t testing.TB, raw []byte, own Own) map[string]any {
 	return doc
 }
 
+// The rules that are built in fit their fields: a conversion makes what the index type takes, and every
+// column is one that Microsoft documents or that the stream is known to have.
 func TestECSMapping(t *testing.T) {
-	e, err := newECS()
+	m, err := ecsMapping()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Log(len(e.mapping.form.fields))
+	makes := map[conversion]indexType{asLong: typeLong, asDate: typeDate, asIP: typeIP, asBoolean: typeBoolean}
+	rules := 0
+	for table, program := range m.programs {
+		for _, steps := range program {
+			for _, s := range steps {
+				for _, r := range s.rules {
+					rules++
+					name := m.form.fields[r.field].name
+					typ, known := m.types[name]
+					if !known || typ != makes[r.how] {
+						t.Errorf("%s: %s has another type than its value", table, name)
+					}
+				}
+			}
+		}
+	}
+	if rules < 1000 || len(m.columns) < 400 {
+		t.Errorf("only %d rules and %d columns", rules, len(m.columns))
+	}
+}
+
+func TestECSMappingsThatAreWrong(t *testing.T) {
+	const columns, fields = "FileName file.name\nActionType action.type", "process.name keyword\nhost.ip ip set\nprocess.parent.name keyword"
+	if _, err := newMapping("* - FileName process.name text", columns, fields); err != nil {
+		t.Fatal(err)
+	}
+	for _, rules := range []string{
+		"* - FileName process.nam text", "* - FileNam process.name text", "* - FileName process.name texts", "* - FileName process.name",
+		"* FileNam=x FileName process.name text", "* - FileName process.name default",
+	} {
+		if _, err := newMapping(rules, columns, fields); err == nil {
+			t.Errorf("%q is taken", rules)
+		}
+	}
+	for _, wrong := range []string{"process.name word", "process.name keyword some", "process keyword\nprocess.name keyword"} {
+		if _, err := newMapping("", columns, wrong); err == nil {
+			t.Errorf("fields %q are taken", wrong)
+		}
+	}
+}
+
+func TestPattern(t *testing.T) {
+	for _, c := range []struct {
+		pattern, text string
+		want          bool
+	}{
+		{"FileCreated", "filecreated", true}, {"FileCreated", "FileCreatedX", false}, {"*ApiCall", "OpenProcessApiCall", true},
+		{"Open*ApiCall", "OpenProcessApiCall", true}, {"Open*ApiCall", "WriteProcessApiCall", false}, {"*a*b*", "xaxbx", true},
+		{"*a*b*", "xbxax", false}, {"ab*ba", "aba", false}, {"Add*user*", "Add user.", true}, {"*", "", true},
+	} {
+		if got := newPattern(c.pattern).match([]byte(c.text)); got != c.want {
+			t.Errorf("%s, %s: %t", c.pattern, c.text, got)
+		}
+	}
+}
+
+// What only a record shows: one column under two names of a process, times, addresses, an inbound port.
+func TestECSRecord(t *testing.T) {
+	for _, c := range []struct{ table, properties, path, want string }{
+		{"DeviceProcessEvents", `"FileName":"a.exe","FolderPath":"C:\\x","InitiatingProcessFileName":"b.exe"`, "process.parent.name", `"b.exe"`},
+		{"DeviceProcessEvents", `"FileName":"a.exe","FolderPath":"C:\\x"`, "process.executable", `"C:\\x\\a.exe"`},
+		{"DeviceFileEvents", `"FileName":"a.tar.gz","FolderPath":"/opt/homebrew/a.tar.gz"`, "host.os.type", `"macos"`},
+		{"DeviceFileEvents", `"FileName":"a.tar.gz","FolderPath":"/opt/x"`, "file.extension", `"gz"`},
+		{"DeviceNetworkEvents", `"ActionType":"InboundConnectionAccepted","LocalPort":3389,"RemotePort":50123`, "source.port", `50123`},
+		{"DeviceNetworkEvents", `"RemoteIP":"::ffff:192.0.2.1"`, "destination.ip", `"192.0.2.1"`},
+		{"DeviceNetworkEvents", `"RemoteIP":"somewhere"`, "m365_defender.event.remote.ip_raw", `"somewhere"`},
+		{"DeviceLogonEvents", `"ActionType":"LogonFailed"`, "event.outcome", `"failure"`},
+		{"EmailEvents", `"EmailDirection":"Intra-org"`, "email.direction", `"internal"`},
+		{"AlertInfo", `"Severity":"High"`, "event.severity", `73`},
+		{"AlertInfo", `"Category":"Ransomware"`, "event.category", `["malware"]`},
+		{"DeviceEvents", `"ActionType":"ShellLinkCreateFileEvent","FileName":"a.lnk"`, "file.name", `"a.lnk"`},
+		{"DeviceEvents", `"ActionType":"OpenProcessApiCall"`, "process.Ext.api.name", `"OpenProcess"`},
+		{"DeviceRegistryEvents", `"RegistryKey":"HKEY_USERS\\x"`, "registry.path", `"HKU\\x"`},
+		{"New", `"DeviceName":"A.B"`, "host.name", `"a.b"`},
+		{"New", `"SomethingNew":{"a":1}`, "m365_defender.event.something_new_object.a", `1`},
+		{"New", `"DeviceName":"a","DeviceName":"b"`, "m365_defender.event.device_name", `"b"`},
+	} {
+		var v any = asECS(t, []byte(`{"category":"AdvancedHunting-`+c.table+`","properties":{`+c.properties+`}}`), Own{})
+		for _, part := range strings.Split(c.path, ".") {
+			object, _ := v.(map[string]any)
+			v = object[part]
+		}
+		if got, _ := json.Marshal(v); string(got) != c.want {
+			t.Errorf("%s %s: %s is %s, want %s", c.table, c.properties, c.path, got, c.want)
+		}
+	}
 }
