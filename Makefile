@@ -100,6 +100,10 @@ fuzz: ## run every fuzz target FUZZTIME (20000x, or a time such as 10m)
 		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)" || failed=1; \
 	done; exit $$failed; }
 
+statefuzz: ## STATEFUZZ (5000) random changes of the state file, closed and open, each in a process of its own. SEED=n
+	DEFENDER_STATEFUZZ=$(or $(STATEFUZZ),5000) $(if $(SEED),DEFENDER_SEED=$(SEED)) \
+		$(GO) test -count=1 -timeout 60m -run '^TestStateFileChanges$$' -v ./input
+
 lint: ## gofmt, vet and staticcheck (pinned)
 	@unformatted=$$(git ls-files -co --exclude-standard '*.go' | xargs gofmt -l); \
 		[ -z "$$unformatted" ] || { echo "not formatted, run gofmt -w on:"; echo "$$unformatted"; exit 1; }

@@ -2,101 +2,289 @@ package input
 
 import (
 	"bytes"
+	"database/sql"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unicode/utf8"
 
-	"go.etcd.io/bbolt"
-	bolterrors "go.etcd.io/bbolt/errors"
+	"modernc.org/sqlite"
 )
 
-// lockWait is how long OpenState waits for another holder of the file: long enough for the instance that a hot reload
-// replaces to let go of it, short enough for a clear error at start.
-const lockWait = 3 * time.Second
+const (
+	// lockWait is how long OpenState waits for another holder of the file: long enough for the instance
+	// that a hot reload replaces to let go of it, short enough for a clear error at start.
+	lockWait = 3 * time.Second
 
-// State is the state file (setting db): positions, a copy of Event Hubs offsets, a snapshot of devices. It is a bbolt
-// database, so a write is either there after a crash or not, and a second process is kept out by a lock.
+	// healPause is the least time between two tries to begin a new file, and between two checks of a file
+	// that another program has written into.
+	healPause = 30 * time.Second
+
+	// The longest key and value that are stored. A blob's name has at most 1,024 characters.
+	maxKey   = 8 << 10
+	maxValue = 1 << 20
+
+	pageBytes = 1 << 20 // Each reads about this much at once
+)
+
+// State is the state file (setting db): positions, a copy of Event Hubs offsets, a snapshot of devices. It is an
+// SQLite database of one table, so a write is either there after a crash or not, and a second process is kept out
+// by a lock. SQLite reads the file, and does not map it: see doc.go for why.
+//
+// The disk may be damaged, and other programs may write into the file, at any time. What is found damaged is set
+// aside, and a new file is begun with all that can still be read of it. When that fails, the state is given up
+// with an error in the log, and tried again after a while. Nobody who uses a State has to know.
 //
 // A nil *State is what the plugin works with when db is not set: it holds nothing and takes every write.
-type State struct{ db *bbolt.DB }
+type State struct {
+	path    string
+	log     *slog.Logger
+	skipped atomic.Int64
 
-// OpenState opens the file, and makes it if it does not exist. A file that is damaged is renamed, with an error in the
-// log, and a new one begun: positions are then those of the sources' start settings.
+	mu     sync.Mutex // one access at a time
+	db     *database  // nil after it was given up
+	err    error      // why db is nil
+	tried  time.Time  // when a new file was last begun, or tried to
+	late   bool       // a write by another program, or late times of the file system, was logged
+	ruined bool       // SQLite has panicked: nothing more is asked of it in this process
+}
+
+// database is an open file.
+type database struct {
+	*sql.DB
+	get, page, put, remove *sql.Stmt
+	seen                   os.FileInfo // as it was after our last access
+}
+
+var (
+	errDamaged = errors.New("damaged")
+	errInUse   = errors.New("in use")
+	errForeign = errors.New("foreign")
+	errGone    = errors.New("the file was moved, deleted or overwritten by another program")
+	errClosed  = errors.New("state file is closed")
+)
+
+// OpenState opens the file, and makes it if it does not exist. A file that is damaged is renamed, with an error in
+// the log, and a new one begun with what can be read of it. A file of an earlier version, which kept a bbolt
+// database, is converted once; the old one stays beside it.
 func OpenState(path string, log *slog.Logger) (*State, error) {
-	s, err := openState(path)
+	s := &State{path: path, log: log}
+	if err := convert(path, log); err != nil {
+		return nil, explainOpen(path, err)
+	}
+	db, err := open(path)
 	switch {
 	case err == nil:
+		s.db = db
 		return s, nil
-	case errors.Is(err, bolterrors.ErrTimeout):
-		return nil, fmt.Errorf("open state file %s: it is in use by another process, or by another [INPUT] section; give each its own db", path)
-	case errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("open state file %s: the directory %s does not exist; create it or change db", path, filepath.Dir(path))
-	case errors.Is(err, os.ErrPermission):
-		return nil, fmt.Errorf("open state file %s: permission denied; Fluent Bit's user must be able to write the file and its directory", path)
 	case !errors.Is(err, errDamaged):
-		return nil, fmt.Errorf("open state file %s: %w", path, err)
-	case foreign(path):
+		return nil, explainOpen(path, err)
+	case isText(path):
 		return nil, fmt.Errorf("open state file %s: this is a text file, not a state file; change db", path)
 	}
-	aside := path + time.Now().UTC().Format(".damaged-20060102T150405.000")
-	if e := os.Rename(path, aside); e != nil {
-		return nil, fmt.Errorf("set damaged state file aside: %w", errors.Join(e, err))
-	}
-	log.Error("state file is damaged: it was set aside and a new one begun; sources without positions of their own start where their start settings say",
-		"file", path, "kept_as", aside, "error", err)
-	s, err = openState(path)
-	if err != nil {
-		return nil, fmt.Errorf("open state file %s: %w", path, err)
+	if err := s.replace(err); err != nil {
+		return nil, explainOpen(path, err)
 	}
 	return s, nil
 }
 
-var errDamaged = errors.New("damaged")
+func explainOpen(path string, err error) error {
+	switch {
+	case errors.Is(err, errInUse):
+		return fmt.Errorf("open state file %s: it is in use by another process, or by another [INPUT] section; give each its own db", path)
+	case errors.Is(err, errForeign):
+		return fmt.Errorf("open state file %s: this is a database of another program, not a state file; change db", path)
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("open state file %s: the directory %s does not exist; create it or change db", path, filepath.Dir(path))
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("open state file %s: permission denied; Fluent Bit's user must be able to write the file and its directory", path)
+	}
+	return fmt.Errorf("open state file %s: %w", path, err)
+}
 
-func openState(path string) (s *State, err error) {
-	var db *bbolt.DB
-	// bbolt reads through a memory map: a file that was cut short faults, and a page that was overwritten panics.
-	// The whole file is checked here once, where both can be caught.
+// held lists the files that States of this process have open. Closing any descriptor of a file drops the locks
+// that the process has on it (fcntl), so such a file must not even be looked into.
+var held struct {
+	sync.Mutex
+	files map[string]os.FileInfo
+}
+
+// hold enters the file, or waits until another State lets go of it.
+func hold(path string) error {
+	for deadline := time.Now().Add(lockWait); ; time.Sleep(10 * time.Millisecond) {
+		held.Lock()
+		info, err := os.Stat(path)
+		other := false
+		for p, f := range held.files {
+			other = other || p == path || err == nil && os.SameFile(f, info)
+		}
+		if !other {
+			if held.files == nil {
+				held.files = make(map[string]os.FileInfo)
+			}
+			held.files[path] = info
+		}
+		held.Unlock()
+		if !other {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return errInUse
+		}
+	}
+}
+
+func letGo(path string) {
+	held.Lock()
+	defer held.Unlock()
+	delete(held.files, path)
+}
+
+// open opens the database and checks its structure. An error that is errDamaged is of the file's content.
+func open(path string) (d *database, err error) {
+	if err := hold(path); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			if d != nil && d.DB != nil && !errors.Is(err, errPanic) {
+				_ = d.DB.Close()
+			}
+			d = nil
+			letGo(path)
+		}
+	}()
+	// The system's own errors are clearer than SQLite's.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	_ = f.Close()
+	d = &database{}
+	err = guard(func() error { return d.open(path) })
+	return d, err
+}
+
+func (d *database) open(path string) (err error) {
+	name := "file:" + (&url.URL{Path: path}).EscapedPath() + "?"
+	for _, p := range []string{
+		fmt.Sprintf("busy_timeout(%d)", lockWait.Milliseconds()), "locking_mode(EXCLUSIVE)",
+		"journal_mode(PERSIST)", "synchronous(FULL)", "cache_size(-1000)", "cell_size_check(1)", "mmap_size(0)", "trusted_schema(0)",
+	} {
+		name += "&_pragma=" + p
+	}
+	if d.DB, err = sql.Open("sqlite", name); err != nil {
+		return err
+	}
+	d.SetMaxOpenConns(1)
+	// The lock that this takes is kept.
+	if _, err = d.Exec("begin exclusive; commit"); err != nil {
+		return ofSQLite(err)
+	}
+	var tables, ours int
+	if err = d.QueryRow("select count(*), count(iif(name = 'defender_state', 1, null)) from sqlite_schema").Scan(&tables, &ours); err != nil {
+		return ofSQLite(err)
+	}
+	if tables > 0 && ours == 0 {
+		return errForeign
+	}
+	var verdict string
+	if err = d.QueryRow("pragma quick_check(1)").Scan(&verdict); err != nil {
+		return ofSQLite(err)
+	}
+	if verdict != "ok" {
+		return fmt.Errorf("%w: %s", errDamaged, verdict)
+	}
+	_, err = d.Exec(`create table if not exists defender_state
+		(bucket text not null, key text not null, value blob not null, crc integer not null, primary key (bucket, key)) without rowid`)
+	for _, p := range []struct {
+		to   **sql.Stmt
+		text string
+	}{
+		{&d.get, "select value, crc from defender_state where bucket = ? and key = ?"},
+		{&d.page, "select key, value, crc from defender_state where bucket = ? and key >= ? order by key"},
+		{&d.put, "insert into defender_state values (?, ?, ?, ?) on conflict do update set value = excluded.value, crc = excluded.crc"},
+		{&d.remove, "delete from defender_state where bucket = ? and key = ?"},
+	} {
+		if err == nil {
+			*p.to, err = d.Prepare(p.text)
+		}
+	}
+	if err != nil {
+		return ofSQLite(err)
+	}
+	d.seen, err = os.Stat(path)
+	return err
+}
+
+// SQLite's result codes (sqlite.org/rescode.html).
+const (
+	sqliteBusy      = 5
+	sqliteReadOnly  = 8
+	sqliteIOErr     = 10
+	sqliteFull      = 13
+	sqliteCantOpen  = 14
+	sqliteIORead    = 10 | 1<<8
+	sqliteShortRead = 10 | 2<<8
+	sqliteMoved     = 8 | 4<<8
+)
+
+// ofSQLite tells damage from what may pass, and says what SQLite leaves out.
+func ofSQLite(err error) error {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch {
+	case e.Code() == sqliteIORead, e.Code() == sqliteShortRead:
+		return fmt.Errorf("%w: %w", errDamaged, err)
+	case e.Code() == sqliteReadOnly:
+		// It could be opened for writing: a changed byte of the header forbids it (sqlite.org/fileformat.html, 1.3.3).
+		return fmt.Errorf("%w: %w", errDamaged, err)
+	case e.Code() == sqliteMoved:
+		return fmt.Errorf("%w: %w", errDamaged, errGone)
+	}
+	switch e.Code() & 0xff {
+	case sqliteBusy:
+		return errInUse
+	case sqliteFull:
+		return fmt.Errorf("%w (%w)", err, syscall.ENOSPC)
+	case sqliteReadOnly:
+		return fmt.Errorf("%w; the file and its directory must be writable", err)
+	case sqliteCantOpen:
+		return fmt.Errorf("%w; Fluent Bit's user must be able to make files in its directory", err)
+	case sqliteIOErr:
+		return err
+	}
+	// Corrupt, not a database, and whatever else makes no sense for statements that are right.
+	return fmt.Errorf("%w: %w", errDamaged, err)
+}
+
+var errPanic = errors.New("panic in SQLite")
+
+// guard runs f. A panic, and a fault at an address that a damaged file made up, are errors.
+func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
-			s, err = nil, fmt.Errorf("%w: %v", errDamaged, r)
-		}
-		if err != nil && db != nil {
-			func() {
-				defer func() { _ = recover() }()
-				_ = db.Close()
-			}()
+			err = fmt.Errorf("%w: %w: %v\n%s", errDamaged, errPanic, r, debug.Stack())
 		}
 	}()
-	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait})
-	var system syscall.Errno
-	switch {
-	case errors.Is(err, bolterrors.ErrTimeout), errors.As(err, &system):
-		return nil, err
-	case err != nil: // anything else that bbolt says is of the file's content, not all of it by a named error
-		return nil, fmt.Errorf("%w: %w", errDamaged, err)
-	}
-	err = db.View(func(tx *bbolt.Tx) error {
-		// Walked here and not with tx.Check, which does so in a goroutine of its own where a panic ends the process.
-		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
-			return b.ForEach(func(k, v []byte) error { _ = bytes.Count(v, k); return nil })
-		})
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errDamaged, err)
-	}
-	return &State{db: db}, nil
+	return f()
 }
 
-// foreign tells whether the file begins with text: somebody's configuration or log, which must stay where it is.
-func foreign(path string) bool {
+// isText tells whether the file begins with text: somebody's configuration or log, which must stay where it is.
+func isText(path string) bool {
 	f, err := os.Open(path)
 	if err != nil {
 		return false
@@ -107,42 +295,278 @@ func foreign(path string) bool {
 	return n > 0 && utf8.Valid(head[:n]) && bytes.IndexByte(head[:n], 0) < 0
 }
 
-// Get returns a copy of the value of key, or nil.
-func (s *State) Get(bucket, key string) (value []byte, err error) {
-	err = s.view(bucket, func(b *bbolt.Bucket) error {
-		value = bytes.Clone(b.Get([]byte(key)))
-		return nil
-	})
-	return value, err
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// sum is the checksum of an entry. SQLite has none of its own.
+func sum(bucket, key string, value []byte) int64 {
+	c := crc32.Update(0, castagnoli, []byte(bucket+"\x00"+key+"\x00"))
+	return int64(crc32.Update(c, castagnoli, value))
 }
 
-// Each calls f for every key of bucket that begins with prefix, in order. key and value are valid only within f.
-func (s *State) Each(bucket, prefix string, f func(key, value []byte) error) error {
-	return s.view(bucket, func(b *bbolt.Bucket) error {
-		c := b.Cursor()
-		for k, v := c.Seek([]byte(prefix)); k != nil && bytes.HasPrefix(k, []byte(prefix)); k, v = c.Next() {
-			if err := f(k, v); err != nil {
-				return err
-			}
+// use runs f on the database, once more on a new one if this one turns out to be damaged.
+func (s *State) use(doing string, f func(*database) error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for try := 0; ; try++ {
+		if s.db == nil && !s.reopen() {
+			return fmt.Errorf("%s state file %s: %w", doing, s.path, s.err)
 		}
-		return nil
-	})
+		err := s.unchanged()
+		if err == nil {
+			err = guard(func() error { return f(s.db) })
+		}
+		if err == nil || try > 0 || !errors.Is(err, errDamaged) {
+			if err != nil {
+				return fmt.Errorf("%s state file %s: %w", doing, s.path, err)
+			}
+			return nil
+		}
+		s.drop(err)
+		_ = s.replace(err)
+	}
 }
 
-func (s *State) view(bucket string, f func(*bbolt.Bucket) error) error {
-	if s == nil {
+// unchanged looks for writes of others since our last access. Without one, all that SQLite keeps of the file in
+// memory still holds.
+func (s *State) unchanged() error {
+	now, err := os.Stat(s.path)
+	before := s.db.seen
+	switch {
+	case err != nil, !os.SameFile(now, before), now.Size() < before.Size():
+		return fmt.Errorf("%w: %w", errDamaged, errGone)
+	case now.Size() == before.Size() && now.ModTime().Equal(before.ModTime()), time.Since(s.tried) < healPause:
 		return nil
 	}
-	err := s.db.View(func(tx *bbolt.Tx) error {
-		if b := tx.Bucket([]byte(bucket)); b != nil {
-			return f(b)
+	// Perhaps only a file system whose times are late: the file is read again, and checked.
+	s.tried = time.Now()
+	_ = guard(s.db.DB.Close)
+	letGo(s.path)
+	db, err := open(s.path)
+	if err != nil {
+		if !errors.Is(err, errDamaged) {
+			err = fmt.Errorf("%w: %w", errDamaged, err)
+		}
+		return err
+	}
+	s.db = db
+	if !s.late {
+		s.late = true
+		s.log.Warn("state file was written into by another program: it is read again, and events are repeated if it is an older one; "+
+			"this is logged once", "file", s.path)
+	}
+	return nil
+}
+
+// drop lets go of the database. After a panic SQLite may hold locks of its own, so that even a Close could hang.
+func (s *State) drop(err error) {
+	if s.db == nil {
+		return
+	}
+	if errors.Is(err, errPanic) {
+		s.ruined = true
+	} else {
+		_ = guard(s.db.DB.Close)
+	}
+	s.db = nil
+	letGo(s.path)
+}
+
+// reopen tries again to begin a new file after it was given up.
+func (s *State) reopen() bool {
+	if s.ruined || errors.Is(s.err, errClosed) || time.Since(s.tried) < healPause {
+		return false
+	}
+	s.tried = time.Now()
+	db, err := open(s.path)
+	if errors.Is(err, errDamaged) {
+		return s.replace(err) == nil
+	}
+	if err != nil {
+		s.err = err
+		return false
+	}
+	s.db = db
+	s.log.Info("state file can be used again", "file", s.path)
+	return true
+}
+
+// replace sets the damaged file aside and begins a new one, with all that can be read of the old. When it fails,
+// the state is given up until reopen.
+func (s *State) replace(damage error) (err error) {
+	s.tried = time.Now()
+	defer func() {
+		if err != nil {
+			s.err = errors.Join(err, damage)
+			s.log.Error("state file is damaged and cannot be replaced: positions are not stored, and a restart repeats events",
+				"file", s.path, "error", s.err)
+		}
+	}()
+	aside := s.path + time.Now().UTC().Format(".damaged-20060102T150405.000")
+	if s.ruined {
+		return errors.New("SQLite has failed: no state is stored until the next start")
+	}
+	switch err := os.Rename(s.path, aside); {
+	case errors.Is(err, os.ErrNotExist):
+		aside = ""
+	case err != nil:
+		return fmt.Errorf("set damaged state file aside: %w", err)
+	}
+	_ = os.Remove(s.path + "-journal") // of the damaged file
+	db, err := open(s.path)
+	if err != nil {
+		return err
+	}
+	s.db, s.err = db, nil
+	kept := 0
+	if aside != "" {
+		kept = s.salvage(aside)
+	}
+	s.log.Error("state file is damaged: it was set aside and a new one begun; what is missing in it starts where the start settings say",
+		"file", s.path, "kept_as", aside, "entries_saved", kept, "error", damage)
+	return nil
+}
+
+// salvage copies what can be read of a damaged file: from the first entry on, then from the last one back.
+func (s *State) salvage(from string) (n int) {
+	err := guard(func() error {
+		old, err := sql.Open("sqlite", "file:"+(&url.URL{Path: from}).EscapedPath()+"?mode=ro&immutable=1&_pragma=cell_size_check(1)&_pragma=cache_size(-1000)")
+		if err != nil {
+			return err
+		}
+		defer old.Close()
+		old.SetMaxOpenConns(1)
+		for _, order := range []string{"bucket, key", "bucket desc, key desc"} {
+			if n, err = s.copyFrom(old, order, n); err == nil {
+				break
+			}
+		}
+		return err
+	})
+	if errors.Is(err, errPanic) {
+		s.ruined = true
+	}
+	return n
+}
+
+func (s *State) copyFrom(old *sql.DB, order string, n int) (int, error) {
+	rows, err := old.Query("select bucket, key, value, crc from defender_state order by " + order)
+	if err != nil {
+		return n, err
+	}
+	defer rows.Close()
+	var changes []Change
+	last, size := "", 0
+	flush := func() error {
+		err := s.db.write(last, changes)
+		if err == nil {
+			n += len(changes)
+		}
+		changes, size = changes[:0], 0
+		return err
+	}
+	for rows.Next() {
+		var (
+			bucket, key string
+			value       []byte
+			crc         int64
+		)
+		if err := rows.Scan(&bucket, &key, &value, &crc); err != nil || sum(bucket, key, value) != crc {
+			continue
+		}
+		if bucket != last || size > pageBytes {
+			if err := flush(); err != nil {
+				return n, err
+			}
+			last = bucket
+		}
+		changes = append(changes, Change{key, value})
+		size += len(key) + len(value)
+	}
+	return n, errors.Join(flush(), rows.Err())
+}
+
+// Get returns the value of key, or nil. It is the caller's.
+func (s *State) Get(bucket, key string) (value []byte, err error) {
+	if s == nil {
+		return nil, nil
+	}
+	err = s.use("read", func(d *database) error {
+		value = nil
+		var crc int64
+		switch err := d.get.QueryRow(bucket, key).Scan(&value, &crc); {
+		case errors.Is(err, sql.ErrNoRows):
+			return nil
+		case err != nil:
+			return ofSQLite(err)
+		}
+		if sum(bucket, key, value) != crc {
+			return fmt.Errorf("%w: entry %q of %s differs from its checksum", errDamaged, key, bucket)
+		}
+		if value == nil {
+			value = []byte{}
 		}
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("read state file %s: %w", s.db.Path(), err)
+		return nil, err
 	}
-	return nil
+	return value, nil
+}
+
+// Each calls f for every key of bucket that begins with prefix, in order. key and value are valid only within f,
+// which may use the State. Of what is written meanwhile, f sees some and some not.
+func (s *State) Each(bucket, prefix string, f func(key, value []byte) error) error {
+	if s == nil {
+		return nil
+	}
+	from := prefix
+	for {
+		var page []Change
+		err := s.use("read", func(d *database) (err error) {
+			page, err = d.read(bucket, from, prefix)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, c := range page {
+			if err := f([]byte(c.Key), c.Value); err != nil {
+				return err
+			}
+		}
+		if len(page) == 0 {
+			return nil
+		}
+		from = page[len(page)-1].Key + "\x00" // the smallest key behind it
+	}
+}
+
+// read returns some entries of bucket, from one key on: none when there are no more with the prefix.
+func (d *database) read(bucket, from, prefix string) (page []Change, err error) {
+	rows, err := d.page.Query(bucket, from)
+	if err != nil {
+		return nil, ofSQLite(err)
+	}
+	defer rows.Close()
+	for size := 0; size < pageBytes && rows.Next(); {
+		var c Change
+		var crc int64
+		if err := rows.Scan(&c.Key, &c.Value, &crc); err != nil {
+			return nil, fmt.Errorf("%w: %w", errDamaged, err)
+		}
+		if !strings.HasPrefix(c.Key, prefix) {
+			return page, nil
+		}
+		if sum(bucket, c.Key, c.Value) != crc || c.Key < from {
+			return nil, fmt.Errorf("%w: entry %q of %s differs from its checksum", errDamaged, c.Key, bucket)
+		}
+		page = append(page, c)
+		size += 64 + len(c.Key) + len(c.Value)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, ofSQLite(err)
+	}
+	return page, nil
 }
 
 // Change is one key's new value; a nil Value deletes it.
@@ -151,38 +575,79 @@ type Change struct {
 	Value []byte
 }
 
-// Write makes all changes or none, and returns when they are on disk.
+// Write makes all changes or none, and returns when they are on disk. A key or value that is too long to be stored
+// is left out, counted (Skipped) and said; the others are stored.
 func (s *State) Write(bucket string, changes []Change) error {
 	if s == nil || len(changes) == 0 {
 		return nil
 	}
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		b, err := tx.CreateBucketIfNotExists([]byte(bucket))
-		if err != nil {
-			return err
-		}
-		for _, c := range changes {
-			if c.Value == nil {
-				err = b.Delete([]byte(c.Key))
-			} else {
-				err = b.Put([]byte(c.Key), c.Value)
-			}
-			if err != nil {
-				return err
+	for _, c := range changes {
+		if !c.fits() {
+			if n := s.skipped.Add(1); n == 1 {
+				s.log.Warn("an entry is too long for the state file and is left out; it is the only one that is logged",
+					"file", s.path, "bucket", bucket, "key", c.Key[:min(len(c.Key), 100)], "key_bytes", len(c.Key), "value_bytes", len(c.Value))
 			}
 		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("write state file %s: %w", s.db.Path(), err)
 	}
-	return nil
+	return s.use("write", func(d *database) error {
+		err := d.write(bucket, changes)
+		if now, e := os.Stat(s.path); e == nil {
+			d.seen = now
+		}
+		return err
+	})
+}
+
+func (c Change) fits() bool { return len(c.Key) <= maxKey && len(c.Value) <= maxValue }
+
+func (d *database) write(bucket string, changes []Change) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	tx, err := d.Begin()
+	if err != nil {
+		return ofSQLite(err)
+	}
+	defer func() { _ = tx.Rollback() }()
+	put, remove := tx.Stmt(d.put), tx.Stmt(d.remove)
+	defer put.Close()
+	defer remove.Close()
+	for _, c := range changes {
+		switch {
+		case !c.fits():
+			continue
+		case c.Value == nil:
+			_, err = remove.Exec(bucket, c.Key)
+		default:
+			_, err = put.Exec(bucket, c.Key, c.Value, sum(bucket, c.Key, c.Value))
+		}
+		if err != nil {
+			return ofSQLite(err)
+		}
+	}
+	return ofSQLite(tx.Commit())
+}
+
+// Skipped is how many entries were too long to be stored.
+func (s *State) Skipped() int64 {
+	if s == nil {
+		return 0
+	}
+	return s.skipped.Load()
 }
 
 // Close lets go of the file. It waits for reads and writes that are under way.
-func (s *State) Close() error {
+func (s *State) Close() (err error) {
 	if s == nil {
 		return nil
 	}
-	return s.db.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.db != nil {
+		err = guard(s.db.DB.Close)
+		s.db = nil
+		letGo(s.path)
+	}
+	s.err = errClosed
+	return err
 }

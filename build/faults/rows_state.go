@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/binary"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -110,14 +109,13 @@ var stateRows = []*row{
 				},
 				func(size int64) error { // a page that is in use: what a disk loses
 					b, err := os.ReadFile(path)
-					if err == nil && len(b) < 4*bboltPage {
+					if err == nil && len(b) < 2*statePage {
 						err = errors.New("it is too short")
 					}
 					if err != nil {
 						return err
 					}
-					root := bboltRoot(b)
-					clear(b[root : root+bboltPage])
+					clear(b[statePage : 2*statePage])
 					return os.WriteFile(path, b, 0o600)
 				},
 				func(int64) error { return os.Truncate(path, 0) },
@@ -140,6 +138,31 @@ var stateRows = []*row{
 			if n := strings.Count(h.log(), "state file is damaged"); n < 3 {
 				r.failf("the log says %d times that the state file is damaged, want at least 3", n)
 			}
+		},
+	},
+	{
+		name: "state-cut-open", fault: "state file cut while it is open", source: "hub and blob", hosts: both,
+		script: func(r *run) {
+			r.stateRow(func(path string, _ []byte) error { return os.Truncate(path, statePage) }, false, "state file is damaged")
+		},
+	},
+	{
+		name: "state-overwritten-open", fault: "state file overwritten with an older one while it is open", source: "hub and blob", hosts: both,
+		script: func(r *run) {
+			r.stateRow(func(path string, old []byte) error { return os.WriteFile(path, old, 0o600) }, false, "another program")
+		},
+	},
+	{
+		name: "state-one-byte", fault: "one byte of the state file changed, between two starts", source: "hub and blob", hosts: both,
+		script: func(r *run) {
+			r.stateRow(func(path string, _ []byte) error {
+				f, err := os.OpenFile(path, os.O_RDWR, 0)
+				if err != nil {
+					return err
+				}
+				_, err = f.WriteAt([]byte{0xff}, statePage+5) // where the content of the table's first page begins
+				return errors.Join(err, f.Close())
+			}, true, "state file is damaged")
 		},
 	},
 	{
@@ -253,6 +276,39 @@ var stateRows = []*row{
 	},
 }
 
+// stateRow changes the state file under load: while it is open, or after a crash. The host goes on,
+// says so, and starts again. old is the file as it was some seconds before.
+func (r *run) stateRow(change func(path string, old []byte) error, closed bool, says string) {
+	h := r.host(merge(r.startHub(4), r.startBlob()))
+	h.start()
+	f := r.feedHub(20_000, 20*time.Second)
+	g := r.feedBlob(20_000, 20*time.Second)
+	path := h.sections[0]["db"]
+	r.sleep(3 * time.Second)
+	old, err := os.ReadFile(path)
+	if err != nil {
+		r.fatalf("read the state file: %v", err)
+	}
+	r.sleep(4 * time.Second)
+	if closed {
+		h.crash()
+	}
+	if err := change(path, old); err != nil {
+		r.fatalf("change the state file: %v", err)
+	}
+	if closed {
+		h.again()
+	}
+	h.expectLog(says)
+	r.sleep(8 * time.Second)
+	if !h.running() {
+		r.fatalf("the host has ended:\n%s", h.lastLog(20))
+	}
+	h.crash()
+	h.again()
+	r.finish(f, g)
+}
+
 // beside is what the process of the C host may take beside memory_limit: the host itself, and the
 // data of the libraries.
 const beside = 16 << 20
@@ -294,19 +350,9 @@ func (r *run) memoryRow(limit int64, blobs bool) {
 	}
 }
 
-const bboltPage = 4096
-
-// bboltRoot is where the root page of a bbolt file lies: the newer of its two meta pages says so
-// (bbolt's internal/common/meta.go: after the page's header of 16 bytes the root is at 16, the
-// transaction at 48).
-func bboltRoot(file []byte) uint64 {
-	number := func(page, at int) uint64 { return binary.NativeEndian.Uint64(file[page*bboltPage+16+at:]) }
-	newer := 0
-	if number(1, 48) > number(0, 48) {
-		newer = 1
-	}
-	return number(newer, 16) * bboltPage
-}
+// statePage is the size of SQLite's pages. The table is the first that was made: its root is the
+// second page.
+const statePage = 4096
 
 // fillDisk writes zeros until there is no more room.
 func fillDisk(path string) error {

@@ -48,7 +48,7 @@ type foot struct {
 
 const formLetters = "-pwWg" // by form
 
-// String is the stored form: short, and readable with any bbolt tool.
+// String is the stored form: short, and readable with any SQLite tool.
 func (e entry) String() string {
 	state := "-"
 	switch {
