@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -83,6 +84,7 @@ type Settings struct {
 	get   func(key string) string // "" when the key is not set
 	known []Setting
 	index map[string]int
+	read  map[string]bool // keys that something has read
 	errs  []error
 
 	warnings []string
@@ -90,7 +92,7 @@ type Settings struct {
 
 // NewSettings returns the settings that get answers for, checked against the declarations.
 func NewSettings(get func(key string) string, known []Setting) *Settings {
-	s := &Settings{get: get, known: known, index: make(map[string]int, len(known))}
+	s := &Settings{get: get, known: known, index: make(map[string]int, len(known)), read: make(map[string]bool)}
 	for i := range known {
 		if _, twice := s.index[known[i].Key]; twice {
 			panic("BUG: setting declared twice: " + known[i].Key)
@@ -122,7 +124,54 @@ func (s *Settings) Reject(key, problem string) {
 			shown = fmt.Sprintf(" %q", v)
 		}
 	}
-	s.errs = append(s.errs, fmt.Errorf("%s%s: %s", key, shown, problem))
+	s.note(fmt.Errorf("%s%s: %s", key, shown, problem))
+}
+
+// note keeps a mistake, unless it is known already: a key may be read in two places.
+func (s *Settings) note(err error) {
+	for _, e := range s.errs {
+		if e.Error() == err.Error() {
+			return
+		}
+	}
+	s.errs = append(s.errs, err)
+}
+
+// FindUnused looks at every key that the user set and that nothing has read. A wrong value is a mistake there,
+// too. A right one has no effect, which is a warning. why tells for a key what would have to be configured, or "".
+// Call it after everything has been read.
+func (s *Settings) FindUnused(why func(key string) string) {
+	for _, d := range s.known {
+		if s.read[d.Key] || !s.IsSet(d.Key) {
+			continue
+		}
+		before := len(s.errs)
+		switch d.Kind {
+		case SecretText:
+			s.Secret(d.Key)
+		case Switch:
+			s.Switch(d.Key)
+		case Bytes:
+			s.Bytes(d.Key)
+		case Duration:
+			s.Duration(d.Key)
+		case Number:
+			s.Number(d.Key, math.MinInt, math.MaxInt)
+		case Choice:
+			s.Choice(d.Key)
+		case StartTime:
+			s.Start(d.Key)
+		case Text, List:
+			s.read[d.Key] = true // any text is right
+		}
+		if len(s.errs) == before {
+			reason := why(d.Key)
+			if reason == "" {
+				reason = "nothing that is configured uses it"
+			}
+			s.warnings = append(s.warnings, d.Key+" has no effect: "+reason)
+		}
+	}
 }
 
 // Err returns every mistake noted so far, or nil. Call it after everything has been read.
@@ -130,6 +179,7 @@ func (s *Settings) Err() error { return errors.Join(s.errs...) }
 
 func (s *Settings) text(key string, kind Kind) string {
 	d := s.declared(key, kind)
+	s.read[key] = true
 	if v := strings.TrimSpace(s.get(key)); v != "" {
 		return v
 	}
@@ -146,6 +196,7 @@ const leastSecret = 6
 // mark, and blanks and newlines at both ends.
 func (s *Settings) Secret(key string) Secret {
 	s.declared(key, SecretText)
+	s.read[key] = true
 	v, file := strings.TrimSpace(s.get(key)), strings.TrimSpace(s.get(key+"_file"))
 	switch {
 	case v != "" && file != "":
@@ -165,7 +216,7 @@ func (s *Settings) Secret(key string) Secret {
 // secretFile reads the file that key names. After a mistake it returns "". What a file holds is never shown.
 func (s *Settings) secretFile(key, file string) string {
 	reject := func(format string, args ...any) string {
-		s.errs = append(s.errs, fmt.Errorf(key+format, args...))
+		s.note(fmt.Errorf(key+format, args...))
 		return ""
 	}
 	for _, mark := range []string{"SharedAccessKey=", "AccountKey=", "SharedAccessSignature=", "sig=", "Endpoint=sb:"} {
@@ -360,7 +411,7 @@ func (s *Settings) FindMisspelt() {
 		}
 		asked[k] = true
 		if s.get(k) != "" {
-			s.errs = append(s.errs, fmt.Errorf("%s: there is no such setting; did you mean %s?", k, meant))
+			s.note(fmt.Errorf("%s: there is no such setting; did you mean %s?", k, meant))
 		}
 	}
 	keys := make([]string, 0, 2*len(s.known))

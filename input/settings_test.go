@@ -259,3 +259,19 @@ func TestSecretMistakes(t *testing.T) {
 	f("key_file", "?sv=2022-11-02&sig=TOPSECRET", "holds the secret itself")
 	f("key", "@#$%!", "is shorter than 6 characters")
 }
+
+func TestSettingsWithoutEffect(t *testing.T) {
+	s := settings(map[string]string{"blob.workers": "8", "blob.poll_interval": "soon", "keep_nulls": "maybe", "separator": "_"})
+	s.Text("separator")
+	s.Switch("keep_nulls")
+	s.Switch("keep_nulls")
+	s.FindUnused(func(key string) string { return "no " + key[:4] })
+	s.FindUnused(func(string) string { return "" })
+	if got := fmt.Sprint(s.Warnings()); got != "[blob.workers has no effect: no blob]" {
+		t.Errorf("warnings: %s", got)
+	}
+	err := fmt.Sprint(s.Err())
+	if strings.Count(err, "\n") != 1 || strings.Count(err, "keep_nulls") != 1 || !strings.Contains(err, "blob.poll_interval \"soon\"") {
+		t.Errorf("mistakes: %s", err)
+	}
+}

@@ -64,6 +64,17 @@ func (c config) withoutState() string {
 	return "should the consumer group's offsets vanish, as Event Hubs reserves, reading begins where eventhub.start says and events are missed or repeated"
 }
 
+// withoutUse says why a key was not read.
+func (c config) withoutUse(key string) string {
+	switch {
+	case strings.HasPrefix(key, "blob.") && c.blob == nil:
+		return "no storage account is configured (blob.connection_string, or blob.account_url)"
+	case strings.HasPrefix(key, "eventhub.") && c.eventhub == nil:
+		return "no Event Hub is configured (eventhub.connection_string, or eventhub.brokers)"
+	}
+	return ""
+}
+
 func readConfig(s *input.Settings) (c config) {
 	c.db = s.Text("db")
 	c.checkOnly = s.Switch("check_only")

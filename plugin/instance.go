@@ -60,6 +60,7 @@ func newInstance(h host) (_ *instance, err error) {
 	s := input.NewSettings(h.get, known)
 	c := readConfig(s)
 	s.FindMisspelt()
+	s.FindUnused(c.withoutUse)
 	if err := s.Err(); err != nil {
 		return nil, err
 	}

@@ -67,10 +67,11 @@ type Config struct {
 // DefaultFetchBytes is what Open takes when Config.FetchBytes is 0.
 const DefaultFetchBytes = 64 << 20
 
-// ReadConfig reads the settings of the source and notes every mistake in s. configured is false when none is set.
+// ReadConfig reads the settings of the source and notes every mistake in s. configured is false when none is set that
+// names a hub: those that are left have no effect.
 func ReadConfig(s *input.Settings, id signin.Config) (cfg Config, configured bool) {
-	for _, d := range Settings {
-		configured = configured || s.IsSet(d.Key)
+	for _, key := range []string{"eventhub.connection_string", "eventhub.brokers", "eventhub.auth", "eventhub.hubs"} {
+		configured = configured || s.IsSet(key)
 	}
 	if !configured {
 		return Config{}, false
