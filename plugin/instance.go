@@ -181,6 +181,7 @@ func (in *instance) stop() {
 	in.outbox.Close()
 	go func() {
 		defer close(in.stopped)
+		defer input.CatchAndLog(in.log, "stop")
 		in.pumps.Wait()
 		if in.devices != nil {
 			in.devices.close()
