@@ -36,7 +36,7 @@
 //	                     grows by       median      at a start  memory   ended / no longer stores, unsaid / wrong values
 //	bbolt, mapped         0.3 MB        1.4 ms       79 ms      146 MB   890 tries: 14 ended (as it was before)
 //	bbolt with guards     0.3 MB        1.4 ms       79 ms      146 MB   150 tries: 0 / 58 / 12
-//	SQLite, not mapped    4.3 MB        2.7 ms      325 ms       37 MB   1,000 tries: 0 / 0 / 0 (5,000 by `make statefuzz`)
+//	SQLite, not mapped    4.3 MB        2.7 ms      325 ms       37 MB   5,000 tries: 0 / 0 / 0, at most 22 MB in all
 //	SQLite, with a WAL    4.3 MB        0.9 ms      534 ms       38 MB
 //	goleveldb             0.7 MB        0.4 ms      300 ms       53 MB   last release in 2019
 //	pebble               13.8 MB        0.7 ms      185 ms       44 MB   ends the process on some errors of its files

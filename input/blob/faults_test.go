@@ -211,7 +211,7 @@ func entra(t *testing.T, fake *fakeblob.Server) (cfg blob.Config) {
 		case "/" + tenant + "/token":
 			_ = r.ParseForm()
 			w.Header().Set("Content-Type", "application/json")
-			if r.Form.Get("client_secret") != "right" || r.Form.Get("scope") == "" {
+			if r.Form.Get("client_secret") != "right-one" || r.Form.Get("scope") == "" {
 				w.WriteHeader(http.StatusUnauthorized)
 				fmt.Fprint(w, `{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret provided."}`)
 				return
@@ -232,7 +232,7 @@ func entra(t *testing.T, fake *fakeblob.Server) (cfg blob.Config) {
 	}
 	set := map[string]string{
 		"blob.auth": "client_secret", "blob.account_url": srv.URL + "/" + fakeblob.Account, "blob.containers": table, "blob.start": "earliest",
-		"azure.tenant_id": tenant, "azure.client_id": "app", "azure.client_secret": "right", "azure.authority_host": srv.URL + "/", "azure.ca_file": ca,
+		"azure.tenant_id": tenant, "azure.client_id": "app", "azure.client_secret": "right-one", "azure.authority_host": srv.URL + "/", "azure.ca_file": ca,
 	}
 	s := input.NewSettings(func(k string) string { return set[k] }, append(append([]input.Setting(nil), blob.Settings...), signin.Settings...))
 	id := signin.Read(s)
