@@ -18,7 +18,8 @@ type instance struct {
 	host   host
 	logs   *logQueue
 	log    *slog.Logger
-	memory int64 // bytes that the settings allow
+	memory int64  // bytes that the settings allow
+	group  string // of the Event Hubs source
 
 	outbox     *input.Outbox
 	transforms []*transform.Transformer        // one for each pump
@@ -141,6 +142,7 @@ func (in *instance) start(c config) {
 	}
 	fetch := events / 4 / int64(max(1, len(opens))) // the last quarter is for what is being transformed, and for garbage
 	if c.eventhub != nil {
+		in.group = c.eventhub.Group
 		c.eventhub.FetchBytes = fetch
 	}
 	if c.blob != nil {

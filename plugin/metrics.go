@@ -46,6 +46,9 @@ var (
 	mUnreadable   = &metric{name: "unreadable_total", help: "Records passed on raw because they could not be read, by reason.", labels: []string{"reason"}}
 	mExcluded     = &metric{name: "excluded_total", help: "Records left out by tables and tables_exclude."}
 	mTimeFallback = &metric{name: "time_fallbacks_total", help: "Records whose event time is not that of the event, because it had none that is usable."}
+	mDamaged      = &metric{name: "damaged_total", help: "Payloads that did not parse as a whole; what could be read of them was."}
+	mEmpty        = &metric{name: "empty_total", help: "Payloads without any record, and records without any column."}
+	mChanged      = &metric{name: "fields_changed_total", help: "Fields that are not written as they came, by what was done to them: a name was taken (renamed), a value did not fit its column's type (misfit), text became a number (converted), bytes are no text (repaired), a $ref was left alone (unresolved).", labels: []string{"change"}}
 	mDelay        = &metric{name: "event_delay_seconds", kind: histogram, help: "Time from an event to its hand-over to the outbox, by table.", labels: []string{"table"}, bounds: transform.DelayBounds()}
 
 	mHanded     = &metric{name: "handed_over_bytes_total", help: "Bytes of events that Fluent Bit has taken."}
@@ -59,6 +62,9 @@ var (
 	mLagSeconds = &metric{name: "eventhub_lag_seconds", kind: gauge, help: "Age of the newest message read of a partition of which Fluent Bit has not taken all; else 0.", labels: []string{"hub", "partition"}}
 	mUnsafe     = &metric{name: "eventhub_not_committed_events", kind: gauge, help: "Messages of a partition that were read and would be repeated after a crash.", labels: []string{"hub", "partition"}}
 	mRetention  = &metric{name: "eventhub_lost_to_retention_total", help: "Messages that the hub deleted before they were read."}
+	mUndecoded  = &metric{name: "eventhub_undecoded_total", help: "Messages that were passed over because they cannot be decoded; one record says so for each batch."}
+	mPartitions = &metric{name: "eventhub_partitions", kind: gauge, help: "Partitions that a hub has.", labels: []string{"hub", "group"}}
+	mAssigned   = &metric{name: "eventhub_partitions_assigned", kind: gauge, help: "Partitions of a hub that this section reads.", labels: []string{"hub", "group"}}
 	mStale      = &metric{name: "eventhub_redelivered_lanes_total", help: "Positions dropped because their partition was given away first: its next owner repeats events."}
 	mRebalances = &metric{name: "eventhub_rebalances_total", help: "Times that partitions came or went."}
 	mHubRetries = &metric{name: "eventhub_retries_total", help: "Failed attempts that were tried again, by kind.", labels: []string{"kind"}}
@@ -70,6 +76,10 @@ var (
 	mBlobLists    = &metric{name: "blob_list_calls_total", help: "Calls that list blobs or containers; they are billed."}
 	mBlobReads    = &metric{name: "blob_read_calls_total", help: "Calls that read blobs."}
 	mBlobReplaced = &metric{name: "blob_replaced_total", help: "Blobs that were deleted and written again, and are read as new ones."}
+	mBlobFound    = &metric{name: "blob_found_total", help: "Blobs that were taken up for reading."}
+	mBlobGone     = &metric{name: "blob_gone_total", help: "Blobs that were followed and then deleted; the log says which were not read to their end."}
+	mBlobPassed   = &metric{name: "blob_passed_over_bytes_total", help: "Bytes beyond the limit of lines that were cut."}
+	mBlobArchived = &metric{name: "blob_archived_total", help: "Blobs that were left out because they are in the archive tier."}
 	mBlobCut      = &metric{name: "blob_lines_cut_total", help: "Lines beyond the limit, handed on cut."}
 	mBlobRetries  = &metric{name: "blob_retries_total", help: "Failed attempts that were tried again, by kind.", labels: []string{"kind"}}
 )
@@ -78,6 +88,9 @@ var (
 	mDevices        = &metric{name: "devices", kind: gauge, help: "Devices that are known."}
 	mDeviceBytes    = &metric{name: "device_cache_bytes", kind: gauge, help: "Bytes that known devices and recent alerts take."}
 	mDevicesEvicted = &metric{name: "devices_evicted_total", help: "Devices that gave way to others; device_info.cache_bytes is too small if this grows fast."}
+	mDeviceReports  = &metric{name: "device_reports_total", help: "Reports of devices that were merged into what is known."}
+	mAlerts         = &metric{name: "alerts", kind: gauge, help: "Recent alerts whose title and severity are known."}
+	mAlertsFilled   = &metric{name: "alerts_filled_total", help: "Rows of alert evidence that got title and severity from their alert."}
 	mDeviceStatus   = &metric{name: "device_info_total", help: "Records that should have a device, by DeviceInfo.status.", labels: []string{"status"}}
 	mDeviceMatch    = &metric{name: "device_match_total", help: "Records that have a device, by DeviceInfo.match.", labels: []string{"match"}}
 	mAPILookups     = &metric{name: "device_api_lookups_total", help: "Devices that the machines API was asked for, by outcome.", labels: []string{"outcome"}}
@@ -88,11 +101,11 @@ var (
 )
 
 var allMetrics = []*metric{
-	mRecords, mPayloads, mPayloadBytes, mUnreadable, mExcluded, mTimeFallback, mDelay,
+	mRecords, mPayloads, mPayloadBytes, mUnreadable, mExcluded, mTimeFallback, mDamaged, mEmpty, mChanged, mDelay,
 	mHanded, mRefused, mWaiting, mBatches, mMemory, mMemoryMost,
-	mLag, mLagSeconds, mUnsafe, mRetention, mStale, mRebalances, mHubRetries,
-	mBlobBehind, mBlobNewest, mBlobOpen, mBlobFailing, mBlobLists, mBlobReads, mBlobReplaced, mBlobCut, mBlobRetries,
-	mDevices, mDeviceBytes, mDevicesEvicted, mDeviceStatus, mDeviceMatch, mAPILookups, mAPIListed, mAPICalls, mAPIWaiting, mAPIQuotaWait,
+	mLag, mLagSeconds, mUnsafe, mRetention, mUndecoded, mPartitions, mAssigned, mStale, mRebalances, mHubRetries,
+	mBlobBehind, mBlobNewest, mBlobOpen, mBlobFailing, mBlobLists, mBlobReads, mBlobReplaced, mBlobFound, mBlobGone, mBlobPassed, mBlobArchived, mBlobCut, mBlobRetries,
+	mDevices, mDeviceBytes, mDevicesEvicted, mDeviceReports, mAlerts, mAlertsFilled, mDeviceStatus, mDeviceMatch, mAPILookups, mAPIListed, mAPICalls, mAPIWaiting, mAPIQuotaWait,
 }
 
 const (
@@ -105,7 +118,9 @@ const (
 func (in *instance) figures(set func(m *metric, f figure)) {
 	one := func(m *metric, value float64, labels ...string) { set(m, figure{labels: labels, value: value}) }
 	var payloads, bytes, excluded, fallbacks uint64
+	var damaged, empty uint64
 	tables, reasons := make(map[string]uint64), make(map[string]uint64)
+	changes := make(map[string]uint64)
 	delays := make(map[string]transform.Delay)
 	for _, t := range in.transforms {
 		s := t.Stats()
@@ -113,6 +128,13 @@ func (in *instance) figures(set func(m *metric, f figure)) {
 		bytes += s.Bytes.Load()
 		excluded += s.Excluded.Load()
 		fallbacks += s.TimeFallbacks.Load()
+		damaged += s.Damaged.Load()
+		empty += s.Empty.Load()
+		changes["renamed"] += s.Renamed.Load()
+		changes["misfit"] += s.Misfits.Load()
+		changes["converted"] += s.Converted.Load()
+		changes["repaired"] += s.Repaired.Load()
+		changes["unresolved"] += s.Unresolved.Load()
 		for name, n := range s.Tables() {
 			tables[name] += n
 		}
@@ -129,6 +151,11 @@ func (in *instance) figures(set func(m *metric, f figure)) {
 	one(mPayloadBytes, float64(bytes))
 	one(mExcluded, float64(excluded))
 	one(mTimeFallback, float64(fallbacks))
+	one(mDamaged, float64(damaged))
+	one(mEmpty, float64(empty))
+	for change, n := range changes {
+		one(mChanged, float64(n), change)
+	}
 	for name, n := range tables {
 		one(mRecords, float64(n), name)
 	}
@@ -167,6 +194,10 @@ func blobFigures(one func(m *metric, value float64, labels ...string), s blob.St
 	one(mBlobLists, float64(s.Lists))
 	one(mBlobReads, float64(s.Reads))
 	one(mBlobReplaced, float64(s.Replaced))
+	one(mBlobFound, float64(s.Blobs))
+	one(mBlobGone, float64(s.Gone))
+	one(mBlobPassed, float64(s.BytesSkipped))
+	one(mBlobArchived, float64(s.Archived))
 	one(mBlobCut, float64(s.LinesCut))
 	for kind, n := range s.Retries {
 		one(mBlobRetries, float64(n), kind)
@@ -191,7 +222,12 @@ func (in *instance) hubFigures(one func(m *metric, value float64, labels ...stri
 			one(mUnsafe, 0, key[0], key[1])
 		}
 	}
+	for _, h := range s.Hubs {
+		one(mPartitions, float64(h.Partitions), h.Hub, in.group)
+		one(mAssigned, float64(h.Assigned), h.Hub, in.group)
+	}
 	one(mRetention, float64(s.Lost))
+	one(mUndecoded, float64(s.Unreadable))
 	one(mStale, float64(s.Stale))
 	one(mRebalances, float64(s.Rebalances))
 	for kind, n := range s.Retries {
@@ -205,6 +241,9 @@ func (d *devices) figures(one func(m *metric, value float64, labels ...string)) 
 	one(mDevices, float64(s.Devices))
 	one(mDeviceBytes, float64(s.Bytes+s.AlertBytes))
 	one(mDevicesEvicted, float64(s.Evicted))
+	one(mDeviceReports, float64(s.Learned))
+	one(mAlerts, float64(s.Alerts))
+	one(mAlertsFilled, float64(s.AlertsFilled))
 	for status, n := range s.Status {
 		one(mDeviceStatus, float64(n), status)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -10,7 +11,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/machines"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
+	events "github.com/fluent-bit-defender/fluent-bit-defender/transform/event"
 )
 
 func TestMetricsAreDeclaredWell(t *testing.T) {
@@ -63,11 +69,46 @@ func TestMetricsOfARunningSection(t *testing.T) {
 	has(`eventhub_lag_events\{` + name + `,hub="defender",partition="0"\} 0`)
 	has(`eventhub_lag_seconds\{` + name + `,hub="defender",partition="1"\} 0`)
 	has(`eventhub_not_committed_events\{` + name + `,hub="defender",partition="1"\} 0`)
+	has(`eventhub_partitions\{` + name + `,hub="defender",group="[^"]+"\} 2`)
+	has(`eventhub_partitions_assigned\{` + name + `,hub="defender",group="[^"]+"\} 2`)
+	has(`eventhub_undecoded_total\{` + name + `\} 0`)
+	has(`damaged_total\{` + name + `\} 1`)
+	has(`fields_changed_total\{` + name + `,change="misfit"\} 0`)
+	has(`device_reports_total\{` + name + `\} \d+`)
 	has(`handed_over_bytes_total\{` + name + `\} \d{6,}`)
 	has(`waiting_bytes\{` + name + `\} 0`)
 	has(`memory_bytes\{` + name + `\} \d{7,}`)
 	has(`memory_limit_bytes\{` + name + `\} 268435456`)
 	has(`eventhub_rebalances_total\{` + name + `\} [1-9]\d*`)
+}
+
+// What is counted is shown: a user cannot look into the process.
+func TestWhatIsCountedIsShown(t *testing.T) {
+	text, err := os.ReadFile("metrics.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	elsewhere := map[string]string{
+		"Records": "the sum of records_total", "TimeNow": "a part of time_fallbacks_total", "Messages": "payloads_total", "ArchivedBytes": "the log names them",
+		"Next": "a part of the lag", "Committed": "a part of NotCommitted", "End": "a part of the lag", "Lists": "", "Hub": "", "Partition": "",
+	}
+	seen := 0
+	for _, stats := range []any{transform.Stats{}, events.Counts{}, device.Stats{}, eventhub.Stats{}, eventhub.LaneStats{}, eventhub.HubStats{}, blob.Stats{}, blob.ContainerStats{}, machines.Stats{}} {
+		typ := reflect.TypeOf(stats)
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			if _, ok := elsewhere[f.Name]; ok || !f.IsExported() || f.Anonymous {
+				continue
+			}
+			seen++
+			if !regexp.MustCompile(`\.` + f.Name + `\b`).Match(text) {
+				t.Errorf("%s.%s is counted and never shown", typ, f.Name)
+			}
+		}
+	}
+	if seen < 35 {
+		t.Errorf("only %d figures", seen)
+	}
 }
 
 func TestFiguresGoToTheLogWhereTheHostOffersNoMetrics(t *testing.T) {

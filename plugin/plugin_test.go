@@ -91,3 +91,17 @@ func TestEventsArriveThroughTheLibrary(t *testing.T) {
 		t.Errorf("want one line that says stopped:\n%s", r.log)
 	}
 }
+
+// The host shows a number as it came, not as 4.6500000000000004.
+func TestHostShowsNumbersAsTheyCame(t *testing.T) {
+	h := startHub(t, 1)
+	const numbers = `"A":4.65,"B":0.1,"C":1000.0,"D":1e+300,"E":-2.5e-07,"F":123456789.25`
+	if err := h.Produce(t.Context(), hub, []byte(`{"category":"AdvancedHunting-X","properties":{`+numbers+`}}`)); err != nil {
+		t.Fatal(err)
+	}
+	r := runHost(t, append([]string{"-seconds", "20", "-records", "1"}, settings(h)...)...).ok(t)
+	want := strings.Replace(numbers, "1000.0", "1000", 1)
+	if len(r.events) != 1 || !strings.Contains(string(r.events[0].Record), want) {
+		t.Errorf("%+v", r.events)
+	}
+}

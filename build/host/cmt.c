@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "cmt.h"
+#include "decode.h"
 
 enum { MAX_LABELS = 8, MAX_BUCKETS = 32 };
 
@@ -187,6 +188,7 @@ int cmt_histogram_set_default(void *family, uint64_t timestamp, uint64_t *bucket
 
 static void show(FILE *out, const struct family *f, const struct series *s, const char *suffix, const char *le, double value)
 {
+    char number[40];
     fprintf(out, "%s%s", f->name, suffix);
     for (int i = 0; i < f->labels; i++) {
         fprintf(out, "%c%s=\"", i == 0 ? '{' : ',', f->keys[i]);
@@ -205,7 +207,7 @@ static void show(FILE *out, const struct family *f, const struct series *s, cons
     if (le != NULL) {
         fprintf(out, "%cle=\"%s\"", f->labels == 0 ? '{' : ',', le);
     }
-    fprintf(out, "%s %.17g\n", f->labels > 0 || le != NULL ? "}" : "", value);
+    fprintf(out, "%s %s\n", f->labels > 0 || le != NULL ? "}" : "", shortest(value, number));
 }
 
 void cmt_write(const char *path)

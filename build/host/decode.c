@@ -131,12 +131,29 @@ static void string(struct reader *r, size_t n)
     }
 }
 
+const char *shortest(double d, char out[40])
+{
+    if (!isfinite(d)) {
+        return isnan(d) ? "NaN" : d > 0 ? "+Inf" : "-Inf";
+    }
+    if (d == floor(d) && fabs(d) < 1e15) {
+        snprintf(out, 40, "%.0f", d); /* not 1e+03 */
+        return out;
+    }
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(out, 40, "%.*g", digits, d);
+        if (strtod(out, NULL) == d) {
+            break;
+        }
+    }
+    return out;
+}
+
 static void put_double(struct reader *r, double d)
 {
     char s[40];
 
-    snprintf(s, sizeof s, isfinite(d) ? "%.17g" : "null", d);
-    put(r, s);
+    put(r, isfinite(d) ? shortest(d, s) : "null");
 }
 
 static void put_int(struct reader *r, int64_t v)

@@ -19,4 +19,7 @@ void text_add(struct text *t, const char *data, size_t len);
  */
 const char *decode_event(const uint8_t **p, const uint8_t *end, const char *tag, size_t tag_len, struct text *out);
 
+/* The shortest text that is d when it is read again, such as 4.65; or NaN, +Inf, -Inf. Written into out where it is no constant. */
+const char *shortest(double d, char out[40]);
+
 #endif
