@@ -338,7 +338,7 @@ func (s *Settings) Choice(key string) string {
 		}
 	}
 	problem := "is none of " + strings.Join(d.Choices, ", ")
-	if near := nearest(v, d.Choices); near != "" {
+	if near := Nearest(v, d.Choices); near != "" {
 		problem += "; did you mean " + near + "?"
 	}
 	s.Reject(key, problem)
@@ -357,7 +357,7 @@ func (s *Settings) Start(key string) Start {
 	at, err := time.Parse(time.RFC3339, v)
 	if err != nil {
 		problem := "is none of latest, earliest and an RFC 3339 time such as 2026-01-31T09:00:00Z"
-		if near := nearest(v, []string{"latest", "earliest"}); near != "" {
+		if near := Nearest(v, []string{"latest", "earliest"}); near != "" {
 			problem += "; did you mean " + near + "?"
 		}
 		s.Reject(key, problem)
@@ -365,8 +365,8 @@ func (s *Settings) Start(key string) Start {
 	return Start{At: at}
 }
 
-// nearest returns the one of words that v differs from by a slip or two, or "".
-func nearest(v string, words []string) string {
+// Nearest returns the one of words that v differs from by a slip or two, or "".
+func Nearest(v string, words []string) string {
 	best, least := "", 3
 	for _, w := range words {
 		if d := distance(strings.ToLower(v), strings.ToLower(w)); d < least && d < len(w)/2+1 {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
@@ -46,6 +47,9 @@ func (in *instance) check(c config) error {
 				in.log.Info("check: " + f.String())
 			}
 		}
+	}
+	for _, line := range unknownTables(slices.Concat(c.transform.Tables, c.transform.TablesExclude), nil) {
+		in.log.Warn("check: tables or tables_exclude: " + line)
 	}
 	if failed > 0 {
 		return fmt.Errorf("check_only: %d of %d checks failed, nothing is read; mend what is said above", failed, all)

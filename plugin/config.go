@@ -16,8 +16,8 @@ import (
 var Settings = []input.Setting{
 	{Key: "db", Kind: input.Text, Doc: "The state file: positions of blobs, a copy of Event Hubs offsets, known devices. Each section needs its own."},
 	{Key: "tag_pattern", Kind: input.Text, Doc: "A tag for each table, such as `defender.*`, where `*` becomes the table; without it events have the section's own `tag`."},
-	{Key: "tables", Kind: input.List, Doc: "The only tables to pass on, such as `AlertInfo, AlertEvidence`; all when empty."},
-	{Key: "tables_exclude", Kind: input.List, Doc: "Tables to leave out."},
+	{Key: "tables", Kind: input.List, Doc: "The only tables to pass on, such as `AlertInfo, AlertEvidence`, or patterns with `*`; all when empty."},
+	{Key: "tables_exclude", Kind: input.List, Doc: "Tables to leave out, or patterns with `*`."},
 	{Key: "separator", Kind: input.Text, Default: ".", Doc: "What joins the names of nested objects."},
 	{Key: "keep_nulls", Kind: input.Switch, Default: "off", Doc: "Keep columns that are null or empty."},
 	{Key: "resolve_refs", Kind: input.Switch, Default: "off", Doc: "Write what a `$ref` refers to in its place; this multiplies the number of fields."},
@@ -87,8 +87,8 @@ func readConfig(s *input.Settings) (c config) {
 		ResolveRefs:   s.Switch("resolve_refs"),
 		EventID:       s.Switch("event_id"),
 		ArraysAsJSON:  s.Choice("arrays") == "json",
-		Tables:        s.List("tables"),
-		TablesExclude: s.List("tables_exclude"),
+		Tables:        tableNames(s.List("tables")),
+		TablesExclude: tableNames(s.List("tables_exclude")),
 		Memory:        c.memory / 8,
 
 		SplunkFillDevice: s.Switch("splunk.fill_device"),

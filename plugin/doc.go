@@ -13,6 +13,7 @@
 //	config.go      the settings of a section as a whole
 //	device.go      the settings of the join, the snapshot of devices in the state file, and the machines API
 //	check.go       check_only: every connection is tried once
+//	tables.go      the names of tables that settings give
 //	tags.go        a tag for each table
 //	log.go         log lines wait for the host's thread, and secrets are masked in them
 //	metrics.go     every figure that users see

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -32,6 +33,7 @@ type instance struct {
 	stopped    chan struct{} // closed when everything that was started has ended
 
 	handover handover // on the host's thread
+	tables   []string // of the settings, until they have been compared with what came; on the host's thread
 }
 
 // newInstance reads the settings and starts the instance. When it fails, the log says all that is wrong and nothing is left running.
@@ -110,6 +112,7 @@ func newUnstarted(h host) *instance {
 // start starts a pump for each source.
 func (in *instance) start(c config) {
 	in.memory = c.memory
+	in.tables = slices.Concat(c.transform.Tables, c.transform.TablesExclude)
 	events := c.memory - ownMemory
 	if c.devices != nil {
 		events -= c.devices.memory.CacheBytes

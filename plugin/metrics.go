@@ -116,6 +116,7 @@ const (
 // figures reads everything that is counted and tells set. A series that was told once is told again each time, so that what is gone
 // (a partition that was given away) goes to 0 and does not stand still.
 func (in *instance) figures(set func(m *metric, f figure)) {
+	in.checkTables()
 	one := func(m *metric, value float64, labels ...string) { set(m, figure{labels: labels, value: value}) }
 	var payloads, bytes, excluded, fallbacks uint64
 	var damaged, empty uint64
