@@ -17,7 +17,8 @@ import (
 
 // What an attacker may do who writes into the events of a tenant, or into the stream itself.
 
-// kept returns by how many bytes the heap has grown after f, which returns what must not be collected.
+// kept returns by how many bytes the heap has grown after f, which returns what must not be
+// collected.
 func kept(f func() any) int64 {
 	heap := func() int64 {
 		runtime.GC()
@@ -76,7 +77,8 @@ func TestLongNamesAreNotKept(t *testing.T) {
 	}
 }
 
-// Tenants that were invented do not use up the places for tenants, nor more than their share of the memory.
+// Tenants that were invented do not use up the places for tenants, nor more than their share of the
+// memory.
 func TestInventedTenantsGiveWay(t *testing.T) {
 	cfg := defaults()
 	cfg.CacheBytes = 1 << 20
@@ -201,8 +203,8 @@ func leaves(out map[string]any, path string, v any) map[string]any {
 	return out
 }
 
-// Nothing that a record says stands under a name of ours, in any format: a record with such members has all that it has
-// without them, unchanged, and nothing of ours that it has not.
+// Nothing that a record says stands under a name of ours, in any format: a record with such members
+// has all that it has without them, unchanged, and nothing of ours that it has not.
 func TestNamesOfOursAreNotForged(t *testing.T) {
 	own := []string{"table", "tenant_id", "exported_at", "received_at", "event_id", "operation_name", "tenant_name", "category", "repaired_text",
 		"unreadable_reason", "unreadable_raw", "unreadable_encoding", "unreadable_lane", "unreadable_offset", "unreadable_at", "unreadable_part", "unreadable_parts", "unreadable_new",
@@ -357,8 +359,8 @@ func TestHugeDeviceDoesNotHideItsAlerts(t *testing.T) {
 	}
 }
 
-// A report counts as of the time at which the service exported it at the latest: who writes a later one into DeviceInfo does not
-// keep the next reports out.
+// A report counts as of the time at which the service exported it at the latest: who writes a later
+// one into DeviceInfo does not keep the next reports out.
 func TestFutureReportDoesNotFreezeADevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // it is 2000
 		tr, _ := withDevices(defaults())

@@ -66,8 +66,8 @@ func raws(t testing.TB, events []event) (texts []string) {
 
 const long = 20 << 20
 
-// What is wrong with one record stays with it: it stands between good ones, in one envelope, in a list, in lines,
-// and in payloads of its own, and the good ones arrive every time.
+// What is wrong with one record stays with it: it stands between good ones, in one envelope, in a
+// list, in lines, and in payloads of its own, and the good ones arrive every time.
 func TestBadRecordBetweenGoodOnes(t *testing.T) {
 	f := func(name, bad string, raw bool, want map[string]any) {
 		t.Helper()

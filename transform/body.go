@@ -10,7 +10,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// What else can be wrong with a payload. The values are static, so that finding damage allocates nothing.
+// What else can be wrong with a payload. The values are static, so that finding damage allocates
+// nothing.
 var (
 	errBeside  = errors.New("data beside the records of an envelope")
 	errBetween = errors.New("text between records")
@@ -19,7 +20,7 @@ var (
 	errUnzip   = errors.New("gzip that cannot be unpacked")
 )
 
-// walk is what is known of the payload at hand.
+// A walk is the state of one payload while it is read.
 type walk struct {
 	emitted  int  // records, and unreadable ones, so far
 	empty    int  // records, lists and payloads without anything in them, so far
@@ -29,8 +30,8 @@ type walk struct {
 	next     int  // and what it found
 	wrapped  int  // how many wrappings are around what is being read
 
-	// The first two keys of the first whole record. A record of a product we do not know can be told from any
-	// object inside it by beginning as its neighbours do.
+	// The first two keys of the first whole record. A record of a product that we do not know
+	// begins as its neighbours do, and an object inside it does not.
 	keys [2][]byte
 }
 
@@ -46,15 +47,16 @@ func (t *Transformer) empty() {
 // maxNesting is how many envelopes may be inside each other before they are taken for records.
 const maxNesting = 3
 
-// tired reports whether so much was parsed in vain that the rest of the payload goes out as one. Without that
-// limit, objects that never end, each with a record inside, cost the square of the payload.
+// tired reports whether so much was parsed in vain that the rest of the payload goes out as one
+// piece. Without that limit, objects that never end, each with a record inside, cost the square of
+// the payload.
 func (w *walk) tired(b []byte) bool { return w.effort > 8*len(b)+1<<20 }
 
-// body emits what a payload holds: an envelope {"records":[...]}, a record, a list of either, or several of these
-// one after the other.
+// body emits what a payload holds: an envelope {"records":[...]}, a record, a list of either, or
+// several of these one after the other.
 //
-// It goes through the payload once, record by record, and trusts nothing beyond the record that it is reading. So damage
-// costs the record that it is in, and no other, and nothing has to be done twice for it.
+// It goes through the payload once, record by record, and trusts nothing beyond the record that it
+// is reading. So damage costs the record that it is in, and no other.
 func (t *Transformer) body(b []byte) {
 	if b = t.unwrap(b); b == nil {
 		return
@@ -78,7 +80,8 @@ func (t *Transformer) body(b []byte) {
 	}
 }
 
-// values emits the values from b[i] on, up to the end of the list they are in, or of b. It returns where it ended.
+// values emits the values from b[i] on, up to the end of their list or of b. It returns where it
+// ended.
 func (t *Transformer) values(b []byte, i, nesting int, list bool) int {
 	for {
 		i = record.SkipSpace(b, i)
@@ -145,8 +148,8 @@ func (t *Transformer) object(b []byte, i, nesting int) int {
 	return end
 }
 
-// recordsAt returns where the list begins if the member of an object that begins at b[i] is "records": [, and -1
-// otherwise.
+// recordsAt returns where the list of a member "records":[ begins, if that member begins at b[i];
+// else -1.
 func recordsAt(b []byte, i int) int {
 	i = record.SkipSpace(b, i)
 	if i >= len(b) || !record.HasPrefix(b[i:], `"records"`) {
@@ -163,8 +166,8 @@ func recordsAt(b []byte, i int) int {
 	return i
 }
 
-// records emits the records of an envelope whose list of them begins at b[at], and passes
-// on what else the envelope holds. It returns where the envelope ends.
+// records emits the records of an envelope. The list of them begins at b[at]. Other members go out
+// as unreadable. It returns where the envelope ends.
 func (t *Transformer) records(b []byte, at, nesting int) int {
 	for {
 		found := t.walk.found()
@@ -222,13 +225,14 @@ func (t *Transformer) memberEnd(b []byte, i int) int {
 	return end
 }
 
-// envelopeInside emits the records of an envelope that was read as one object, since "records" is not its first member.
+// envelopeInside emits the records of an envelope that was read as one object: "records" is not its
+// first member.
 func (t *Transformer) envelopeInside(b []byte, i, end, nesting int) int {
 	r := &t.row
 	v := r.Doc.Nodes[r.Records]
 	from, to := int(v.Start), int(v.End)
-	// What is beside: everything of the object but the list of records, cut at the members' ends. The row is
-	// gone once the first record is read, so this comes first.
+	// All members but the list of records are passed on first: the tree is gone once a record is
+	// read.
 	doc := r.Doc
 	for k, last := uint32(1), doc.Nodes[0].Next; k < last; k = doc.Nodes[k+1].Next {
 		m := doc.Nodes[k+1]
@@ -285,7 +289,8 @@ func (t *Transformer) record(b []byte, i, end int) {
 	t.finish(r, tb, nil, b, i, end)
 }
 
-// finish writes the record r of a table, b[i:end] as received, and emits it. s is its device, or nil.
+// finish writes and emits the record r of a table, which is b[i:end] as received. s: its device, or
+// nil.
 func (t *Transformer) finish(r *record.Record, tb *table, s *device.Sighting, b []byte, i, end int) {
 	event, sec, from, err := t.tryWrite(r, tb, s)
 	if err != nil {
@@ -300,20 +305,20 @@ func (t *Transformer) finish(r *record.Record, tb *table, s *device.Sighting, b 
 	t.emit(tb.name, event)
 }
 
-// tryRead is Read, with a panic as an error: it must cost no more than the record.
+// tryRead is Read with a panic as an error: a panic must cost no more than the record.
 func (t *Transformer) tryRead(r *record.Record, b []byte, i int) (end int, err error) {
 	defer caught(&err)
 	return r.Read(&t.scanner, b, i)
 }
 
-// tryKeep is keep, with a panic as a no: it must cost no more than the device.
+// tryKeep is keep with a panic as a no: a panic must cost no more than the device.
 func (t *Transformer) tryKeep(tb *table, b []byte, i, end int) (held bool) {
 	var err error
 	defer caught(&err)
 	return t.keep(tb, b, i, end)
 }
 
-// tryWrite writes the event of r, with a panic as an error. The event is valid until the next.
+// tryWrite is write with a panic as an error. The event is valid until the next one is written.
 func (t *Transformer) tryWrite(r *record.Record, tb *table, s *device.Sighting) (event []byte, sec int64, from record.TimeSource, err error) {
 	defer caught(&err)
 	event, sec, from, err = t.write(t.event[:0], r, tb, s)
@@ -341,8 +346,9 @@ func reasonOf(err error) reason {
 	return reasonSyntax
 }
 
-// tooMany passes on the record that begins at b[i] and has more values than there is memory for, and returns where it ends; -1
-// if that cannot be seen. Up to where reading it ended it is whole, so it is not searched for other records.
+// tooMany passes on the record that begins at b[i] and has more values than there is memory for. It
+// returns where the record ends, or -1 if no end can be seen. The record is not searched for
+// others: as far as it was read it is whole.
 func (t *Transformer) tooMany(b []byte, i, nesting int, err error) int {
 	end, balanced := record.SkipLoosely(b, i)
 	if !balanced {
@@ -356,7 +362,7 @@ func (t *Transformer) tooMany(b []byte, i, nesting int, err error) int {
 	return end
 }
 
-// listInside returns where the list of records of the envelope that begins at b[i] begins, or -1 if it is none.
+// listInside returns where the list of records begins in the envelope at b[i], or -1 if it is none.
 func listInside(b []byte, i int) int {
 	depth := 0
 	for ; i < len(b); i++ {
@@ -381,7 +387,7 @@ func listInside(b []byte, i int) int {
 	return -1
 }
 
-// damage passes on the record that begins at b[i] and cannot be read, and returns where it ends.
+// damage passes on the record at b[i], which cannot be read, and returns where it ends.
 func (t *Transformer) damage(b []byte, i, nesting int, err error) int {
 	if errors.Is(err, record.ErrNodes) {
 		if end := t.tooMany(b, i, nesting, err); end >= 0 {
@@ -445,8 +451,8 @@ func trimGap(b []byte, i, next int) []byte {
 	return bytes.TrimRight(b[i:next], " \t\r\n,")
 }
 
-// recordsAfter finds the list of a member "records" from b[i] on, or returns -1. A quote inside a string has a backslash
-// before it, so text inside strings is not found.
+// recordsAfter finds the list of a member "records" from b[i] on, or returns -1. It cannot find
+// text inside strings: quotes there have a backslash before them.
 func recordsAfter(b []byte, i int) int {
 	for {
 		n := bytes.Index(b[i:], []byte(`"records"`))
@@ -461,8 +467,8 @@ func recordsAfter(b []byte, i int) int {
 	}
 }
 
-// nextRecord returns where, from b[i] on, the next whole record begins that can be told from an object inside another, or
-// len(b).
+// nextRecord returns where the next whole record begins, from b[i] on, or len(b). It must look like
+// a record and not like an object inside one.
 func (t *Transformer) nextRecord(b []byte, i int) int {
 	w := &t.walk
 	if w.nextFrom > 0 && w.nextFrom <= i && i <= w.next {

@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// delayBounds are the upper bounds of the buckets, in seconds: most events take minutes, and a few days (an identity
-// alert that was found out later).
+// delayBounds are the upper bounds of the buckets, in seconds: most events take minutes, and a few
+// days (an identity alert that was found out later).
 var delayBounds = [...]int64{10, 30, 60, 120, 300, 600, 1200, 3600, 4 * 3600, 24 * 3600, 7 * 24 * 3600}
 
 // DelayBounds are the upper bounds of a Delay's buckets, in seconds, without that of everything.
@@ -32,7 +32,7 @@ func (d *Delay) Add(other Delay) {
 	d.Seconds += other.Seconds
 }
 
-// Cumulative returns, for each bound, how many observations are at most that, and as the last one how many there are.
+// Cumulative returns how many observations are at most each bound, and last how many there are.
 func (d *Delay) Cumulative() []uint64 {
 	c := slices.Clone(d.buckets[:])
 	for i := 1; i < len(c); i++ {
@@ -47,7 +47,7 @@ type delay struct {
 	seconds atomic.Int64
 }
 
-// observe counts seconds. A device's clock may be ahead, so that they may be negative: that is no delay.
+// observe counts seconds. They are negative where a device's clock is ahead: that is no delay.
 func (d *delay) observe(seconds int64) {
 	seconds = max(seconds, 0)
 	i := 0

@@ -10,7 +10,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
 )
 
-// fullReport is a report with every column that device_info.fields keeps by default, as the properties of DeviceInfo.
+// fullReport is a report with every column that device_info.fields keeps by default, as the
+// properties of DeviceInfo.
 func fullReport(id, stamp string, i int) []byte {
 	return fmt.Appendf(nil, `{"DeviceId":"%s","Timestamp":"%s","DeviceName":"ws-%06d.corp.example","OSPlatform":"Windows11","OSVersion":"10.0","OSVersionInfo":"23H2","OSBuild":22631,`+
 		`"OSArchitecture":"64-bit","DeviceCategory":"Endpoint","DeviceType":"Workstation","Model":"Latitude 7440","Vendor":"Example Inc.","MachineGroup":"Finance and controlling",`+
@@ -23,8 +24,9 @@ var everyField = []string{"DeviceName", "OSPlatform", "OSVersion", "OSVersionInf
 	"JoinType", "AadDeviceId", "PublicIP", "LastIPAddress", "LoggedOnUsers", "OnboardingStatus", "SensorHealthState", "ExposureLevel", "RiskScore", "AssetValue", "IsInternetFacing",
 	"RegistryDeviceTag", "DeviceManualTags", "DeviceDynamicTags", "AzureResourceId", "OSFamily", "Timestamp"}
 
-// The envelope of BenchmarkTransform, one record in ten AlertEvidence and one DeviceInfo, in turn without and with devices, so
-// that what else runs on the machine meets both alike. The figures are the quickest fiftieth of each.
+// The envelope of BenchmarkTransform, one record in ten AlertEvidence and one DeviceInfo, in turn
+// without and with devices, so that what else runs on the machine meets both alike. The figures are
+// the quickest fiftieth of each.
 func BenchmarkEnrichment(b *testing.B) {
 	body := envelope(100)
 	payloads := []transform.Payload{{Body: body, Lane: "hub/0"}}

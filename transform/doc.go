@@ -63,12 +63,13 @@
 //	            v
 //	          emit(table, event)
 //
-// A [Transformer] writes each record into one buffer that the next one uses again. In steady state nothing is allocated.
+// A [Transformer] writes each record into one buffer that the next one uses again. In steady state
+// nothing is allocated.
 //
 // # How a device is found
 //
-// An alert's Process, File and User rows have no DeviceId; the host is inside their AdditionalFields. What is known of it is
-// added to the row, with how it was found:
+// An alert's Process, File and User rows have no DeviceId: the host is inside their
+// AdditionalFields. Its columns are added to the row, with how it was found:
 //
 //	"DeviceInfo.DeviceId":    "aa11"
 //	"DeviceInfo.DeviceName":  "ws-17.corp.example"
@@ -76,69 +77,77 @@
 //	"DeviceInfo.match":       "evidence"
 //	"DeviceInfo.status":      "hit"
 //
-//	DeviceInfo record --report----+                              +--> Learn <-- machines API, snapshot (Restore)
-//	AlertInfo record  --inform----|--> Memory <------------------+
-//	Machine row, host --witness---+    devices: tenant, id -> groups of columns, newest first (device/groups.go)
-//	                                   alerts:  tenant, AlertId -> its devices, its title (device/alert.go)
-//	                                        ^
-//	AlertEvidence row --observe--> hold ----|- 1. its DeviceId            match: row        (device/host.go)
-//	  (device/join.go)                |      |- 2. its host, through $ref  match: evidence
-//	                                 |      |- 3. the one device of its alert: the leading host, else the only one;
-//	                                 |      |     of several none is guessed       match: alert
-//	     all payloads are read:      v      |
-//	                               flush ---+- what is missing, stale or told by evidence alone: Lookup, all at once,
-//	                                 |         and one wait for a call of Append, device_info.wait at most
-//	                                 v
-//	                               write     status: hit, stale, unknown, pending, none
+//	DeviceInfo record --report--+                    +--> Learn <-- machines API, snapshot
+//	AlertInfo record  --inform--|--> Memory <--------+
+//	Machine row, host --witness-+    devices: tenant, id -> groups of columns (device/groups.go)
+//	                                 alerts: tenant, AlertId -> its devices, title (alert.go)
+//	                                      ^
+//	AlertEvidence row -observe-> hold ----|- 1. its DeviceId            match: row
+//	  (device/join.go)             |      |- 2. its host, through $ref  match: evidence
+//	                               |      |     (device/host.go)
+//	                               |      |- 3. the one device of its alert: the leading one, else
+//	                               |      |     the only one; none of several   match: alert
+//	  all payloads are read:       v      |
+//	                             flush ---+- ask for what is missing, stale or known from evidence
+//	                               |         alone: Lookup, all at once, and one wait in a call
+//	                               v         of Append, device_info.wait at most
+//	                             write     status: hit, stale, unknown, pending, none
 //
-// A report says something of some columns. The newest that says anything of a column wins, whatever order they come in; what a row
-// of evidence says of its host counts for less than any report. A device that was merged into another is that other one, when
-// that is known. It is stale when its newest report is older than the event by more than device_info.ttl: both are
-// the service's times, so that a replay has the same outcome. unknown means that nobody who was asked knows it, or that there is
-// nobody to ask; pending, that the answer had not come when the wait was over.
+// A report says something of some columns. For each column the newest report that says anything
+// wins, in whatever order reports arrive. A row of evidence counts for less than any report. A
+// device that was merged into another is that other one, when that is known. It is stale when its
+// newest report is older than the event by more than device_info.ttl. Both are times of the
+// service, so a replay has the same outcome. unknown: nobody who was asked knows it, or there is
+// nobody to ask. pending: the answer had not come when the wait was over.
 //
-// A device is kept as values without names, 620 bytes for 22 columns with everything around them (BenchmarkMillionDevices). Whole encoded
-// fragments, names and all, would be one copy and not one for each column, and take twice the memory; the names depend on
-// the Transformer.
+// A device is kept as values without names, 620 bytes for 22 columns with everything around them
+// (BenchmarkMillionDevices). Whole encoded fragments, names and all, would be one copy instead of
+// one for each column, but take twice the memory. Their names would depend on the Transformer.
 //
 // # Why our own scanner
 //
-// The tree is our own and not that of a JSON library. A record's event_id is computed from its raw text, damage
-// must be confined to the record it is in, and what is passed on must be what was received. The obvious choice,
-// fastjson, keeps no raw text and parses a payload as a whole; it takes malformed escapes, leading zeros and
-// numbers such as 1-2 for good, guesses at half surrogate pairs, gives up at 300 levels, and copies the rest of
-// the text into its error at each of them. Working around that takes a second scanner in front of it, and once
-// that is there, so is the tree. BenchmarkFastjson and BenchmarkScan compare the two.
+// An event_id is computed from a record's raw text, damage must be confined to its record, and what
+// is passed on must be what was received. The obvious library, fastjson, keeps no raw text and
+// parses a payload as a whole. It accepts malformed escapes, leading zeros and numbers such as 1-2,
+// and guesses at half surrogate pairs. It gives up at 300 levels, and copies the rest of the text
+// into its error at each of them. Working around that takes a second scanner in front of it, and
+// then the tree is there already. BenchmarkFastjson and BenchmarkScan compare the two.
 //
 // # What is not obvious
 //
-//   - Damage costs one record. Records are parsed one at a time, from where the last one ended. When one does not
-//     parse, the next is looked for by the keys that records begin with, which cannot be found inside a string,
-//     since quotes are escaped there. The search is bounded, so nested garbage cannot make it quadratic.
-//   - Each record is read whole before any of it is written. Rows that get a device are kept until the end of the call.
-//   - JSON in a string is opened by a list of columns, never by its first character, and each has a declared kind.
-//     What is of another kind goes to <column>_raw, as do values that do not fit the documented type of a column:
-//     one name has one type.
+//   - Damage costs one record. Records are parsed one at a time, from where the last one ended.
+//     When one does not parse, the next is found by the keys that records begin with. They cannot
+//     be found inside a string, since quotes are escaped there. The search is bounded: nested
+//     garbage cannot make it quadratic.
+//   - Each record is read whole before any of it is written. Rows that get a device wait for the
+//     end of the call.
+//   - JSON in a string is opened by a list of columns, never by its first character, and each
+//     column has a declared kind. JSON of another kind goes to <column>_raw. So do values that do
+//     not fit the documented type of a column: one name has one type.
 //   - An integer is exact or a string. A number that float64 would change is a string.
-//   - What is in a string and cannot be text (bytes that are not UTF-8, half surrogate pairs) is written as the
-//     escape that shows it (\xe9, \ud83d), and the record says in repaired_text how many there are. In
-//     unreadable_raw such bytes go out as base64 (unreadable_encoding), so that the text can be restored exactly.
-//   - {"$ref":"3"} writes nothing, and the target's "$id" is dropped. A reference to nothing in its record is kept
-//     as it is.
-//   - Only records whose category begins with AdvancedHunting- have columns. Every other one, with or without
-//     properties, is flattened as it is. Its table is its category; without one SecurityAlert,
-//     SecurityRecommendation and so on for Defender for Cloud, else unknown.
-//   - In names, a dot inside a key becomes _, and more that an index refuses a record over is avoided: see join in
-//     event/names.go. Two members that end up with one name are both kept: the later one gets _2, _3. A key that is
-//     cut because it is long is kept whole in the value.
-//   - Elements of lists are never dropped, not even null or empty ones: their position may mean something. Lists of
-//     scalars and objects mixed become lists of text.
-//   - Output is bounded: 16 levels, names of about a thousand bytes, events of 8 times their record and 1 MB, and those of one
-//     Append together (Config.Memory). Deeper or longer becomes JSON text. An event that is still too large is written again
-//     with all objects and lists of its record as JSON text in <name>_raw, so that its columns can be searched. Only what is
-//     too large even then is passed on raw, as is a record with more values than there is memory for.
-//   - Names of our own fields, of those of a device, and all that begin with unreadable_ are ours in every record, whether we
-//     write them or not. A member of the record with such a name gets _2.
-//   - Names, tables, tenants and references are caches of what comes from outside, bounded in bytes. What is longer than any real
-//     name is not cached. A giant payload's buffers are given back when Append returns.
+//   - Strings may hold what no text can: bytes that are not UTF-8, half surrogate pairs. Those are
+//     written as the escape that shows them (\xe9, \ud83d), and repaired_text counts them. In
+//     unreadable_raw such bytes go out as base64 (unreadable_encoding), so the text can be
+//     restored.
+//   - {"$ref":"3"} writes nothing, and the target's "$id" is dropped. A reference to nothing in
+//     its record is kept as it is.
+//   - Only records whose category begins with AdvancedHunting- have columns. Every other one, with
+//     or without properties, is flattened as it is. Its table is its category. Without a category
+//     it is SecurityAlert, SecurityRecommendation and so on for Defender for Cloud, else unknown.
+//   - In names, a dot inside a key becomes _, and more that an index refuses a record over is
+//     avoided: see join in event/names.go. Two members that end up with one name are both kept:
+//     the later one gets _2, _3. A key that is cut because it is long is kept whole in the value.
+//   - Elements of lists are never dropped, not even null or empty ones: their position may mean
+//     something. Lists of scalars and objects mixed become lists of text.
+//   - Output is bounded: 16 levels, names of about a thousand bytes, events of 8 times their
+//     record and 1 MB, and the events of one Append together (Config.Memory). Deeper or longer
+//     becomes JSON text. An event that is still too large is written again, with all objects and
+//     lists of its record as JSON text in <name>_raw: its columns can be searched. A record is
+//     passed on raw if it is too large even then, or has more values than there is memory for.
+//   - The names of our own fields, of those of a device, and all that begin with unreadable_ are
+//     ours in every record, whether we write them or not. A member of the record with such a name
+//     gets _2.
+//   - Names, tables, tenants and references are caches of what comes from outside, bounded in
+//     bytes. What is longer than any real name is not cached. Append gives back a giant payload's
+//     buffers.
 package transform

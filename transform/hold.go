@@ -5,8 +5,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// A hold keeps the rows that get a device until all payloads of the call have been read. So it makes no
-// difference in which order a device and its alert arrive, and all missing devices are asked for at once.
+// A hold keeps the rows that get a device until all payloads of the call have been read. So a
+// device and its alert may arrive in any order, and all missing devices are asked for at once.
 type hold struct {
 	devices   *device.Joiner
 	rows      []*held // of this call
@@ -45,7 +45,7 @@ func (t *Transformer) keep(tb *table, body []byte, at, end int) bool {
 	return true
 }
 
-// flush finds the devices of the rows that are held, waits for those that are missing, and has all rows written.
+// flush finds the devices of the held rows, waits for those that are missing, and writes all rows.
 func (t *Transformer) flush() {
 	h := t.hold
 	if len(h.rows) == 0 {

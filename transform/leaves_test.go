@@ -15,8 +15,9 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
 )
 
-// The same rules as the transformer's, said again and plainly, over encoding/json's trees: which leaf of a record
-// is found under which name, and as which text. It knows nothing of how the transformer works.
+// The same rules as the transformer's, said again and plainly, over encoding/json's trees: which
+// leaf of a record is found under which name, and as which text. It knows nothing of how the
+// transformer works.
 
 // A leaf is a value that is not empty, under the name it should have.
 type leaf struct{ name, text string }
@@ -75,7 +76,8 @@ func decodeText(s string) (any, bool) {
 	return v, err == io.EOF
 }
 
-// inputLeaves lists the leaves of a value. JSON columns are opened where text is the column's text and not a leaf.
+// inputLeaves lists the leaves of a value. JSON columns are opened where text is the column's text
+// and not a leaf.
 func inputLeaves(out []leaf, name string, v any) []leaf {
 	join := func(k string) string {
 		if k == "" {
@@ -112,7 +114,8 @@ func inputLeaves(out []leaf, name string, v any) []leaf {
 	return out
 }
 
-// outputLeaves lists the leaves of an event in the same way. Elements of lists are flat maps with names of their own.
+// outputLeaves lists the leaves of an event in the same way. Elements of lists are flat maps with
+// names of their own.
 func outputLeaves(out []leaf, name string, v any) []leaf {
 	switch v := v.(type) {
 	case nil:
@@ -153,7 +156,8 @@ func sameText(a, b string) bool {
 var jsonColumns = strings.Fields("AdditionalFields Categories AttackTechniques LoggedOnUsers IPAddresses DnsAddresses DefaultGateways ConnectedNetworks CrlDistributionPointUrls " +
 	"AuthenticationDetails ConfidenceLevel DetectionMethods UrlChain DataSources")
 
-// checkRecord finds every leaf of a record in its event, and nothing in the event that is not in the record.
+// checkRecord finds every leaf of a record in its event, and nothing in the event that is not in
+// the record.
 func checkRecord(t testing.TB, record []keyValue, e event) {
 	t.Helper()
 	var want []leaf
@@ -275,7 +279,8 @@ func TestEveryLeafArrives(t *testing.T) {
 	}
 	check("invented", envelope(100), 100)
 
-	// What peers keep of Defender's own exports. The other folders have inputs of many forms, with tests of their own.
+	// What peers keep of Defender's own exports. The other folders have inputs of many forms, with
+	// tests of their own.
 	peers := []string{"derived", "google", "panther", "sekoia", "splunk", "tenzir"}
 	samples := 0
 	root := filepath.Join("..", "..", "shared", "samples")
@@ -298,7 +303,8 @@ func TestEveryLeafArrives(t *testing.T) {
 	t.Logf("%d files of samples", samples)
 }
 
-// The samples' raw messages, as a peer's tests keep them: spaced envelopes and pretty-printed ones among them.
+// The samples' raw messages, as a peer's tests keep them: spaced envelopes and pretty-printed ones
+// among them.
 func TestSampleMessages(t *testing.T) {
 	files, _ := filepath.Glob(filepath.Join("..", "..", "shared", "samples", "sekoia", "tests", "*.json"))
 	for _, file := range files {

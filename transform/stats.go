@@ -10,7 +10,7 @@ import (
 
 // Stats counts what a Transformer did. It may be read while the Transformer works.
 //
-// Every record of every payload is in exactly one of Records, Excluded, Empty and the unreadable ones.
+// Every record is counted once: in Records, in Excluded, in Empty, or as unreadable.
 type Stats struct {
 	Payloads atomic.Uint64
 	Bytes    atomic.Uint64 // of payloads
@@ -75,7 +75,7 @@ func (s *Stats) Tables() map[string]uint64 {
 	return m
 }
 
-// Delays returns the time from event to record, by table. Records without a usable event time are not in it.
+// Delays returns the time from event to record, by table, without records that have no usable time.
 func (s *Stats) Delays() map[string]Delay {
 	m := make(map[string]Delay)
 	s.eachTable(func(name string, t *tableStats) {

@@ -14,7 +14,7 @@ const (
 	Unknown    = record.Unknown         // a record without a category that is not known from another product
 )
 
-// A table is what is known of a category.
+// A table: a category as it is emitted, and what becomes of its records.
 type table struct {
 	name     string // as it is emitted and written
 	exact    bool   // the category says nothing that name does not
@@ -85,7 +85,7 @@ func matchAny(patterns []string, name string) bool {
 	return false
 }
 
-// match compares with * for any text. It goes back to the last * only, so it cannot be made to take long.
+// match compares with * for any text. It goes back to the last * only: no pattern makes it slow.
 func match(pattern, s string) bool {
 	star, from := -1, 0
 	p, i := 0, 0

@@ -339,7 +339,8 @@ func TestGrowthIsBounded(t *testing.T) {
 	f("many lists", `"L":[`+strings.Repeat(`[],`, 100_000)+`[]]`, "")
 }
 
-// Names and tables come from outside: what is remembered of them is bounded, and so is what a giant payload leaves behind.
+// Names and tables come from outside: what is remembered of them is bounded, and so is what a giant
+// payload leaves behind.
 func TestBounded(t *testing.T) {
 	tr := transform.New(transform.Config{EventID: true})
 	emit := func(string, []byte) {}

@@ -17,8 +17,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
 )
 
-// perCPU makes a benchmark report MB per second of processor time beside that of wall time, which on a busy machine is not
-// about the code.
+// perCPU makes a benchmark report MB per second of processor time beside that of wall time, which
+// on a busy machine is not about the code.
 func perCPU(b *testing.B, size int) {
 	used := func() time.Duration {
 		var u syscall.Rusage
@@ -195,7 +195,8 @@ func BenchmarkTransformLines(b *testing.B) {
 	}
 }
 
-// Parsing alone: ours, which is strict and keeps raw text, and below the library that was the obvious choice.
+// Parsing alone: ours, which is strict and keeps raw text, and below the library that was the
+// obvious choice.
 func BenchmarkScan(b *testing.B) {
 	body := envelope(400)
 	var p transform.Parser

@@ -9,9 +9,9 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/format"
 )
 
-// pieceBytes is how much raw text one event carries; it stays below the 32,766 bytes that Lucene takes as one term.
-// What is longer goes out as several events, numbered by unreadable_part and unreadable_parts, which put together again are
-// the text, byte for byte.
+// pieceBytes: raw text in one event, below the 32,766 bytes that Lucene takes as one term. Longer
+// text goes out as several events, numbered by unreadable_part and unreadable_parts. Put together
+// they are the text, byte for byte.
 const pieceBytes = 32_000
 
 // unreadable passes on raw, which begins at byte at of the payload, and says why.
@@ -29,8 +29,8 @@ func (t *Transformer) unreadable(why reason, text string, at int, raw []byte) {
 	for rest := raw; parts == 0 || len(rest) > 0; parts++ {
 		rest = rest[pieceEnd(rest, size, encoded):]
 	}
-	// An id is of the whole text and the number of the piece, and not of where the text came from: the same text read
-	// again has the same ids.
+	// An id is made of the whole text and the number of the piece, not of where the text came from.
+	// So the same text has the same ids when it is read again.
 	var whole [32]byte
 	if t.cfg.EventID {
 		t.id.Begin(nil, []byte(Unreadable))

@@ -15,11 +15,11 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// Names turns a key of the input and the path it stands under into a field name, once: from then on the name is an
-// encoded key that is copied. It also knows which names the map that is being written has already.
+// Names: a cache from a key of the input, and the path above it, to the encoded name of a field. It
+// also knows which names the map being written has already.
 //
-// Names come from outside, so the cache is bounded. It is reset between two records when it has grown beyond maxNames or
-// maxNameBytes, and one record may add as much again: see room.
+// Names come from outside, so the cache is bounded. It is reset between two records when it has
+// grown beyond maxNames or maxNameBytes. One record may add about as much again, see room.
 type Names struct {
 	separator string
 	verbatim  bool     // keys stay as they were received
@@ -42,23 +42,24 @@ const (
 	// A name takes this much beside its text: its entry, its link and its slots in two maps.
 	nameOverhead = 256
 
-	// maxRecordNames bounds the names that one record may add, in bytes: ten thousand or so. A record with more is too
-	// large to be written member by member.
+	// maxRecordNames: bytes of names that one record may add, enough for ten thousand or so. A
+	// record with more is too large to be written member by member.
 	maxRecordNames = maxNames * nameOverhead
 
-	// maxLinkBytes is how long a key may be that is remembered as it was received. The longest documented one has 50.
+	// maxLinkBytes: the longest key that is remembered as it was received. Documented ones have up
+	// to 50.
 	maxLinkBytes = 512
 )
 
 // A Name is a name of a field, in the Names that it comes from.
 type Name int32
 
-// A Root is the empty name under which the names of one map begin. The record's own map is root 0. The maps in its
-// arrays have roots of their own by level, so that writing an inner map does not disturb what is known of the
-// outer.
+// Root is the empty name that the names of one map begin with. The record's own map is root 0. Maps
+// in its lists have roots of their own by level, so that an inner map does not disturb the outer
+// one.
 func Root(level int) Name { return Name(level) }
 
-// Our own fields are the first names, so that they are known without looking.
+// The names of our own fields come first, so that they need no look-up.
 const (
 	NameTable Name = MaxDepth + 1 + iota
 	NameTenantID
@@ -120,8 +121,7 @@ func NewNames(separator string) *Names {
 	return ns
 }
 
-// NewVerbatimNames returns Names for a format that nests objects as they were received: a key stays what
-// it was, dots and all.
+// NewVerbatimNames returns Names for a format that nests objects as received: keys keep their dots.
 func NewVerbatimNames() *Names {
 	ns := NewNames("")
 	ns.verbatim = true
@@ -158,8 +158,9 @@ func (ns *Names) Reset() {
 // begin starts a record.
 func (ns *Names) begin() { ns.room = maxRecordNames }
 
-// Own makes all names of the record's own map that begin with prefix names of fields of ours: content that has such a
-// name gets _2 behind it. It must be called before any record is written.
+// Own keeps all names of the record's own map that begin with prefix for fields of ours. A member
+// of the record with such a name gets _2 behind it. Own must be called before any record is
+// written.
 func (ns *Names) Own(prefix string) {
 	ns.own = append(ns.own, prefix)
 	ns.Reset()
@@ -186,8 +187,8 @@ func (ns *Names) Full() bool {
 	return len(ns.links) > maxNames || len(ns.list) > maxNames || ns.bytes > maxNameBytes
 }
 
-// child returns the name of the member of parent with this key, which is the text between its quotes. hint is the
-// link of the member before it, or -1; the link that was used is returned, to be the next hint.
+// child returns the name of a member of parent. key is the text between the quotes. hint is the
+// link of the member before it, or -1. The link that was used is returned, to be the next hint.
 func (ns *Names) child(parent Name, key []byte, hint int32) (Name, int32) {
 	if hint >= 0 {
 		if next := ns.links[hint].next; next >= 0 {
@@ -240,14 +241,17 @@ func (ns *Names) grow() {
 	}
 }
 
-// maxKeyBytes is how much of a key goes into a name: 16 levels of them and a value of 8,000 characters still make a term
-// that Lucene takes (32,766 bytes). Elasticsearch refuses the whole record otherwise.
+// maxKeyBytes: how much of a key goes into a name. 16 levels of such keys and a value of 8,000
+// characters still make a term that Lucene takes (32,766 bytes). Elasticsearch refuses the whole
+// record otherwise.
 const maxKeyBytes = 500
 
-// join makes the name of a member. Names are what an index is strict about: Elasticsearch and OpenSearch refuse a record
-// over one name that they do not like (examples/mapping_test.go). So a dot inside a key becomes _, that a dot always means
-// "inside"; so does a NUL; a key without a visible character becomes _; and a column loses the _ or @ in front of its
-// name, where _id, _source and @timestamp are the index's own.
+// join makes the name of a member. Elasticsearch and OpenSearch refuse a record over one name that
+// they do not like (examples/mapping_test.go). So:
+//
+//   - a dot inside a key becomes _, since a dot means "inside", and so does a NUL;
+//   - a key without a visible character becomes _;
+//   - a column loses the _ or @ in front of its name: _id, _source, @timestamp are the index's own.
 func (ns *Names) join(parent Name, key []byte) Name {
 	p := &ns.list[parent]
 	b := append(ns.scratch[:0], p.text...)
@@ -286,7 +290,7 @@ func (ns *Names) join(parent Name, key []byte) Name {
 	return ns.ID(p.root, b)
 }
 
-// isBlank is what Java and Go together take for white space: the index is written in Java.
+// isBlank reports what Java or Go takes for white space: the index is written in Java.
 func isBlank(r rune) bool { return r <= ' ' || unicode.IsSpace(r) }
 
 // ID returns the name with this text.
@@ -321,8 +325,8 @@ func (ns *Names) rawOf(id Name) Name {
 	return ns.list[id].raw
 }
 
-// take returns the name to use for id in the map with this generation: the same, unless the map has it already; then
-// the first of name_2, name_3 and so on that it does not have.
+// take returns the name to use for id in the map of a generation: id itself, or if the map has it
+// or it is ours, the first of name_2, name_3 and so on that the map does not have.
 func (ns *Names) take(id Name, generation uint32) (_ Name, renamed bool) {
 	n := &ns.list[id]
 	switch {

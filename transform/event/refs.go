@@ -2,8 +2,9 @@ package event
 
 import "github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 
-// Json.NET writes an object that occurs twice once, with "$id", and refers to it later by {"$ref":"<id>"}. Ids are
-// looked up within one tree: an opened AdditionalFields, or a record.
+// refs finds the targets of Json.NET's references. Json.NET writes an object that occurs twice
+// once, with "$id", and refers to it later by {"$ref":"<id>"}. Ids belong to one tree: an opened
+// AdditionalFields, or a record.
 type refs struct {
 	tree    *record.Node      // the first node of the tree that targets is of
 	targets map[string]uint32 // id as received -> object; the keys point into the tree's text
@@ -14,7 +15,8 @@ type refs struct {
 // several stands for the objects of an id that more than one has: a reference to it is left as it is.
 const several = ^uint32(0)
 
-// maxResolved bounds what resolve_refs writes for one record: references to objects with references grow exponentially.
+// maxResolved: bytes that resolve_refs writes for one record. References to objects with references
+// grow exponentially.
 const maxResolved = 256 << 10
 
 func (rs *refs) begin() {

@@ -8,8 +8,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// Child is the name of the member with key k of the object whose name is parent. hint is -1 at the first member of
-// an object, and makes its next one quick to find.
+// Child returns the name of the member with key k, in the object whose name is parent. hint is -1
+// at the first member of an object, and makes the next one quick to find.
 func (w *Writer) Child(parent Name, tr *record.Tree, k uint32, hint *int32) Name {
 	id, at := w.names.child(parent, tr.Inner(k), *hint)
 	*hint = at
@@ -98,7 +98,7 @@ func (w *Writer) Misfit(id Name, tr *record.Tree, n uint32) {
 	}
 }
 
-// None writes one of the spellings of nothing, if they are kept at all. A JSON column has only null.
+// None writes one of the spellings of nothing, if the user keeps them. A JSON column has only null.
 func (w *Writer) None(id Name, c record.Class, tr *record.Tree, n uint32) {
 	if !w.options.KeepNulls {
 		return
@@ -119,8 +119,8 @@ func LongKey(tr *record.Tree, k uint32) bool {
 	return tr.Nodes[k].End-tr.Nodes[k].Start > maxKeyBytes+2
 }
 
-// Member writes the member whose key is node k under the name id. A key that is cut is kept whole in the value: the member
-// as JSON text.
+// Member writes the member with key k under the name id. If the key was cut, the value is the whole
+// member as JSON text.
 func (w *Writer) Member(id Name, tr *record.Tree, k uint32, level int) {
 	if !LongKey(tr, k) {
 		w.Field(id, tr, k+1, level)
@@ -142,7 +142,7 @@ func (w *Writer) wholeMember(id Name, tr *record.Tree, k uint32) {
 	w.JSON(w.whole)
 }
 
-// Field writes a value under the name id, or if it is an object, its members. level is that of the map.
+// Field writes a value under the name id, or the members of an object. level is that of the map.
 func (w *Writer) Field(id Name, tr *record.Tree, n uint32, level int) {
 	v := &tr.Nodes[n]
 	if v.Kind == record.KindObject && !w.Compact {
@@ -194,8 +194,8 @@ func (w *Writer) members(parent Name, tr *record.Tree, n uint32, level int) {
 	}
 }
 
-// Value writes a value that stands where no name can be joined: a scalar, a list, or an element of a list. level is that
-// of the map or list around it.
+// Value writes a value where no name can be joined: a scalar, a list, or an element of a list.
+// level is that of the map or list around it.
 func (w *Writer) Value(tr *record.Tree, n uint32, level int) {
 	v := &tr.Nodes[n]
 	switch v.Kind {
@@ -267,8 +267,8 @@ func (w *Writer) element(tr *record.Tree, n uint32, level int) {
 	w.Close()
 }
 
-// reference writes what {"$ref": ...} refers to in its place, or nothing; false if it refers to nothing here, so that it
-// is an object like any other.
+// reference writes the target of {"$ref": ...} in its place, or nothing. It returns false if there
+// is no target here: then the reference is an object like any other.
 func (w *Writer) reference(id Name, tr *record.Tree, n, ref uint32, level int) bool {
 	target, how := w.refs.follow(tr, n, ref, w.options.ResolveRefs)
 	switch how {
@@ -387,7 +387,8 @@ func (w *Writer) Scalar(c record.Class, tr *record.Tree, n uint32) bool {
 	return true
 }
 
-// Nested writes a value as it came: objects as maps, lists as lists. level is that of the map or list around it.
+// Nested writes a value as it came: objects as maps, lists as lists. level is that of the map or
+// list around it.
 func (w *Writer) Nested(tr *record.Tree, n uint32, level int) {
 	v := &tr.Nodes[n]
 	switch {
@@ -414,8 +415,8 @@ func (w *Writer) Nested(tr *record.Tree, n uint32, level int) {
 	}
 }
 
-// NestedMember writes the member whose key is node k under the name id, as it came. A key that is cut is
-// kept whole in the value: the member as JSON text.
+// NestedMember writes the member with key k under the name id, as it came. If the key was cut, the
+// value is the whole member as JSON text.
 func (w *Writer) NestedMember(id Name, tr *record.Tree, k uint32, level int) {
 	if LongKey(tr, k) {
 		w.wholeMember(id, tr, k)

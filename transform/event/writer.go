@@ -12,13 +12,14 @@ import (
 )
 
 const (
-	// MaxDepth is how many levels of arrays and objects an event may have, itself and its map included;
-	// an object that is flattened counts as the level it was. Deeper ones become JSON text. Fluent Bit
-	// decodes 62 levels and drops a chunk with more; indexes give up at about 20.
+	// MaxDepth: levels of lists and objects in an event, itself and its map included. A flattened
+	// object counts as the level it was. Deeper ones become JSON text. Fluent Bit decodes 62 levels
+	// and drops a chunk with more; indexes give up at about 20.
 	MaxDepth = 16
 
-	// maxNameLength is how long a name may grow by joining. Objects below become JSON text: otherwise one
-	// long key with many members makes an event thousands of times as large as the record.
+	// maxNameLength: bytes of a name that is joined from others. Objects below become JSON text.
+	// Otherwise one long key with many members makes an event thousands of times as large as the
+	// record.
 	maxNameLength = 1000
 )
 
@@ -41,15 +42,16 @@ type Counts struct {
 	Unresolved atomic.Uint64 // references that resolve_refs left alone: a cycle, or too much text
 }
 
-// A Writer writes one event at a time: [EventTime, map] in msgpack. It is not safe for concurrent use.
+// A Writer writes one event at a time, [EventTime, map] in msgpack. It is not safe for concurrent
+// use.
 type Writer struct {
 	options Options
 	counts  *Counts
 	names   *Names
 	scanner *record.Scanner
 
-	// Compact makes Begin and End write objects and lists of the record as JSON text, in <name>_raw: the record was too
-	// large otherwise.
+	// Compact: objects and lists of the record are written as JSON text, in <name>_raw. It is set
+	// for the second attempt at a record whose event was too large.
 	Compact bool
 
 	// Out is what has been written. A format may append a whole field itself, and then counts it.
@@ -77,7 +79,7 @@ func NewWriter(o Options, counts *Counts, names *Names, s *record.Scanner) *Writ
 	return &Writer{options: o, counts: counts, names: names, scanner: s}
 }
 
-// Event layout: [EventTime, map]. Time and count are known last and written into their places, which are of fixed size.
+// The layout of an event. Time and number of fields are known last; their places have a fixed size.
 const (
 	timeAt = 3 // after array header and ext header
 	mapAt  = timeAt + 8
@@ -128,8 +130,8 @@ func (w *Writer) End(sec int64, nsec uint32) ([]byte, error) {
 	return out, nil
 }
 
-// Over reports whether the event has outgrown its limit, or has too many names, so that what remains need not be
-// written.
+// Over reports whether the event has outgrown its limit or has too many names. Then End will fail,
+// and the rest need not be written.
 func (w *Writer) Over() bool { return len(w.Out) > w.limit || w.names.room < 0 }
 
 // Open begins a map under the name n, inside the map being written. Names in it are children of
@@ -139,8 +141,8 @@ func (w *Writer) Open(n Name) {
 	w.openMap()
 }
 
-// Reserve keeps the name n of the map being written for a field of ours: a member with that name gets
-// another. Own or OpenOwn writes the field.
+// Reserve keeps the name n of the map being written for a field of ours, which Own or OpenOwn
+// writes. A member of the record with that name gets another.
 func (w *Writer) Reserve(n Name) { w.names.list[n].seen, w.names.list[n].copies = w.generation, 0 }
 
 // Own writes a key that was reserved.
@@ -203,7 +205,8 @@ func (w *Writer) Int(n Name, i int64) {
 	w.Out = msgp.AppendInt64(w.Out, i)
 }
 
-// Repairs writes how many bytes of the event are escapes of what no text can hold, if there are any.
+// Repairs writes how many bytes of the event were replaced by escapes, if any: no text can hold
+// them.
 func (w *Writer) Repairs(n Name) {
 	if w.repairs > 0 {
 		w.ownKey(n)

@@ -2,8 +2,8 @@ package record
 
 import "strings"
 
-// Class is what a column may hold, in every table and every record, so that an index never sees two types under one name.
-// What does not fit goes to <column>_raw, as text.
+// Class: the type of a column, the same in every table and record. So an index never sees two types
+// under one name. Values that do not fit go to <column>_raw, as text.
 type Class uint8
 
 // The classes.
@@ -18,9 +18,10 @@ const (
 	ClassScalars              // a list of scalars, also as JSON in a string
 )
 
-// columnClasses is by column alone and not by table, since the name is what an index sees. From Microsoft's
-// documentation of the advanced hunting tables as of July 2026, and for the JSON columns from records of the
-// stream: the documentation calls most of them strings. Datetimes are text: a time is passed on as received.
+// columnClasses has the class of each documented column. It is the same in all tables: an index
+// sees the name alone. The source is Microsoft's documentation of the advanced hunting tables as of
+// July 2026. For JSON columns it is records of the stream, since the documentation calls most of
+// them strings. Datetimes are text: a time is passed on as received.
 var columnClasses = func() map[string]Class {
 	classes := make(map[string]Class)
 	for c, names := range map[Class]string{
@@ -42,8 +43,9 @@ var columnClasses = func() map[string]Class {
 // ClassOf is the class of a column.
 func ClassOf(column string) Class { return columnClasses[column] }
 
-// JSON in a string, or native: both are seen for one column, and both give the same record. Which columns hold
-// JSON is listed and never guessed from the first character: adapter names are {GUID}s and alert titles begin with [SOC].
+// Columns that hold JSON, native or in a string: both occur for one column, and both give the same
+// event. They are listed and never guessed from the first character: adapter names are {GUID}s, and
+// alert titles begin with [SOC].
 const objectColumns = `
 AdditionalFields AuthenticationDetails ConfidenceLevel DetectionMethods LastSeenForUser RawEventData`
 
@@ -54,8 +56,8 @@ const scalarsColumns = `
 AttackTechniques Categories CrlDistributionPointUrls DataSources DefaultGateways DnsAddresses IPTags
 OperationNamesList UncommonForUser UrlChain UserAgentTags`
 
-// Columns whose documented type differs between tables; 22 with AdditionalFields, Categories, ConfidenceLevel and
-// DetectionMethods, which are opened.
+// Columns whose documented type differs between tables. AdditionalFields, Categories,
+// ConfidenceLevel and DetectionMethods do, too, and are opened.
 const differingColumns = `
 AadDeviceId AccountType ApplicationId EmailClusterId ExtensionVersion InitiatingProcessId IsCompliant IsExternalUser
 LastSeenTime NetworkMessageId OSPlatform Port PrinterName RawAgentInfo ReportId SessionId ThreatTypes UrlDomainInfo
@@ -171,7 +173,7 @@ func (tr *Tree) Nothing(n uint32) bool {
 	return v.Kind == KindNull || v.Kind == KindString && v.End-v.Start == 2 || v.Kind >= KindArray && tr.Empty(n)
 }
 
-// Fits reports whether a JSON value is what a column of class c is declared to hold; null and the empty ones always are.
+// Fits reports whether a JSON value fits a column of class c. Null and empty values always do.
 func (tr *Tree) Fits(n uint32, c Class) bool {
 	k := tr.Nodes[n].Kind
 	if k == KindNull || k >= KindArray && tr.Empty(n) {

@@ -2,8 +2,8 @@ package record
 
 import "strconv"
 
-// ParseInteger reads an integer in its one canonical form. ok is false for anything else (-0 and leading
-// zeros among it) and for what int64 cannot hold.
+// ParseInteger reads an integer in its one canonical form. ok is false for anything else (-0 and
+// leading zeros among it) and for what int64 cannot hold.
 func ParseInteger(b []byte) (_ int64, ok bool) {
 	negative := len(b) > 0 && b[0] == '-'
 	if negative {
@@ -25,9 +25,10 @@ func ParseInteger(b []byte) (_ int64, ok bool) {
 	return int64(n), n < 1<<63
 }
 
-// ParseFloat reads a JSON number. ok is false when float64 would say another number than the text: 1e400, 1e-400, or
-// more digits than it keeps. Whole numbers without fraction and exponent are not asked here unless int64 cannot hold
-// them, and then ok is false too: rounded, two record ids become one.
+// ParseFloat reads a JSON number. ok is false when float64 would say another number than the text:
+// 1e400, 1e-400, or more digits than it keeps. Whole numbers without fraction and exponent are not
+// asked here unless int64 cannot hold them, and then ok is false too: rounded, two record ids
+// become one.
 func ParseFloat(b []byte) (_ float64, ok bool) {
 	digits, exp, whole := decimal(make([]byte, 0, 24), b)
 	if whole || len(digits) > 17 {
@@ -44,8 +45,9 @@ func ParseFloat(b []byte) (_ float64, ok bool) {
 	return v, exp == exp2 && string(digits) == string(again)
 }
 
-// decimal appends the significant digits of a number to dst, at most 18 of them, and returns the exponent of the point
-// before the first. whole is true when the text has neither point nor exponent.
+// decimal appends the significant digits of a number to dst, at most 18 of them, and returns the
+// exponent of the point before the first. whole is true when the text has neither point nor
+// exponent.
 func decimal(dst, b []byte) (_ []byte, exp int, whole bool) {
 	whole = true
 	point, zeros := false, 0

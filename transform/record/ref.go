@@ -1,6 +1,7 @@
 package record
 
-// Json.NET writes an object that occurs twice once, with "$id", and refers to it later by {"$ref":"<id>"}.
+// Json.NET writes an object that occurs twice once, with "$id", and refers to it later by
+// {"$ref":"<id>"}.
 
 // Ref returns the value of "$ref" if object n is a reference and nothing else, or 0.
 func (tr *Tree) Ref(n uint32) uint32 {

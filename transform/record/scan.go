@@ -7,12 +7,13 @@ import (
 	"math/bits"
 )
 
-// A Tree is a parsed JSON value: nodes in the order of the text, each knowing where it begins and ends in src and which
-// node comes after it. The root is node 0, an array's elements and an object's members follow their container, a
-// member being two nodes, its key and its value.
+// A Tree is a parsed JSON value: nodes in the order of the text. The root is node 0. The elements
+// of an array and the members of an object follow their container. A member is two nodes, its key
+// and its value.
 //
-// It has no pointers, so that the garbage collector does not look at it, and it keeps the raw text of every value,
-// which is what an event id is computed from and what is handed on when a value is passed through as text.
+// A Tree has no pointers, so the garbage collector does not look at it. It keeps the raw text of
+// every value: event ids are computed from it, and values that are passed through as text are that
+// text.
 type Tree struct {
 	Src   []byte
 	Nodes []Node
@@ -63,7 +64,8 @@ func (tr *Tree) Inner(n uint32) []byte {
 // Empty reports whether array or object n has nothing in it.
 func (tr *Tree) Empty(n uint32) bool { return tr.Nodes[n].Next == n+1 }
 
-// Find returns the value of the first member of object n with this key, or 0. The key must not need escapes.
+// Find returns the value of the first member of object n with this key, or 0. The key must not need
+// escapes.
 func (tr *Tree) Find(n uint32, key string) uint32 {
 	if tr.Nodes[n].Kind != KindObject {
 		return 0
@@ -90,10 +92,12 @@ var (
 	ErrNotObject = errors.New("not an object")
 )
 
-// Scanner parses JSON strictly: what it accepts, any JSON parser accepts, with the exceptions of raw control characters in
-// strings, which say plainly what is meant, and of NaN and the infinities. Depth costs memory, not stack.
+// Scanner parses JSON strictly. Other parsers refuse only two things that it accepts: raw control
+// characters in strings, which say plainly what is meant, and NaN and the infinities. Depth costs
+// memory, not stack.
 type Scanner struct {
-	// MaxNodes bounds the nodes of a record: those of its text and of all strings in it that are opened. 0 is no bound.
+	// MaxNodes bounds the nodes of a record, with those of the strings that are opened; 0: no
+	// bound.
 	MaxNodes int
 
 	open []frame
@@ -118,7 +122,8 @@ func (s *Scanner) Release() {
 // Held is about how many bytes the scanner keeps.
 func (s *Scanner) Held() int { return 8 * cap(s.open) }
 
-// Parse appends the nodes of the value that begins at src[at], and returns where its text ends. src must outlive the nodes.
+// Parse appends the nodes of the value that begins at src[at] and returns where its text ends. src
+// must outlive the nodes.
 func (s *Scanner) Parse(src []byte, at int, nodes []Node) ([]Node, int, error) {
 	if len(src) > math.MaxInt32 {
 		return nodes, at, ErrTooLong
@@ -307,8 +312,8 @@ const (
 	highs = 0x8080808080808080
 )
 
-// scanString finds the end of the string whose text begins at src[i]; eight bytes at a time, because strings are most
-// of what there is.
+// scanString finds the end of the string whose text begins at src[i]. It looks at eight bytes at a
+// time: most of a record is strings.
 func scanString(src []byte, i int) (end int, flags uint8, err error) {
 	wide := uint64(0)
 	for {
@@ -447,8 +452,7 @@ func nonFinite(b []byte) int {
 // HasPrefix reports whether b begins with s.
 func HasPrefix(b []byte, s string) bool { return len(b) >= len(s) && string(b[:len(s)]) == s }
 
-// SkipLoosely finds the end of the object that begins at src[i] by its strings and brackets alone, whatever
-// stands between them.
+// SkipLoosely finds the end of the object that begins at src[i] by its strings and brackets alone.
 func SkipLoosely(src []byte, i int) (end int, ok bool) {
 	depth := 0
 	for i < len(src) {

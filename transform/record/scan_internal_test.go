@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// What the scanner accepts is what encoding/json accepts, with two exceptions that are in its comment.
+// What the scanner accepts is what encoding/json accepts, with two exceptions that are in its
+// comment.
 func FuzzScan(f *testing.F) {
 	for _, s := range []string{`{}`, `[]`, `""`, `0`, `-0`, `01`, `1.`, `.5`, `1e`, `1e+`, `1E-5`, `-`, `tru`, `nul`, `{"a"}`, `{"a":}`, `{"a":1,}`, `[1,]`, `[,1]`, `{,}`, `"\x"`, `"\u12"`, `"\ud83d\ude00"`,
 		"\"\x00\"", `NaN`, `-Infinity`, `{"a":{"b":[1,2,{"c":null}]},"d":"e\"f\\"} `, `[[[[]]]]`, ` [ 1 , 2 ] `, `{"a":1 "b":2}`, `"` + strings.Repeat("x", 20) + `\"y"`, "\"\xff\xc3\""} {
@@ -29,7 +30,8 @@ func FuzzScan(f *testing.F) {
 		if !ok {
 			return
 		}
-		// The nodes cover the text, each inside the one it belongs to, and the raw text of each is a value of its own.
+		// The nodes cover the text, each inside the one it belongs to, and the raw text of each is
+		// a value of its own.
 		tr := Tree{b, nodes}
 		if nodes[0].Next != uint32(len(nodes)) || int(nodes[0].End) != end {
 			t.Fatalf("%q: root %+v of %d nodes", b, nodes[0], len(nodes))

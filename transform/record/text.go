@@ -5,13 +5,13 @@ import (
 	"unsafe"
 )
 
-// AppendText appends the text of a JSON string that scanString has accepted, escapes resolved. What no text can
-// hold is written as the escape that says what it was, and counted: a byte that is not UTF-8 as \xe9, half a
-// surrogate pair as \ud83d. Nothing is replaced by U+FFFD, which would make different values equal.
+// AppendText appends the text of a JSON string that scanString has accepted, escapes resolved. Text
+// cannot hold a byte that is not UTF-8, nor half a surrogate pair. They are written as escapes,
+// \xe9 and \ud83d, and counted. Nothing becomes U+FFFD, which would make different values equal.
 func AppendText(dst, inner []byte) (_ []byte, repairs int) { return Unescape(dst, inner, true) }
 
-// Unescape is AppendText with a choice: JSON in a string is opened with repair off, so that its own strings are
-// repaired, once, when they are written.
+// Unescape is AppendText with a choice. JSON in a string is opened with repair off: its own strings
+// are repaired once, when they are written.
 func Unescape(dst, inner []byte, repair bool) (_ []byte, repairs int) {
 	for i := 0; i < len(inner); {
 		c := inner[i]
@@ -71,8 +71,8 @@ func Unescape(dst, inner []byte, repair bool) (_ []byte, repairs int) {
 	return dst, repairs
 }
 
-// AppendJSONText appends JSON text, escapes as they are, in a way that leaves it JSON: a byte that is not UTF-8
-// becomes \\xe9, which a JSON parser reads as AppendText writes it.
+// AppendJSONText appends JSON text so that it stays JSON. A byte that is not UTF-8 becomes \\xe9,
+// which a JSON parser reads as AppendText writes it.
 func AppendJSONText(dst, b []byte) (_ []byte, repairs int) {
 	for i := 0; i < len(b); {
 		r, n := utf8.DecodeRune(b[i:])
