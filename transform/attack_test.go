@@ -113,12 +113,17 @@ func TestInventedColumnsGiveWay(t *testing.T) {
 	cfg.Fields = []string{"*", "NewColumn"}
 	tr, _ := withDevices(cfg)
 	for i := range 3000 {
-		run(t, tr, recordOf("DeviceInfo", "DeviceId", ws2, fmt.Sprintf("Junk%d", i), "x", "match", "forged", "status", "forged"))
+		run(t, tr, recordOf("DeviceInfo", "DeviceId", ws2, fmt.Sprintf("Junk%d", i), "x", "match", "forged", "status", "forged", "age_s", "forged", "url", "forged"))
 	}
 	run(t, tr, deviceInfo(ws1, "NewColumn", "matters"))
 	wantDevice(t, run(t, tr, row("", "File", `{"Host":{"MachineId":"`+ws1+`"}}`))[0], "NewColumn", "matters", "status", "hit", "match", "evidence")
 	e := run(t, tr, row("", "File", `{"Host":{"MachineId":"`+ws2+`"}}`))
 	wantDevice(t, e[0], "status", "hit", "match", "evidence")
+	for name, v := range e[0].m {
+		if v == "forged" {
+			t.Errorf("a report has set %s", name)
+		}
+	}
 }
 
 // A record of more values than there is memory for goes on raw, whole, and costs no more than that.
@@ -208,7 +213,7 @@ func leaves(out map[string]any, path string, v any) map[string]any {
 func TestNamesOfOursAreNotForged(t *testing.T) {
 	own := []string{"table", "tenant_id", "exported_at", "received_at", "event_id", "operation_name", "tenant_name", "category", "repaired_text",
 		"unreadable_reason", "unreadable_raw", "unreadable_encoding", "unreadable_lane", "unreadable_offset", "unreadable_at", "unreadable_part", "unreadable_parts", "unreadable_new",
-		"splunk_sourcetype", "event", "host", "device", "tags", "message", "raw", "body"}
+		"splunk_sourcetype", "alert_url", "event", "host", "device", "tags", "message", "raw", "body"}
 	forged := make(map[string]any)
 	for _, name := range own {
 		forged[name] = "evil"
@@ -249,7 +254,7 @@ func TestNamesOfOursAreNotForged(t *testing.T) {
 				for path, v := range hostile {
 					first := strings.Split(strings.TrimPrefix(path, "/"), "/")[0]
 					ours := first == "table" || first == "event_id" || first == "repaired_text" || strings.HasPrefix(first, "unreadable_") ||
-						format == "flat" && (strings.HasPrefix(first, "DeviceInfo.") || slices.Contains(own[:10], first)) ||
+						format == "flat" && (strings.HasPrefix(first, "DeviceInfo.") || first == "alert_url" || slices.Contains(own[:10], first)) ||
 						format == "splunk" && (first == "DeviceInfo" || first == "splunk_sourcetype" || first == "body")
 					if ours && v == "evil" && !strings.HasSuffix(first, "_2") {
 						t.Errorf("%s, %s: the content has set %s", format, name, path)
@@ -260,8 +265,8 @@ func TestNamesOfOursAreNotForged(t *testing.T) {
 	}
 	// A prefix that begins names of columns, too, keeps nothing of those.
 	tr := transform.New(transform.Config{Devices: device.New(defaults()), DevicePrefix: "Device"})
-	e := run(t, tr, hunting(`"DeviceType":"x","DeviceName":"y","DeviceDeviceName":"evil","Devicestatus":"evil"`))[0]
-	if e.m["DeviceType"] != "x" || e.m["DeviceName"] != "y" || e.m["DeviceDeviceName"] != nil || e.m["Devicestatus"] != nil {
+	e := run(t, tr, hunting(`"DeviceType":"x","DeviceName":"y","DeviceDeviceName":"evil","Devicestatus":"evil","Deviceage_s":"evil"`))[0]
+	if e.m["DeviceType"] != "x" || e.m["DeviceName"] != "y" || e.m["DeviceDeviceName"] != nil || e.m["Devicestatus"] != nil || e.m["Deviceage_s"] != nil {
 		t.Errorf("%v", e)
 	}
 }

@@ -136,5 +136,9 @@ func (f *fieldSet) field(name []byte) field {
 	return found
 }
 
-// isOurs reports whether a name stands on every row that gets a device, so that no column can have it.
-func isOurs(name string) bool { return name == "DeviceId" || name == "match" || name == "status" }
+// ourNames are what is written beside the columns of a device. No column can have such a name.
+var ourNames = []string{
+	"DeviceId", "match", "status", "candidates", "age_s", "alerts_24h", "alerts_24h_severity", "url", "Tags",
+}
+
+func isOurs(name string) bool { return slices.Contains(ourNames, name) }

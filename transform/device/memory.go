@@ -5,6 +5,7 @@ import (
 	"context"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -136,11 +137,11 @@ func (m *Memory) Stats() Stats {
 	return s
 }
 
-// Columns returns the names of the columns of DeviceInfo that are kept, without those that come up later.
+// Columns returns the names that may be written of a device, without columns that come up later.
 func (m *Memory) Columns() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var names []string
+	names := slices.Clone(ourNames)
 	for _, name := range m.fields.names {
 		if name != "" {
 			names = append(names, name)

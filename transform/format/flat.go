@@ -94,11 +94,12 @@ func (c Config) own(ns *event.Names) {
 	if c.DevicePrefix == "" {
 		return
 	}
+	ns.Own("alert_url")
 	if last := lowerByte(c.DevicePrefix[len(c.DevicePrefix)-1]); !isDigit(last) && !('a' <= last && last <= 'z') {
 		ns.Own(c.DevicePrefix)
 		return
 	}
-	for _, column := range append([]string{"DeviceId", "match", "status"}, c.DeviceColumns...) {
+	for _, column := range c.DeviceColumns {
 		ns.Own(c.DevicePrefix + column)
 	}
 }
