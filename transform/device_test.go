@@ -33,8 +33,8 @@ func withDevices(cfg device.Config) (*transform.Transformer, *device.Memory) {
 	return transform.New(transform.Config{EventID: true, Devices: d}), d
 }
 
-// recordOf makes a record of a table. properties alternate names and values; of two with one name the
-// later counts.
+// recordOf makes a record of a table. properties alternate names and values; of two with one name
+// the later counts.
 func recordOf(table string, properties ...any) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `{"time":"%s","tenantId":"%s","category":"AdvancedHunting-%s","properties":{`, noon, aTenant, table)
@@ -90,7 +90,8 @@ func envelopeOf(records ...string) string { return `{"records":[` + strings.Join
 // beside are the fields of a device that no report has. Tests of reports leave them out.
 var beside = map[string]bool{"age_s": true, "alerts_24h": true, "alerts_24h_severity": true}
 
-// deviceOf returns the fields of an event that reports and evidence have added, without their prefix.
+// deviceOf returns the fields of an event that reports and evidence have added, without their
+// prefix.
 func deviceOf(e event) map[string]any {
 	m := make(map[string]any)
 	for k, v := range e.m {

@@ -42,7 +42,8 @@ func TestHitIsAReport(t *testing.T) {
 	wantDevice(t, last(t, everything(), machine, deviceInfo(ws1), machine), "status", "hit", "OSPlatform", "Windows11", "age_s", int64(1800))
 }
 
-// A full report clears what it has empty, whatever comes in which order; a partial one says what it carries.
+// A full report clears what it has empty, whatever comes in which order; a partial one says what it
+// carries.
 func TestFullReportsClear(t *testing.T) {
 	isolated := recordOf("DeviceInfo", "DeviceId", ws1, "Timestamp", at("09:00:00"), "OSPlatform", "Windows11", "MitigationStatus", "Isolated", "RegistryDeviceTag", "pci", "DeviceManualTags", `["vip"]`, "MachineGroup", "Finance",
 		"LoggedOnUsers", `[{"UserName":"kari"}]`)
@@ -56,7 +57,8 @@ func TestFullReportsClear(t *testing.T) {
 	// Evidence does not fill what a full report has empty.
 	noName := recordOf("DeviceInfo", "DeviceId", ws1, "Timestamp", at("11:00:00"), "OSPlatform", "Windows11", "DeviceName", "")
 	wantDevice(t, last(t, everything(), evidenceRows("x", ws1)["machine"], noName, ask), "DeviceName", nil, "OSFamily", "Windows")
-	// Users: a partial report that names nobody replaces those before; one that does not name them leaves them.
+	// Users: a partial report that names nobody replaces those before; one that does not name them
+	// leaves them.
 	nobody := recordOf("DeviceInfo", "DeviceId", ws1, "Timestamp", at("11:30:00"), "LoggedOnUsers", "[]")
 	wantDevice(t, last(t, everything(), isolated, nobody, ask), "LoggedOnUsers", nil, "MitigationStatus", "Isolated")
 	wantDevice(t, last(t, everything(), nobody, isolated, ask), "LoggedOnUsers", nil, "MitigationStatus", "Isolated")
@@ -88,7 +90,8 @@ func TestNoIDs(t *testing.T) {
 	wantDevice(t, last(t, everything(), escaped, about("", ws1)), "status", "hit")
 }
 
-// No clock but the service's: a report counts as of its envelope's time, an answer without a time as of now.
+// No clock but the service's: a report counts as of its envelope's time, an answer without a time
+// as of now.
 func TestNoFutureReports(t *testing.T) {
 	future := recordOf("DeviceInfo", "DeviceId", ws1, "Timestamp", "2031-01-01T00:00:00Z", "OSPlatform", "Evil", "DeviceName", "evil")
 	honest := strings.Replace(recordOf("DeviceInfo", "DeviceId", ws1, "Timestamp", at("12:30:00"), "OSPlatform", "Windows11", "DeviceName", "good"), `"time":"`+noon, `"time":"`+at("12:31:00"), 1)
@@ -101,8 +104,8 @@ func TestNoFutureReports(t *testing.T) {
 	wantDevice(t, events[1], "OSPlatform", "New")
 }
 
-// Merges: followed where the target has reported, ended by a later full report, told by the survivor, too; and an
-// alert that names the old and the new id has one device.
+// Merges: followed where the target has reported, ended by a later full report, told by the
+// survivor, too; and an alert that names the old and the new id has one device.
 func TestMerges(t *testing.T) {
 	old := deviceInfo(ws1, "MergedToDeviceId", ws2)
 	target := deviceInfo(ws2)
@@ -146,7 +149,8 @@ func TestSeveral(t *testing.T) {
 	}
 }
 
-// A row that knows only the name of its host gets the one device that has it, if it has reported lately.
+// A row that knows only the name of its host gets the one device that has it, if it has reported
+// lately.
 func TestByName(t *testing.T) {
 	report := func(id, name string) string { return deviceInfo(id, "DeviceName", name) }
 	named := func(name string) string { return row("", "Ip", `{"Address":"203.0.113.9"}`, "DeviceName", name) }
@@ -170,7 +174,8 @@ func TestByName(t *testing.T) {
 	wantDevice(t, last(t, everything(), deviceInfo(ws1, "AzureResourceId", vm), row("", "CloudResource", `{"ResourceId":"`+strings.ToLower(vm)+`"}`)), "match", "name", "DeviceId", ws1)
 }
 
-// With by_user, a row with an account and no device gets the one device that the account is logged on to.
+// With by_user, a row with an account and no device gets the one device that the account is logged
+// on to.
 func TestByUser(t *testing.T) {
 	user := row("", "User", `{"Name":"kim"}`, "AccountName", "Kim", "AccountSid", "S-1-5-21-1")
 	wantDevice(t, last(t, everything(), deviceInfo(ws1), user), "match", nil)

@@ -11,8 +11,9 @@ import (
 // maxAddresses is how many addresses of each kind are kept of a device.
 const maxAddresses = 16
 
-// adapter takes a row of DeviceNetworkInfo: one adapter of a device. Rows of one report have one time, and are put together;
-// those of a newer report replace them. Adapters that are not up count for nothing.
+// adapter takes a row of DeviceNetworkInfo: one adapter of a device. Rows of one report have one
+// time, and are put together; those of a newer report replace them. Adapters that are not up count
+// for nothing.
 func (m *Memory) adapter(r *record.Record, tenant uint32) {
 	if m.fields.names[columnIPs] == "" && m.fields.names[columnMACs] == "" {
 		return

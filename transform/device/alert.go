@@ -8,8 +8,8 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// alerts is what is known of recent alerts: which device they are about, and what AlertInfo said of them. It is used under the lock of Devices,
-// bounded in bytes, and the least recently used gives way.
+// alerts: recent alerts, with the devices that each is about and what AlertInfo said of it. It is
+// used under the lock of Memory and bounded in bytes. The least recently used give way.
 type alerts struct {
 	cache *simplelru.LRU[string, *alert]
 	bytes int64
@@ -25,7 +25,8 @@ type alert struct {
 	info           []byte // groups of columns, as of a device; nil if no AlertInfo was seen
 }
 
-// maxHosts is how many devices of an alert are kept. With more it is known that there are several, and five can be shown.
+// maxHosts is how many devices of an alert are kept. With more it is known that there are several,
+// and five can be shown.
 const maxHosts = 6
 
 // hosts is a set of devices, by their keys.
@@ -60,7 +61,8 @@ func newAlerts(limit int64, ts *tenants) alerts {
 	return a
 }
 
-// appendKey appends the key of an alert, or returns nil if there is no id.
+// keyOf returns the key of an alert, or nil if there is no id or it is too long. It is valid until
+// the next.
 func (a *alerts) keyOf(tenant uint32, id []byte) []byte {
 	if len(id) == 0 || len(id) > maxAlertID {
 		return nil
@@ -116,8 +118,9 @@ func (a *alerts) names(al *alert, device []byte, leading bool) {
 	}
 }
 
-// deviceOf returns the key of the one device that an alert is about: the leading host, else the only one. Devices that were
-// merged into one are one. Of several none is guessed: then key is "", and several has their keys.
+// deviceOf returns the key of the one device that an alert is about: the leading host, else the
+// only one. Devices that were merged into one are one. Of several none is guessed: then key is "",
+// and several has their keys.
 func (m *Memory) deviceOf(al *alert) (key string, several []string) {
 	named := al.leaders
 	if len(named) == 0 {

@@ -1,4 +1,5 @@
-// Package device has what is known of devices and of recent alerts, and finds the device of a record.
+// Package device has what is known of devices and of recent alerts, and finds the device of a
+// record.
 //
 //	memory.go    devices by tenant and id, bounded in bytes
 //	tenants.go   numbers for tenants, as long as something is known of them

@@ -8,12 +8,13 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// columnID is the place of a column in columnNames, or behind them for one that is not listed there. Snapshots hold the ids of listed
-// columns, so the list only ever grows at its end.
+// columnID is the place of a column in columnNames, or behind them for one that is not listed
+// there. Snapshots hold the ids of listed columns, so the list only ever grows at its end.
 type columnID uint8
 
-// columnNames are the columns of DeviceInfo in the order of their documentation, what the machines API knows beyond
-// them, and what evidence says of its host. DeviceId is what a device is kept under.
+// columnNames are the columns of DeviceInfo in the order of their documentation, what the machines
+// API knows beyond them, and what evidence says of its host. DeviceId is what a device is kept
+// under.
 var columnNames = [...]string{
 	columnMergedTo:   "MergedToDeviceId", // kept always, since it is followed
 	columnDeviceName: "DeviceName",
@@ -53,8 +54,8 @@ const (
 	maxDeviceNameBytes = 128
 )
 
-// A fieldSet is the columns that are kept. Names that are not in columnNames get ids as they come up, because Microsoft adds
-// columns without notice.
+// A fieldSet is the columns that are kept. Names that are not in columnNames get ids as they come
+// up, because Microsoft adds columns without notice.
 type fieldSet struct {
 	all   bool
 	names []string // by columnID; "" for a column that is not kept
@@ -136,7 +137,7 @@ func (f *fieldSet) field(name []byte) field {
 	return found
 }
 
-// ourNames are what is written beside the columns of a device. No column can have such a name.
+// ourNames: the names of what is written beside the columns of a device. No column can have one.
 var ourNames = []string{
 	"DeviceId", "match", "status", "candidates", "age_s", "alerts_24h", "alerts_24h_severity", "url", "Tags",
 }

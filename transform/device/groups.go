@@ -10,15 +10,16 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// What is known of a device is kept as groups, newest first: all columns that were last said in one report, behind the
-// time of that report.
+// What is known of a device is kept as groups, newest first: all columns that were last said in one
+// report, behind the time of that report.
 //
 //	group:   stamp (8 bytes, big endian), number of columns (1), columns
 //	column:  column id (1), length of the value (1 or 3), the value in msgpack
 //
-// Reports are partial: four of five real heartbeats say nothing of the operating system. So they are merged column by column, the newest
-// report that says something of a column wins, and the order in which reports arrive makes no difference. A device
-// mostly has one to three groups, so that a time for every column costs next to nothing.
+// Reports are partial: four of five real heartbeats say nothing of the operating system. So they
+// are merged column by column, the newest report that says something of a column wins, and the
+// order in which reports arrive makes no difference. A device mostly has one to three groups, so
+// that a time for every column costs next to nothing.
 
 // A column of a report, or of a device.
 type column struct {
@@ -26,15 +27,17 @@ type column struct {
 	value []byte
 }
 
-// A stamp is when a report was made, in nanoseconds since 1970. Those of evidence, which repeats little of a device and is
-// not made by it, are older than any report's: evidence fills only what no report has said.
+// A stamp is when a report was made, in nanoseconds since 1970. Those of evidence, which repeats
+// little of a device and is not made by it, are older than any report's: evidence fills only what
+// no report has said.
 const evidenceAge = int64(1) << 62
 
-// A full report speaks for all columns that it names. columnFull stands in its group, and its value lists the ids of the
-// columns that it has empty: no older report and no evidence says anything of them. Only the newest full report has one.
+// A full report speaks for all columns that it names. columnFull stands in its group, and its value
+// lists the ids of the columns that it has empty: no older report and no evidence says anything of
+// them. Only the newest full report has one.
 const columnFull columnID = 254
 
-// facts is what the groups of a device say of who told of it.
+// facts: who told of a device, read from its groups.
 type facts struct {
 	reported bool  // a report did, and not evidence alone
 	full     int64 // when the newest full report was made, or 0
@@ -49,8 +52,8 @@ func (f facts) newest() int64 {
 	return f.last
 }
 
-// factsOf reads the facts. What another device says of this one (that it was merged), and addresses of its adapters,
-// are no report of it.
+// factsOf reads the facts. What another device says of this one (that it was merged), and addresses
+// of its adapters, are no report of it.
 func factsOf(groups []byte) (f facts) {
 	for w := (walker{rest: groups}); ; {
 		c, ok := w.next()
@@ -85,7 +88,7 @@ type walker struct {
 	left  int // columns of the group
 }
 
-// next returns the next column, and false at the end. first says that it begins a group.
+// next returns the next column, and false at the end.
 func (w *walker) next() (c column, ok bool) {
 	for w.left == 0 {
 		if len(w.rest) < groupHeader {
@@ -188,9 +191,10 @@ type known struct {
 	column
 }
 
-// merge returns groups with columns that were said at stamp, and whether that makes a difference. columns has each column
-// once. A full report has the ids of its empty columns in empty; for any other that is nil. The result is valid until
-// the next merge. Of two values with one stamp the larger wins, so that order makes no difference there either.
+// merge returns groups with columns that were said at stamp, and whether that makes a difference.
+// columns has each column once. A full report has the ids of its empty columns in empty; for any
+// other that is nil. The result is valid until the next merge. Of two values with one stamp the
+// larger wins, so that order makes no difference there either.
 func (m *merger) merge(groups []byte, stamp int64, columns []column, empty []columnID) ([]byte, bool) {
 	for i, c := range columns {
 		m.said[c.id] = int16(i + 1)

@@ -34,8 +34,9 @@ const (
 
 var matchNames = [...]string{"", "row", "evidence", "alert", "several", "name", "user"}
 
-// hostPaths are where the entities of AlertEvidence have their host, by what they are: a Machine is one, a File and a User have one, a Process has it
-// in its image, its account or its parent. In real records all but the first are references to the first.
+// hostPaths are where the entities of AlertEvidence have their host, by what they are: a Machine is
+// one, a File and a User have one, a Process has it in its image, its account or its parent. In
+// real records all but the first are references to the first.
 var hostPaths = [...][]string{
 	{},
 	{"Host"},
@@ -181,7 +182,8 @@ func sameText(a, b []byte) bool {
 	return true
 }
 
-// witness merges what evidence says of its host: less than any report does, and only where none has.
+// witness merges what evidence says of its host: less than any report does, and only where none
+// has.
 func (m *Memory) witness(r *record.Record, h *host, key []byte) {
 	if dev, ok := m.cache.Peek(record.View(key)); ok && factsOf(dev.groups).reported {
 		// Mostly a report has said all this before.

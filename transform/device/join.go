@@ -112,8 +112,8 @@ func (j *Joiner) End() {
 	}
 }
 
-// Observe learns from a record. s, which is nil for a record that gets no device, then points into the
-// record's text.
+// Observe learns from a record. s, which is nil for a record that gets no device, then points into
+// the record's text.
 func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 	m := j.memory
 	m.mu.Lock()
@@ -183,8 +183,8 @@ func alertID(r *record.Record) []byte {
 	return nil
 }
 
-// Resolve gives sightings the device of their alert where they have none, asks for all that are missing,
-// once, and waits for the answers, and for the AlertInfo of rows without a title.
+// Resolve gives sightings the device of their alert where they have none, asks for all that are
+// missing, once, and waits for the answers, and for the AlertInfo of rows without a title.
 func (j *Joiner) Resolve(sightings []*Sighting) {
 	j.ask(sightings)
 	j.awaitAlerts(sightings)
@@ -304,8 +304,8 @@ func (j *Joiner) resourceOf(r *record.Record) string {
 	return ""
 }
 
-// guess finds the device of a row that has no id of one: by its name, by its alert, by its user, the surest first. Where
-// there are several, none is taken.
+// guess finds the device of a row that has no id of one: by its name, by its alert, by its user,
+// the surest first. Where there are several, none is taken.
 func (m *Memory) guess(s *Sighting) {
 	take := func(how Match, key string, several []string) bool {
 		switch {
@@ -345,8 +345,9 @@ func (m *Memory) guess(s *Sighting) {
 	}
 }
 
-// awaitAlerts waits for the AlertInfo of rows that do not repeat it, as those before 2023, if another
-// Transformer reads AlertInfo, so that it may be about to come. It waits no longer than this call still may.
+// awaitAlerts waits for the AlertInfo of rows that do not repeat it, as those before 2023, if
+// another Transformer reads AlertInfo, so that it may be about to come. It waits no longer than
+// this call still may.
 func (j *Joiner) awaitAlerts(sightings []*Sighting) {
 	news := j.news(sightings)
 	if news == nil || j.left <= 0 {
@@ -365,7 +366,8 @@ func (j *Joiner) awaitAlerts(sightings []*Sighting) {
 	j.left -= min(j.left, time.Since(start))
 }
 
-// news is closed when another Transformer has had an AlertInfo. It is nil if there is nothing to wait for.
+// news is closed when another Transformer has had an AlertInfo. It is nil if there is nothing to
+// wait for.
 func (j *Joiner) news(sightings []*Sighting) chan struct{} {
 	m := j.memory
 	m.mu.Lock()
@@ -399,7 +401,8 @@ func (m *Memory) lacksAlert(sightings []*Sighting) bool {
 	return false
 }
 
-// wanting is the key of the device that should be asked for, or "": one of which nothing or too little is known.
+// wanting is the key of the device that should be asked for, or "": one of which nothing or too
+// little is known.
 func (m *Memory) wanting(s *Sighting) string {
 	dev, at, missing := m.find(s.key, true)
 	switch {
@@ -430,8 +433,8 @@ const (
 // maxCandidates is how many devices are shown of those among which none is guessed.
 const maxCandidates = 5
 
-// Describe returns what is to be written of the device of a sighting of the record r. It is valid until
-// the next.
+// Describe returns what is to be written of the device of a sighting of the record r. It is valid
+// until the next.
 func (j *Joiner) Describe(r *record.Record, role Role, s *Sighting) *event.Device {
 	m, d := j.memory, &j.device
 	*d = event.Device{Columns: d.Columns[:0], Alert: d.Alert[:0]}
@@ -661,8 +664,9 @@ func nothingInside(tr *record.Tree, n uint32) bool {
 	return false
 }
 
-// Platform returns the OSPlatform, else the OSFamily, of the device that a record's DeviceId names, as far as it is known: it
-// asks nobody, waits for nothing and counts nothing. It is valid until the next call of a method.
+// Platform returns the OSPlatform, else the OSFamily, of the device that a record's DeviceId names,
+// as far as it is known: it asks nobody, waits for nothing and counts nothing. It is valid until
+// the next call of a method.
 func (j *Joiner) Platform(r *record.Record) []byte {
 	if !r.Lifted {
 		return nil

@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// Config is what the user chose of device information.
+// Config: the choices of the user.
 type Config struct {
 	Tables       []string      // whose rows get the device
 	Fields       []string      // columns of DeviceInfo to add; * for all
@@ -25,17 +25,19 @@ type Config struct {
 	Separator    string        // between the names of nested objects in lists
 	ArraysAsJSON bool          // write lists as JSON text
 
-	// Lookup asks for devices of tenant and blocks until each is answered or ctx ends. What it finds it gives to Learn. It
-	// returns the ids whose answer is still to come. nil if there is nobody to ask.
+	// Lookup asks for devices of tenant and blocks until each is answered or ctx ends. What it
+	// finds it gives to Learn. It returns the ids whose answer is still to come. nil if there is
+	// nobody to ask.
 	Lookup func(ctx context.Context, tenant string, ids []string) (pending []string)
 }
 
-// Memory is what is known of devices and of recent alerts. All Transformers of an instance share one; it may be used from several
-// goroutines.
+// Memory: the devices and recent alerts that are known. All Transformers of an instance share one.
+// It may be used from several goroutines.
 //
-// A device is kept as the encoded values of its columns and when each was said, under its tenant and id, so that a hit is a look-up and
-// a copy. What is kept is bounded in bytes, and the least recently used gives way; an update is no use, so that the
-// hourly reports of a large tenant do not push out the devices that alerts are about.
+// A device is kept under its tenant and id, as the encoded values of its columns and when each was
+// said. So a hit is a look-up and a copy. Memory is bounded in bytes, and the least recently used
+// devices give way. An update is no use: the hourly reports of a large tenant do not push out the
+// devices that alerts are about.
 type Memory struct {
 	cfg    Config
 	fields fieldSet
@@ -78,7 +80,7 @@ type Stats struct {
 	AlertsFilled                       int64            // rows that got what only AlertInfo says
 }
 
-// A device is what is known of it: groups of columns, see merger.
+// A device: groups of columns, see merger.
 type device struct {
 	key    string
 	groups []byte
@@ -86,7 +88,8 @@ type device struct {
 }
 
 const (
-	// What golang-lru's list entry, its map slot and the headers take beside key and groups. Measured by BenchmarkMillionDevices.
+	// What golang-lru's list entry, its map slot and the headers take beside key and groups.
+	// Measured by BenchmarkMillionDevices.
 	overhead    = 200
 	maxDeviceID = 256
 	maxMerges   = 4 // hops along MergedToDeviceId
@@ -150,8 +153,9 @@ func (m *Memory) Columns() []string {
 	return names
 }
 
-// appendKey appends the key of a device: ids are compared in lower case, and hexadecimal ones, which is all that Defender is
-// known to give, take half their length. id is text, its escapes resolved. It returns nil for what is no id.
+// appendKey appends the key of a device: ids are compared in lower case, and hexadecimal ones,
+// which is all that Defender is known to give, take half their length. id is text, its escapes
+// resolved. It returns nil for what is no id.
 func appendKey(dst []byte, tenant uint32, id []byte) []byte {
 	id = bytes.TrimSpace(id)
 	if len(id) > maxDeviceID || isNoID(id) {
@@ -179,7 +183,8 @@ func appendKey(dst []byte, tenant uint32, id []byte) []byte {
 	return dst
 }
 
-// isNoID reports whether a text stands where an id belongs and is none: blank, null, none, N/A, -, zeros in any form.
+// isNoID reports whether a text stands where an id belongs and is none: blank, null, none, N/A, -,
+// zeros in any form.
 func isNoID(text []byte) bool {
 	text = bytes.TrimSpace(text)
 	zeros := true
@@ -209,8 +214,9 @@ func appendID(dst []byte, key string) []byte {
 	return append(dst, key[tenantBytes+1:]...)
 }
 
-// find returns the device of key, or the one that it was merged into if that is known too, and the key that it was found
-// under. missing is the key that is worth asking for: of a device that is not known, or "". used makes it recently used.
+// find returns the device of key, or the one that it was merged into if that is known too, and the
+// key that it was found under. missing is the key that is worth asking for: of a device that is not
+// known, or "". used makes it recently used.
 func (m *Memory) find(key string, used bool) (dev *device, at, missing string) {
 	look := m.cache.Peek
 	if used {
@@ -246,8 +252,8 @@ func (m *Memory) find(key string, used bool) (dev *device, at, missing string) {
 	return dev, at, ""
 }
 
-// put merges columns that were said at stamp into the device of key; empty is as in merge. Without evict a new device
-// is only taken in where there is room.
+// put merges columns that were said at stamp into the device of key; empty is as in merge. Without
+// evict a new device is only taken in where there is room.
 func (m *Memory) put(key []byte, stamp int64, columns []column, empty []columnID, evict bool) {
 	dev, known := m.cache.Peek(record.View(key))
 	var old []byte
@@ -334,8 +340,8 @@ func (m *Memory) evict() {
 	m.unindex(dev)
 	m.bytes -= overhead + int64(len(key)) + int64(cap(dev.groups))
 	m.stats.Evicted++
-	// It is to go from the snapshot too. While nobody takes one, some stay in the file until the next start, when they are
-	// read and have to find room again.
+	// It is to go from the snapshot too. While nobody takes one, some stay in the file until the
+	// next start, when they are read and have to find room again.
 	if m.saving && (dev.dirty || m.waiting < m.limit/waitingShare) {
 		m.waiting += keyBytes(key)
 		if !dev.dirty {
@@ -345,8 +351,8 @@ func (m *Memory) evict() {
 	m.tenants.leave(key)
 }
 
-// Learn takes a report of a device in the form of the properties of a DeviceInfo record, as JSON, which it does not
-// keep. With evict, other devices may give way to a new one.
+// Learn takes a report of a device in the form of the properties of a DeviceInfo record, as JSON,
+// which it does not keep. With evict, other devices may give way to a new one.
 func (m *Memory) Learn(tenant string, properties []byte, evict bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -8,16 +8,17 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// A nameTable finds devices by a name that they have: a host name, a resource id, a user. It holds pointers
-// only, 13 bytes a name; the names are read from the devices. It is used under the lock of Memory.
+// A nameTable finds devices by a name that they have: a host name, a resource id, a user. It holds
+// pointers only, 13 bytes a name; the names are read from the devices. It is used under the lock of
+// Memory.
 type nameTable struct {
 	of    func(dst [][]byte, d *device) [][]byte // the names of a device, in lower case, in its own memory
 	seed  maphash.Seed
 	slots []*device
 	used  int // slots that are not nil
 	names [][]byte
-	// crowded has the hashes of names that too many devices have. Such a name finds nothing, also once some
-	// of the devices are gone.
+	// crowded has the hashes of names that too many devices have. Such a name finds nothing, also
+	// once some of the devices are gone.
 	crowded map[uint64]bool
 	full    bool // there were too many crowded names: nothing is found any more
 }
@@ -278,8 +279,8 @@ func (m *Memory) unindex(d *device) {
 	}
 }
 
-// unique is the key of the one device among some that was reported not too long before an event, or of several
-// that were the keys.
+// unique is the key of the one device among some that was reported not too long before an event, or
+// of several that were the keys.
 func (m *Memory) unique(devices []*device, at int64, is func(d *device) bool) (key string, several []string) {
 	for _, d := range devices {
 		f := factsOf(d.groups)
@@ -309,7 +310,8 @@ func containsText(list []string, text string) bool {
 	return false
 }
 
-// named finds the device of a host name, which may have a domain: then a device with another domain is not it.
+// named finds the device of a host name, which may have a domain: then a device with another domain
+// is not it.
 func (m *Memory) named(tenant uint32, name string, at int64) (key string, several []string) {
 	full := bytes.TrimRight(bytes.TrimSpace([]byte(name)), ".")
 	short := lowered(shortName(full))

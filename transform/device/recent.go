@@ -7,8 +7,8 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// recents has the alerts of the last day for each device that has had one. It is used under the lock of Memory, bounded in
-// bytes, and the device whose last alert is longest ago gives way.
+// recents has the alerts of the last day for each device that has had one. It is used under the
+// lock of Memory, bounded in bytes, and the device whose last alert is longest ago gives way.
 type recents struct {
 	cache *simplelru.LRU[string, []recent]
 	seed  maphash.Seed
@@ -89,7 +89,8 @@ func (r *recents) note(key string, alert []byte, at int64, s severity) {
 	}
 }
 
-// count is how many alerts a device had in the 24 hours up to a time, and the highest severity among them.
+// count is how many alerts a device had in the 24 hours up to a time, and the highest severity
+// among them.
 func (r *recents) count(key string, at int64) (n int, highest severity) {
 	list, _ := r.cache.Peek(key)
 	for _, a := range list {

@@ -32,8 +32,8 @@ func (l *learner) begin() {
 	l.values.BeginValues()
 }
 
-// add takes the value of a column, if it says something that the column can hold. An object becomes JSON text: what is
-// below it is no column. It returns false for a column that is empty.
+// add takes the value of a column, if it says something that the column can hold. An object becomes
+// JSON text: what is below it is no column. It returns false for a column that is empty.
 func (l *learner) add(id columnID, c record.Class, r *record.Record, n uint32) bool {
 	tr := r.Columns
 	if tr.Nothing(n) {
@@ -60,7 +60,8 @@ func (l *learner) add(id columnID, c record.Class, r *record.Record, n uint32) b
 	return true
 }
 
-// isEmptyList reports whether a column is a list without elements, also as JSON in a string: it says that there are none.
+// isEmptyList reports whether a column is a list without elements, also as JSON in a string: it
+// says that there are none.
 func (l *learner) isEmptyList(r *record.Record, n uint32) bool {
 	tr := r.Columns
 	if tr.Nodes[n].Kind == record.KindString && tr.Nodes[n].End-tr.Nodes[n].Start > 2 {
@@ -149,8 +150,9 @@ func (l *learner) release() {
 	}
 }
 
-// stamp is when a report was made, in nanoseconds. A report from the future would outdo all that come after it, so it counts as
-// of the time at which the service exported it, which no device writes, and without one as of now.
+// stamp is when a report was made, in nanoseconds. A report from the future would outdo all that
+// come after it, so it counts as of the time at which the service exported it, which no device
+// writes, and without one as of now.
 func (m *Memory) stamp(r *record.Record) int64 {
 	limit := m.now().UnixNano()
 	if exported, ok := r.Exported(); ok {

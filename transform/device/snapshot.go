@@ -15,15 +15,17 @@ type Saved struct {
 // snapshotVersion begins every device that is saved; what begins otherwise is not read.
 const snapshotVersion = 1
 
-// One part in waitingShare of the bytes for devices is for the keys of those that are gone and still in the snapshot.
+// One part in waitingShare of the bytes for devices is for the keys of those that are gone and
+// still in the snapshot.
 const waitingShare = 16
 
-// keyBytes is what such a key takes.
+// keyBytes returns the bytes that such a key takes.
 func keyBytes(key string) int64 { return int64(len(key)) + 48 }
 
-// Save calls write with up to n devices that have changed since they were last saved, and returns whether there are more. The
-// first call begins to take note of changes, so it must come before anything is learned that is to be saved. When
-// write returns an error the same devices come again. write is called without a lock.
+// Save calls write with up to n devices that have changed since they were last saved, and returns
+// whether there are more. The first call begins to take note of changes, so it must come before
+// anything is learned that is to be saved. When write returns an error the same devices come again.
+// write is called without a lock.
 func (m *Memory) Save(n int, write func([]Saved) error) (more bool, err error) {
 	m.mu.Lock()
 	m.saving = true
@@ -68,8 +70,8 @@ func (m *Memory) Save(n int, write func([]Saved) error) (more bool, err error) {
 	return more || err != nil, err
 }
 
-// appendSaved appends groups for a snapshot: the names of columns that columnNames does not list stand before them, because their ids
-// are of this run.
+// appendSaved appends groups for a snapshot: the names of columns that columnNames does not list
+// stand before them, because their ids are of this run.
 //
 //	saved: version (1), number of names (1), each id (1), length (1), name; then groups
 func (m *Memory) appendSaved(dst, groups []byte) []byte {
@@ -89,8 +91,8 @@ func (m *Memory) appendSaved(dst, groups []byte) []byte {
 	return append(dst, groups...)
 }
 
-// Restore takes a device from a snapshot, and reports false if it cannot be read or there is no room: it should then be
-// deleted there. Columns that are no longer wanted are left out.
+// Restore takes a device from a snapshot, and reports false if it cannot be read or there is no
+// room: it should then be deleted there. Columns that are no longer wanted are left out.
 func (m *Memory) Restore(key string, saved []byte) bool {
 	tenantName, id, ok := strings.Cut(key, "/")
 	if !ok || len(saved) < 2 || saved[0] != snapshotVersion {

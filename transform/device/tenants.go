@@ -1,7 +1,8 @@
 package device
 
-// tenants numbers the tenants that devices and alerts are kept for. Tenants come from outside: one is remembered for as long as
-// something refers to it, and of those that nothing refers to only the last ones that were seen. Number 0 is nobody.
+// tenants numbers the tenants that devices and alerts are kept for. Tenants come from outside: one
+// is remembered for as long as something refers to it, and of those that nothing refers to only the
+// last ones that were seen. Number 0 is nobody.
 type tenants struct {
 	byName   map[string]*tenant
 	byNumber map[uint32]*tenant
@@ -83,7 +84,8 @@ func (ts *tenants) leave(key string) {
 	}
 }
 
-// rest keeps a tenant that nothing refers to for a while, in place of the one that was not seen for longest.
+// rest keeps a tenant that nothing refers to for a while, in place of the one that was not seen for
+// longest.
 func (ts *tenants) rest(t *tenant) {
 	if !t.queued {
 		t.queued = true

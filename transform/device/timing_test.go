@@ -12,7 +12,8 @@ import (
 
 const aTenant = "0a1b2c3d-0000-4000-8000-000000000001"
 
-// fullReport is a report with every column that device_info.fields keeps by default, as the properties of DeviceInfo.
+// fullReport is a report with every column that device_info.fields keeps by default, as the
+// properties of DeviceInfo.
 func fullReport(id, stamp string, i int) []byte {
 	return fmt.Appendf(nil, `{"DeviceId":"%s","Timestamp":"%s","DeviceName":"ws-%06d.corp.example","OSPlatform":"Windows11","OSVersion":"10.0","OSVersionInfo":"23H2","OSBuild":22631,`+
 		`"OSArchitecture":"64-bit","DeviceCategory":"Endpoint","DeviceType":"Workstation","Model":"Latitude 7440","Vendor":"Example Inc.","MachineGroup":"Finance and controlling",`+

@@ -1,7 +1,6 @@
 package event
 
-// A Device is what goes onto a record of the device that was found for it. A format writes it under
-// names of its own.
+// A Device: the device that was found for a record. A format writes it under names of its own.
 type Device struct {
 	ID     []byte // in lower case; nil if the record has no device
 	Match  string // how it was found: row, evidence, name, alert, user; several if none was; "" for no device

@@ -33,7 +33,7 @@ type Options struct {
 	ArraysAsJSON bool // write lists as JSON text
 }
 
-// Counts are what a Writer did to values. They may be read while it works.
+// Counts: what a Writer did to values. They may be read while it works.
 type Counts struct {
 	Renamed    atomic.Uint64 // fields that got a number because their name was taken, or whose name was cut
 	Misfits    atomic.Uint64 // columns that went to <column>_raw
@@ -54,7 +54,7 @@ type Writer struct {
 	// for the second attempt at a record whose event was too large.
 	Compact bool
 
-	// Out is what has been written. A format may append a whole field itself, and then counts it.
+	// Out: all that has been written. A format may append a whole field itself, and then counts it.
 	Out        []byte
 	from       int    // where the event begins in Out
 	limit      int    // of Out

@@ -8,8 +8,8 @@ type Record struct {
 	Doc      Tree
 	Envelope Envelope
 
-	// Records: an array or object "records" inside the record, or inside its "body". Then the record
-	// is an envelope. 0 if there is none.
+	// Records: an array or object "records" inside the record, or inside its "body". Then the
+	// record is an envelope. 0 if there is none.
 	Records uint32
 
 	// The columns: the members of node Props of tree Columns. Columns is Doc, or what a properties
@@ -25,7 +25,8 @@ type Record struct {
 	text   []byte // of everything opened
 }
 
-// Envelope has the members around the columns: nodes of Doc, 0 for those that are absent or not a string.
+// Envelope has the members around the columns: nodes of Doc, 0 for those that are absent or not a
+// string.
 type Envelope struct {
 	Time, TenantID, Operation, Category, Received, Tenant uint32
 }
@@ -37,13 +38,15 @@ type opened struct {
 }
 
 const (
-	// KeepBytes is what a buffer may keep between two calls. What a giant payload needed beyond it goes back.
+	// KeepBytes is what a buffer may keep between two calls. What a giant payload needed beyond it
+	// goes back.
 	KeepBytes = 1 << 20
 
 	// NodeBytes is the size of a node.
 	NodeBytes = 16
 
-	// maxOpened is how many opened columns are remembered; no table has that many. Beyond it they are opened at each look.
+	// maxOpened is how many opened columns are remembered; no table has that many. Beyond it they
+	// are opened at each look.
 	maxOpened = 8
 
 	// maxWrapped is how often JSON text in a string may itself be JSON text in a string.
@@ -88,8 +91,8 @@ func (r *Record) Read(s *Scanner, src []byte, at int) (end int, err error) {
 	return end, nil
 }
 
-// Scratch parses the value that begins at b[i] into the buffers of r, which then hold no record, and
-// returns where it ends.
+// Scratch parses the value that begins at b[i] into the buffers of r, which then hold no record,
+// and returns where it ends.
 func (r *Record) Scratch(s *Scanner, b []byte, i int) (end int, err error) {
 	r.nodes, end, err = s.Parse(b, i, r.nodes[:0])
 	return end, err
@@ -153,7 +156,8 @@ func (e *Envelope) slot(key []byte) *uint32 {
 	return nil
 }
 
-// IsEnvelopeKey reports whether a member with this key belongs to the envelope and is a string there.
+// IsEnvelopeKey reports whether a member with this key belongs to the envelope and is a string
+// there.
 func IsEnvelopeKey(key []byte) bool {
 	var e Envelope
 	return e.slot(key) != nil
@@ -172,7 +176,8 @@ func (r *Record) hunting() bool {
 	return IsHunting(View(text))
 }
 
-// IsHunting reports whether a category is of Advanced Hunting: it begins with HuntingPrefix, in any case.
+// IsHunting reports whether a category is of Advanced Hunting: it begins with HuntingPrefix, in any
+// case.
 func IsHunting(category string) bool {
 	return len(category) >= len(HuntingPrefix) &&
 		(category[:len(HuntingPrefix)] == HuntingPrefix || strings.EqualFold(category[:len(HuntingPrefix)], HuntingPrefix))
@@ -202,9 +207,10 @@ func (r *Record) Category() string {
 	return product(&r.Doc)
 }
 
-// product names the tables of records that have no category. Microsoft Defender for Cloud exports alerts as bare
-// objects, and recommendations and scores as Azure resources, in one spelling of names or another; their tables are
-// called as Azure calls those of the same data. A record of a Log Analytics export says its table itself.
+// product names the tables of records that have no category. Microsoft Defender for Cloud exports
+// alerts as bare objects, and recommendations and scores as Azure resources, in one spelling of
+// names or another; their tables are called as Azure calls those of the same data. A record of a
+// Log Analytics export says its table itself.
 func product(doc *Tree) string {
 	if doc.Find(0, "SystemAlertId") != 0 || doc.Find(0, "AlertType") != 0 && doc.Find(0, "VendorName") != 0 {
 		return "SecurityAlert"
@@ -263,7 +269,8 @@ func isTableName(b []byte) bool {
 	return len(b) > 2 && len(b) <= 64 && 'A' <= b[0] && b[0] <= 'Z'
 }
 
-// Open returns what the string at node n of the columns holds as JSON: a tree without nodes if it is none.
+// Open returns what the string at node n of the columns holds as JSON: a tree without nodes if it
+// is none.
 func (r *Record) Open(s *Scanner, n uint32) Tree {
 	for i := range r.opened {
 		if r.opened[i].value == n {
@@ -303,8 +310,8 @@ func (r *Record) parseString(s *Scanner, tr *Tree, n uint32) Tree {
 	return Tree{text, nodes[from:len(nodes):len(nodes)]}
 }
 
-// Column returns the tree and the node of a column, opened if it is JSON in a string, and false if there is no
-// such column or it holds nothing to look into.
+// Column returns the tree and the node of a column, opened if it is JSON in a string, and false if
+// there is no such column or it holds nothing to look into.
 func (r *Record) Column(s *Scanner, name string) (Tree, uint32, bool) {
 	if !r.Lifted {
 		return Tree{}, 0, false

@@ -2,13 +2,15 @@ package record
 
 import "bytes"
 
-// maxEventSeconds is the end of 2038-01-18. Fluent Bit keeps the seconds of an event time in 31 bits, and a record whose
-// time does not fit takes the rest of its chunk with it (seen on v3.2 to v5.0).
+// maxEventSeconds is the end of 2038-01-18. Fluent Bit keeps the seconds of an event time in 31
+// bits, and a record whose time does not fit takes the rest of its chunk with it (seen on v3.2 to
+// v5.0).
 const maxEventSeconds = 2147472000
 
-// ParseTime reads the forms in which Defender and those who pass its records on write times. Besides what
-// parseISO reads, these are epochs in seconds, milliseconds or microseconds, told by their size, /Date(ms)/ of
-// Json.NET, and 9/20/2026 10:18:02 AM. ok is false for anything else, and for what an event time cannot hold.
+// ParseTime reads the forms in which Defender and those who pass its records on write times.
+// Besides what parseISO reads, these are epochs in seconds, milliseconds or microseconds, told by
+// their size, /Date(ms)/ of Json.NET, and 9/20/2026 10:18:02 AM. ok is false for anything else, and
+// for what an event time cannot hold.
 func ParseTime(b []byte) (sec int64, nsec uint32, ok bool) {
 	if sec, nsec, ok = parseISO(b); ok || len(b) == 0 {
 		return sec, nsec, ok
@@ -52,7 +54,8 @@ func epoch(n, second int64, ok bool) (int64, uint32, bool) {
 	return sec, uint32(n % second * (1_000_000_000 / second)), true
 }
 
-// parseUS reads month/day/year and a time of day, with AM or PM or of 24 hours, and a zone at the end or none.
+// parseUS reads month/day/year and a time of day, with AM or PM or of 24 hours, and a zone at the
+// end or none.
 func parseUS(b []byte) (sec int64, nsec uint32, ok bool) {
 	var n [6]int64
 	for i, end := range [...]byte{'/', '/', ' ', ':', ':', 0} {
@@ -90,7 +93,8 @@ func parseUS(b []byte) (sec int64, nsec uint32, ok bool) {
 	return sec, 0, true
 }
 
-// zone reads what may stand behind a time: nothing, Z, UTC, GMT, +01:00, +0100. It returns seconds east.
+// zone reads what may stand behind a time: nothing, Z, UTC, GMT, +01:00, +0100. It returns seconds
+// east.
 func zone(b []byte) (seconds int64, ok bool) {
 	switch string(b) {
 	case "", "Z", "z", "UTC", "GMT":
@@ -114,9 +118,8 @@ func zone(b []byte) (seconds int64, ok bool) {
 	return seconds, true
 }
 
-// parseISO reads RFC 3339 with 0 to 9 digits of
-// a fraction (more are ignored), a blank instead of the T, no zone for UTC. ok is false for anything else, and
-// for what an event time cannot hold.
+// parseISO reads RFC 3339 with 0 to 9 digits of a fraction (more are ignored), a blank instead of
+// the T, no zone for UTC. ok is false for anything else, and for what an event time cannot hold.
 func parseISO(b []byte) (sec int64, nsec uint32, ok bool) {
 	if len(b) < 19 || b[4] != '-' || b[7] != '-' || b[10] != 'T' && b[10] != ' ' && b[10] != 't' || b[13] != ':' || b[16] != ':' {
 		return 0, 0, false
@@ -184,7 +187,8 @@ func daysIn(year, month int64) int64 {
 	return 31
 }
 
-// days counts from 1970-01-01, in the calendar of 400-year eras that begin in March, so that the leap day comes last.
+// days counts from 1970-01-01, in the calendar of 400-year eras that begin in March, so that the
+// leap day comes last.
 func days(year, month, day int64) int64 {
 	if month <= 2 {
 		year--
@@ -237,7 +241,8 @@ func (r *Record) Time() (sec int64, nsec uint32, from TimeSource) {
 	return 0, 0, TimeNone
 }
 
-// ownTimes are where records of other products of Azure say when something happened, in lower case, the best first.
+// ownTimes are where records of other products of Azure say when something happened, in lower case,
+// the best first.
 var ownTimes = [...]string{"timegenerated", "timegeneratedutc", "starttimeutc", "eventtimestring"}
 
 // ownTime is the time that object n has of its own.
