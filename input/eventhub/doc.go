@@ -4,7 +4,7 @@
 //	group --------------> lane (term) -------------> messages    marks -----------> group, every few seconds
 //	        where to start   ^                                     |
 //	                         |                                     +--- Keep -----> copy in the state file, 5 times a second
-//	                         +------- give: wait for commits, then forget
+//	                         +------- revoke: wait for commits, then forget
 //
 // Lane: a partition that the group has given to us. Term: the time from begin to give. [Source] is an [input.Source]
 // around franz-go, which finds the brokers, keeps the membership, fetches and decodes. This package adds what a reader
@@ -16,8 +16,8 @@
 //   - Whether it is the same hub (proof). A recreated hub starts again at offset 0 and may have grown past our position. So
 //     the state file keeps the checksum of one message that we read (the proof). Every term, and every hub that
 //     disappeared for a moment, starts by reading that message again.
-//   - Whose the partition is (give, Commit). A commit holds a lock that giving away takes, so a late mark of a partition
-//     that is gone cannot set back its new owner. Before a partition goes, give waits a little until what was read of it
+//   - Whose the partition is (revoke, Commit). A commit holds a lock that giving away takes, so a late mark of a partition
+//     that is gone cannot set back its new owner. Before a partition goes, revoke waits a little until what was read of it
 //     is safe. Then the new owner repeats nothing.
 //   - Who waits for whom (members). The state file keeps our id in the group. A start takes the member out that a crash
 //     has left there: otherwise the broker waits 30 s for it.

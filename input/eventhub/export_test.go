@@ -11,7 +11,7 @@ import (
 func (s *Source) SetDrain(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.drain = d
+	s.waits.drain = d
 }
 
 // Dial connects to a broker as the source does.
@@ -26,7 +26,7 @@ func (s *Source) SetLargestBatch(n int64) { s.budget.largest = n }
 func (s *Source) SetIdle(d time.Duration) { s.idle.First, s.idle.Max = d, d }
 
 // Give gives partitions away as a rebalance does, without waiting for their commits.
-func (s *Source) Give(gone map[string][]int32) { s.give(gone, false) }
+func (s *Source) Give(gone map[string][]int32) { s.lose(gone) }
 
 // DialPlain connects to an address, with eventhub.tls and eventhub.allow_plaintext as given.
 func DialPlain(ctx context.Context, addr string, tls, allow bool) error {
@@ -35,4 +35,9 @@ func DialPlain(ctx context.Context, addr string, tls, allow bool) error {
 		conn.Close()
 	}
 	return err
+}
+
+// Shorten makes sources wait less than users want them to.
+func Shorten() {
+	defaultWaits.leave, defaultWaits.trouble, defaultWaits.join = time.Second, 500*time.Millisecond, 2*time.Second
 }

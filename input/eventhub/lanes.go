@@ -181,39 +181,56 @@ func (s *Source) isNoted(key string, at int64) bool {
 	return err == nil && slices.Contains(strings.Fields(string(b)), strconv.FormatInt(at, 10))
 }
 
-// give lets go of partitions, before another member gets them. With wait it waits a little until what was read of them is
-// safe and committed; without, they are lost already.
-func (s *Source) give(gone map[string][]int32, wait bool) {
-	var lanes []*lane
+// revoke lets go of partitions that another member is about to get. It waits a little until what was read of them is safe and
+// committed.
+func (s *Source) revoke(gone map[string][]int32) {
+	if lanes := s.those(gone); len(lanes) > 0 {
+		s.retry(context.Background()) // what is safe already need not wait for the next commit
+		s.awaitCommits(lanes)
+		s.letGo(lanes)
+	}
+}
+
+// lose lets go of partitions that are another member's already.
+func (s *Source) lose(gone map[string][]int32) {
+	if lanes := s.those(gone); len(lanes) > 0 {
+		s.letGo(lanes)
+	}
+}
+
+// those returns the lanes of partitions.
+func (s *Source) those(partitions map[string][]int32) (lanes []*lane) {
 	s.mu.Lock()
-	for hub, partitions := range gone {
-		for _, p := range partitions {
+	defer s.mu.Unlock()
+	for hub, list := range partitions {
+		for _, p := range list {
 			if l := s.lanes[laneName(hub, p)]; l != nil {
 				lanes = append(lanes, l)
 			}
 		}
 	}
-	if len(lanes) == 0 {
-		s.mu.Unlock()
-		return
-	}
-	if wait {
-		s.mu.Unlock()
-		s.retry(context.Background()) // what is safe already need not wait for the next commit
-		s.mu.Lock()
-		deadline := time.Now().Add(s.drain)
-		timer := time.AfterFunc(s.drain, func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.moved.Broadcast()
-		})
-		for !s.ending && !drained(lanes) && time.Now().Before(deadline) {
-			s.moved.Wait()
-		}
-		timer.Stop()
-	}
-	s.mu.Unlock()
+	return lanes
+}
 
+// awaitCommits waits until what was read of lanes is committed, for as long as waits.drain, or until the source ends.
+func (s *Source) awaitCommits(lanes []*lane) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	deadline := time.Now().Add(s.waits.drain)
+	timer := time.AfterFunc(s.waits.drain, func() {
+		defer input.CatchAndLog(s.log, "give partitions away")
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.moved.Broadcast()
+	})
+	defer timer.Stop()
+	for !s.ending && !drained(lanes) && time.Now().Before(deadline) {
+		s.moved.Wait()
+	}
+}
+
+// letGo forgets lanes.
+func (s *Source) letGo(lanes []*lane) {
 	// From here on a mark of these lanes is dropped; a commit that has found them to be ours is over first.
 	s.giving.Lock()
 	defer s.giving.Unlock()

@@ -49,14 +49,13 @@ const (
 	// takeOutWait is how long Open waits for the broker to take the members of an earlier life out of the group.
 	takeOutWait = 3 * time.Second
 
-	// joinWait is how long a request to join the group may stay without an answer before that is logged. The broker
-	// answers when all members have joined, and gives up those that have not after rejoinTimeout.
-	joinWait      = 5 * time.Second
+	// rejoinTimeout is how long the broker waits for members to join again before it gives them up. So long may a
+	// request to join stay without an answer.
 	rejoinTimeout = 15 * time.Second
 )
 
 func newMembers(state *input.State, namespace, group string, log *slog.Logger) *members {
-	return &members{state: state, key: namespace + "/" + group + memberSuffix, log: log, joinWait: joinWait}
+	return &members{state: state, key: namespace + "/" + group + memberSuffix, log: log, joinWait: defaultWaits.join}
 }
 
 // left returns the members that an earlier life has left in the group.

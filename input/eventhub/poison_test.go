@@ -109,19 +109,19 @@ func produceRaw(t *testing.T, h *fakehub.Hub, hub string, batch []byte) {
 // after a restart. Its neighbours arrive.
 func TestPoisonBatch(t *testing.T) {
 	t.Parallel()
-	tiny := bytes.Repeat([]byte{0x0c, 0, 0, 0, 1, 1, 0}, 1<<20) // records of 6 bytes without key and value
+	tiny := bytes.Repeat([]byte{0x0c, 0, 0, 0, 1, 1, 0}, 200_000) // records of 6 bytes without key and value
 	for codec, name := range codecs {
 		for _, c := range []struct {
 			name    string
 			records []byte
 			claims  int32
 		}{
-			{"tiny records", tiny, 1 << 20},
+			{"tiny records", tiny, 200_000},
 			{"a claim", rawRecord(0, make([]byte, 2_000_000), 0), 2_000_000},
 			{"a little claim", rawRecord(0, []byte("little"), 0), 5},
-			{"expands", rawRecord(0, make([]byte, 64<<20), 0), 1},
+			{"expands", rawRecord(0, make([]byte, 24<<20), 0), 1},
 			{"headers", rawRecord(0, nil, 3), 1}, // damaged: there are none
-			{"many headers", manyHeaders(2_000_000), 1},
+			{"many headers", manyHeaders(600_000), 1},
 		} {
 			if name == "none" && c.name == "tiny records" {
 				c.records, c.claims = c.records[:7*100_000], 100_000

@@ -35,13 +35,19 @@ const (
 	// commit interval (5 s).
 	drainWait = 8 * time.Second
 
-	// leaveWait is how long Close waits for the broker to take our leave.
-	leaveWait = 5 * time.Second
-
-	// troubleWait and calmWait are the intervals of watch: while something is wrong, and otherwise.
-	troubleWait = 5 * time.Second
-	calmWait    = 60 * time.Second
+	// calmWait is the interval of watch while nothing is wrong.
+	calmWait = 60 * time.Second
 )
+
+// waits are durations that a test need not wait for.
+type waits struct {
+	drain   time.Duration // see drainWait
+	leave   time.Duration // how long Close waits for the broker to take our leave
+	trouble time.Duration // the interval of watch while something is wrong
+	join    time.Duration // after which a join without an answer is logged
+}
+
+var defaultWaits = waits{drain: drainWait, leave: 5 * time.Second, trouble: 5 * time.Second, join: 5 * time.Second}
 
 // Source reads the partitions of hubs that its consumer group gives it.
 type Source struct {
@@ -52,7 +58,7 @@ type Source struct {
 	budget   *budget
 	troubles *input.Troubles
 	members  *members
-	drain    time.Duration // drainWait
+	waits    waits
 
 	stop    context.CancelFunc // ends watch and the client's requests
 	working sync.WaitGroup     // watch
@@ -73,49 +79,6 @@ type Source struct {
 }
 
 var _ input.Source = (*Source)(nil)
-
-// lane is a partition that is ours.
-type lane struct {
-	name      string // hub/partition
-	hub       string
-	partition int32
-	term      uint64
-	began     int64 // the offset at which this term began
-	next      int64 // the offset after the last message that Fetch returned
-
-	safe      int64 // everything before it is safe
-	committed int64 // what the group knows of that
-	copied    int64 // what the state file knows of that
-
-	// What the state file knows of the group's offset: where we have put it last, and where a commit that is under way puts
-	// it. A start believes the copy only while the group stands at one of them.
-	noted      [2]int64
-	committing int64
-	ahead      bool // next is the copy's, which check has yet to prove; the group stands at safe
-
-	proofs []proof // of what was read: of the last message that is safe, if there is any, and of those that are not yet
-	gone   bool    // the hub was missing since then: what comes back may be another one of the same name
-	anew   bool    // the group may still have an offset of the hub before: until it has ours, the state file keeps that hub's proof
-	check  *proof  // fetched again, to see whether it is still the same hub; what follows goes on at next
-
-	blank span // markers of transactions behind the last message: nothing is there to become safe
-
-	end    int64     // where the partition ended when we last heard of it
-	newest time.Time // the time of the last message that Fetch returned
-	tries  int       // how often what comes next could not be decoded
-}
-
-// span: offsets, from one to before another. The zero span is empty.
-type span struct{ from, to int64 }
-
-// passBlank makes markers safe when everything before them is.
-func (l *lane) passBlank() {
-	if l.blank.to > 0 && l.safe >= l.blank.from && l.safe < l.blank.to {
-		l.safe = l.blank.to
-	}
-}
-
-func laneName(hub string, partition int32) string { return hub + "/" + strconv.Itoa(int(partition)) }
 
 // Open returns a source for cfg. It does not wait for the broker: that it cannot be reached, or what else is wrong, is
 // said in the log within seconds, while the source goes on trying. state may be nil.
@@ -139,7 +102,7 @@ func Open(ctx context.Context, cfg Config, state *input.State, log *slog.Logger)
 		budget:   newBudget(cfg.FetchBytes),
 		troubles: input.NewTroubles(log),
 		members:  newMembers(state, cfg.Namespace, cfg.Group, log),
-		drain:    drainWait,
+		waits:    defaultWaits,
 		lanes:    make(map[string]*lane),
 	}
 	s.moved = sync.NewCond(&s.mu)
@@ -215,11 +178,11 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 		}),
 		kgo.OnPartitionsRevoked(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
 			defer input.CatchAndLog(s.log, "give partitions away")
-			s.give(gone, true)
+			s.revoke(gone)
 		}),
 		kgo.OnPartitionsLost(func(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
 			defer input.CatchAndLog(s.log, "give partitions away")
-			s.give(gone, false)
+			s.lose(gone)
 		}),
 		// begin decides where to start. This is for what happens behind its back: never skip anything silently.
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
@@ -343,9 +306,8 @@ func goOn(p positions, hub string, partition int32, offset int64) positions {
 	return p
 }
 
-// take appends to s.messages what fetches hold for lanes that are ours. skip is where to go on in lanes that stand before
-// something that cannot be read, or whose proof is to be looked at; of the other lanes, which turn out to be of another hub, nothing
-// is taken.
+// take appends the records of our lanes to s.messages. skip: offsets to continue from, for lanes in front of something
+// unreadable or about to re-read their proof. other: lanes whose hub was recreated; nothing is taken from them.
 func (s *Source) take(fetches kgo.Fetches) (skip positions, other []*lane, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -446,10 +408,10 @@ func (s *Source) startOver(ctx context.Context, l *lane) int64 {
 	return start
 }
 
-// beginAnew is for a hub that was deleted and created again. mu is held.
+// beginAnew reads a hub that was deleted and created again from its beginning. mu is held.
 func (s *Source) beginAnew(l *lane, at int64) {
 	// Marks of this term may be further on than what is read now, so they must not count any more.
-	s.log.Warn("hub begins anew: it was deleted and created again, or the broker lost events; it is read from its beginning",
+	s.log.Warn("hub begins anew: it was deleted and created again, or the broker lost events. It is read from its beginning",
 		"hub", l.hub, "partition", l.partition, "was_at", l.next, "begins_at", at)
 	l.term = input.NewTerm()
 	l.began, l.safe, l.committed, l.committing, l.copied = at, at, -1, -1, -1
@@ -473,7 +435,7 @@ func (s *Source) follow(l *lane, start, first int64) {
 // retentionTook says and counts that what was to be read next of l is gone, up to the offset to.
 func (s *Source) retentionTook(l *lane, to int64) {
 	s.counts.lost += to - l.next
-	s.log.Error("EVENTS LOST: the hub's retention time deleted them before they were read, which goes on with the oldest that are left; lengthen the retention time, and look for what held reading up",
+	s.log.Error("EVENTS LOST: the hub's retention deleted them before they were read. Reading continues with the oldest left. Lengthen the retention, and find out what slowed reading",
 		"hub", l.hub, "partition", l.partition, "messages_lost", to-l.next, "from_offset", l.next, "before_offset", to)
 }
 
@@ -559,7 +521,7 @@ func (s *Source) Keep(_ context.Context, marks []input.Mark) error {
 // Commit makes marks durable: in the consumer group, and as a copy in the state file. Marks of lanes that were given
 // away, or of an earlier term of a lane, are dropped.
 func (s *Source) Commit(ctx context.Context, marks []input.Mark) error {
-	// A partition cannot change hands until this is over, see give.
+	// A partition cannot change hands until this is over, see letGo.
 	s.giving.Lock()
 	defer s.giving.Unlock()
 	s.mark(marks)
@@ -581,7 +543,7 @@ func (s *Source) mark(marks []input.Mark) {
 	}
 }
 
-// end makes give wait no longer: nothing more will become safe.
+// end makes revoke wait no longer: nothing more will become safe.
 func (s *Source) end() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -593,7 +555,7 @@ func (s *Source) end() {
 // committed any more.
 func (s *Source) Close() error {
 	s.end()
-	ctx, cancel := context.WithTimeout(context.Background(), leaveWait)
+	ctx, cancel := context.WithTimeout(context.Background(), s.waits.leave)
 	defer cancel()
 	s.client.AllowRebalance()
 	err := s.client.LeaveGroupContext(ctx)

@@ -46,7 +46,7 @@ func (s *Source) look(ctx context.Context) {
 		s.retry(ctx)
 		wait := calmWait
 		if err != nil || s.troubles.Any() {
-			wait = troubleWait
+			wait = s.waits.trouble
 		}
 		if input.Sleep(ctx, min(wait, s.cfg.HubsEvery)) != nil {
 			return
