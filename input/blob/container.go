@@ -54,12 +54,12 @@ type container struct {
 
 // failures are the blobs of a container that cannot be read, for one kind of trouble.
 type failures struct {
-	blobs int
-	first string // the lane of one of them
-	at    int64
-	err   error
-	since time.Time
-	said  bool
+	blobs         int
+	first         string // the lane of one of them
+	at            int64
+	err           error
+	since, latest time.Time // when the first and the last of them failed
+	said          bool
 }
 
 func newContainer(s *Source, name, origin string, since time.Time) *container {
@@ -120,8 +120,12 @@ func (c *container) nothing() error {
 	return nil
 }
 
-// reportWait is how long failures of blobs are gathered before the log tells how many there are.
-const reportWait = time.Second
+// How long failures of blobs are gathered before the log tells how many there are: until no other
+// has failed for reportWait, at most reportMost.
+const (
+	reportWait = time.Second
+	reportMost = 10 * time.Second
+)
 
 // rest waits until the next poll is due, and reports meanwhile which blobs cannot be read.
 func (c *container) rest(until time.Time) {
@@ -153,7 +157,11 @@ func (c *container) report() (next time.Time) {
 		if f.said {
 			continue
 		}
-		if at := f.since.Add(reportWait); time.Now().Before(at) {
+		at := f.latest.Add(reportWait)
+		if most := f.since.Add(reportMost); most.Before(at) {
+			at = most
+		}
+		if time.Now().Before(at) {
 			next = at
 			continue
 		}

@@ -86,6 +86,7 @@ func (s *Source) fails(b *tail, err error) {
 		f = &failures{first: b.lane, at: b.pos, err: err, since: time.Now()}
 		c.kinds[kind] = f
 	}
+	f.latest = time.Now()
 	if f.blobs++; !f.said {
 		select {
 		case c.wake <- struct{}{}:
