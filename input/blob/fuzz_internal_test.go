@@ -60,7 +60,7 @@ func FuzzCut(f *testing.F) {
 			return
 		}
 		for _, records := range []bool{false, true} {
-			messages, turns, rest := cutText(data, base, atLine, atLine, int(pieces)+1, records)
+			messages, _, rest := cutText(data, base, atLine, atLine, int(pieces)+1, records)
 			at := 0
 			left := func(b []byte) {
 				t.Helper()

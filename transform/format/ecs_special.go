@@ -143,11 +143,9 @@ type ecsFieldIDs struct {
 	subtechniqueID   fieldID `ecs:"threat.technique.subtechnique.id"`
 
 	emailDirection   fieldID `ecs:"email.direction"`
-	containerID      fieldID `ecs:"container.id"`
 	containerRuntime fieldID `ecs:"container.runtime"`
 	orchestratorType fieldID `ecs:"orchestrator.type"`
 	resourceName     fieldID `ecs:"orchestrator.resource.name"`
-	provider         fieldID `ecs:"cloud.provider"`
 }
 
 // ecsProcess are the fields of process, or of process.parent.

@@ -70,7 +70,7 @@ type splunkNames struct {
 	sourcetype, device, properties, body       event.Name
 	id, match, status, filled                  event.Name
 	deviceName, deviceID, tenantID, techniques event.Name
-	bodyProperties, bodyTechniques, reason     event.Name
+	bodyProperties, bodyTechniques             event.Name
 	columns, alert                             []event.Name
 }
 
