@@ -80,7 +80,7 @@ func FuzzCut(f *testing.F) {
 			left(data[at:rest])
 
 			// How values are cut may depend on where a piece ends, so this is about one piece.
-			messages, turns, _ = cutText(data, base, atLine, atLine, len(data)+1, records)
+			messages, turns, _ := cutText(data, base, atLine, atLine, len(data)+1, records)
 			b := &tail{turns: turns}
 			for i, m := range messages {
 				where := b.at(m.Mark.Next)

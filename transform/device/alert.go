@@ -183,7 +183,7 @@ func (m *Memory) inform(r *record.Record, tenant uint32) {
 
 // noteAlert notes a row of evidence with the device that it names.
 func (m *Memory) noteAlert(r *record.Record, key, alert []byte) {
-	at := string(key)
+	at := record.View(key)
 	if dev, final, _ := m.find(at, false); dev != nil {
 		at = final
 	}

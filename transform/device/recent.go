@@ -3,6 +3,7 @@ package device
 import (
 	"hash/maphash"
 	"math"
+	"strings"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
@@ -56,7 +57,7 @@ func (r *recents) note(key string, alert []byte, at int64, s severity) {
 		return
 	}
 	h := maphash.Bytes(r.seed, alert)
-	list, known := r.cache.Get(key)
+	list, known := r.cache.Get(key) // key may point into a buffer
 	for i := range list {
 		if list[i].alert == h {
 			list[i].at, list[i].severity = max(list[i].at, at), max(list[i].severity, s)
@@ -79,10 +80,11 @@ func (r *recents) note(key string, alert []byte, at int64, s severity) {
 		list = append(list, recent{at, h, s})
 	}
 	if !known {
+		key = strings.Clone(key)
 		r.bytes += recentOverhead + int64(len(key))
 	}
 	r.bytes += recentBytes * int64(cap(list)-before)
-	r.cache.Add(key, list)
+	r.cache.Add(key, list) // a known one stays under the key that it has
 	for r.bytes > r.limit && r.cache.Len() > 1 {
 		old, gone, _ := r.cache.RemoveOldest()
 		r.bytes -= recentOverhead + int64(len(old)) + recentBytes*int64(cap(gone))

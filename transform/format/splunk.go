@@ -206,14 +206,13 @@ func (f *splunk) properties(w *event.Writer, r *record.Record, own *Own, filled 
 	if f.mend && r.Envelope.TenantID != 0 && tr.Find(r.Props, "tenantId") == 0 {
 		w.Text(f.objects.tenantID, &r.Doc, r.Envelope.TenantID)
 	}
-	alerts := 0
 	hint := int32(-1)
 	for k, end := r.Props+1, tr.Nodes[r.Props].Next; k < end && !w.Over(); k = tr.Nodes[k+1].Next {
 		name := w.Child(event.Root(1), tr, k, &hint)
 		mark := f.mark(name)
 		v := &tr.Nodes[k+1]
 		switch size := v.End - v.Start; {
-		case own.Device != nil && alerts < len(own.Device.Alert) && f.joined(own.Device, name) >= 0:
+		case own.Device != nil && len(own.Device.Alert) > 0 && f.joined(own.Device, name):
 			continue // the row does not say it, the AlertInfo of its alert does
 		case v.Kind == record.KindNull && !keep && mark&markNull == 0,
 			filled && (name == f.objects.deviceID || name == f.objects.deviceName):
@@ -244,11 +243,14 @@ func (f *splunk) properties(w *event.Writer, r *record.Record, own *Own, filled 
 	}
 }
 
-// joined is the place of a column among those that come from the alert, or -1.
-func (f *splunk) joined(d *event.Device, name event.Name) int {
+// joined reports whether a column of the row says nothing, and the AlertInfo of its alert does.
+func (f *splunk) joined(d *event.Device, name event.Name) bool {
 	text := f.names.Text(name)
-	return slices.IndexFunc(d.Alert, func(c event.Column) bool { return c.Name == text })
+	return slices.ContainsFunc(d.Alert, func(c event.Column) bool { return c.Name == text && text != alertURL })
 }
+
+// alertURL is the name of the link to the alert, which is no column.
+const alertURL = "alert_url"
 
 // alert writes what only the AlertInfo of the alert says. Lists go out as the text that they are on
 // the wire.
