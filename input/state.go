@@ -109,7 +109,8 @@ func explainOpen(path string, err error) error {
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("open state file %s: permission denied; Fluent Bit's user must be able to write the file and its directory", path)
 	}
-	return fmt.Errorf("open state file %s: %w", path, err)
+	// Not %w: who logs an error takes apart what it joins, and the line would not say what was opened.
+	return fmt.Errorf("open state file %s: %v", path, err)
 }
 
 // held lists the files that States of this process have open. Closing any descriptor of a file drops the locks
