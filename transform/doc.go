@@ -85,20 +85,41 @@
 //	AlertEvidence row -observe-> hold ----|- 1. its DeviceId            match: row
 //	  (device/join.go)             |      |- 2. its host, through $ref  match: evidence
 //	                               |      |     (device/host.go)
-//	                               |      |- 3. the one device of its alert: the leading one, else
-//	                               |      |     the only one; none of several   match: alert
+//	                               |      |- 3. its resource, its host name    match: name
+//	                               |      |- 4. the devices of its alert         match: alert
+//	                               |      |- 5. its account (by_user)            match: user
+//	                               |      |     of several none is guessed       match: several
 //	  all payloads are read:       v      |
 //	                             flush ---+- ask for what is missing, stale or known from evidence
 //	                               |         alone: Lookup, all at once, and one wait in a call
 //	                               v         of Append, device_info.wait at most
 //	                             write     status: hit, stale, unknown, pending, none
 //
-// A report says something of some columns. For each column the newest report that says anything
-// wins, in whatever order reports arrive. A row of evidence counts for less than any report. A
-// device that was merged into another is that other one, when that is known. It is stale when its
-// newest report is older than the event by more than device_info.ttl. Both are times of the
-// service, so a replay has the same outcome. unknown: nobody who was asked knows it, or there is
-// nobody to ask. pending: the answer had not come when the wait was over.
+// What speaks for what:
+//
+//	who says it                     what it decides
+//	full report (it has OSPlatform) all columns that it names: what it has empty is cleared;
+//	                                stale and age_s go by the newest of them
+//	other report                    the columns that it has; an empty list of LoggedOnUsers, too
+//	row of evidence, its host       columns that no report has, and that no full report has empty
+//	row of DeviceNetworkInfo        addresses of adapters that are up, of its report
+//	MergedToDeviceId                the device is that other one, once that one has reported
+//	MergedDeviceIds of the survivor the same; a later full report without it ends it
+//	machines API                    as a report of lastSeen, without one of now
+//
+// For each column the newest report wins, in whatever order reports arrive. A report counts as of
+// the time of its envelope at the latest, which no device writes.
+//
+//	status   says
+//	hit      a report speaks for the device
+//	stale    the newest full report is older than the event by more than device_info.ttl
+//	unknown  no report does, and nobody who could be asked knows it; what evidence says is added
+//	pending  as unknown, and the answer had not come when the wait was over
+//	none     the row has no device, or several of which none is guessed
+//
+// All times are the service's, so a replay has the same outcome. Null, zeros, blanks and the like
+// are no ids. A name finds a device when exactly one of the tenant has it and has reported within
+// device_info.ttl.
 //
 // A device is kept as values without names, 620 bytes for 22 columns with everything around them
 // (BenchmarkMillionDevices). Whole encoded fragments, names and all, would be one copy instead of
