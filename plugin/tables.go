@@ -5,30 +5,14 @@ import (
 	"strings"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// documentedTables are the tables of Advanced Hunting that Microsoft documents
-// (learn.microsoft.com/defender-xdr/advanced-hunting-schema-tables). Records of others are passed on as well: the list is
-// only for telling a misspelt name.
-var documentedTables = strings.Fields(`
-	AIAgentsInfo AgentsInfo AlertEvidence AlertInfo BehaviorEntities BehaviorInfo
-	CampaignInfo CloudAppEvents CloudAuditEvents CloudDnsEvents CloudPolicyEnforcementEvents
-	CloudProcessEvents CloudStorageAggregatedEvents DataSecurityBehaviors DataSecurityEvents
-	DeviceBaselineComplianceAssessment DeviceBaselineComplianceAssessmentKB
-	DeviceBaselineComplianceProfiles DeviceEvents DeviceFileCertificateInfo DeviceFileEvents
-	DeviceImageLoadEvents DeviceInfo DeviceLogonEvents DeviceNetworkEvents DeviceNetworkInfo
-	DeviceProcessEvents DeviceRegistryEvents DeviceTvmBrowserExtensions
-	DeviceTvmBrowserExtensionsKB DeviceTvmCertificateInfo DeviceTvmHardwareFirmware
-	DeviceTvmInfoGathering DeviceTvmInfoGatheringKB DeviceTvmSecureConfigurationAssessment
-	DeviceTvmSecureConfigurationAssessmentKB DeviceTvmSoftwareEvidenceBeta
-	DeviceTvmSoftwareInventory DeviceTvmSoftwareVulnerabilities
-	DeviceTvmSoftwareVulnerabilitiesKB DisruptionAndResponseEvents EmailAttachmentInfo
-	EmailEvents EmailPostDeliveryEvents EmailUrlInfo EntraIdSignInEvents
-	EntraIdSpnSignInEvents ExposureGraphEdges ExposureGraphNodes FileMaliciousContentInfo
-	GraphAPIAuditEvents IdentityAccountInfo IdentityDirectoryEvents IdentityEvents
-	IdentityInfo IdentityLogonEvents IdentityQueryEvents MessageEvents
-	MessagePostDeliveryEvents MessageUrlInfo OAuthAppInfo UrlClickEvents
-`)
+// documentedTables are the tables of Advanced Hunting, those of Defender for Cloud, and our own two. Records of
+// others are passed on as well: the list is only for telling a misspelt name.
+var documentedTables = append(record.Tables(), "SecurityAlert", "SecurityRecommendation", "SecurityNestedRecommendation",
+	"SecureScores", "SecureScoreControls", "SecurityRegulatoryCompliance", transform.Unreadable, transform.Unknown)
 
 // namesChecked is how many records of a section have come when unused names of tables are looked for.
 const namesChecked = 1000

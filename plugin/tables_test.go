@@ -28,7 +28,7 @@ func TestTableNames(t *testing.T) {
 }
 
 func TestUnknownTables(t *testing.T) {
-	if len(documentedTables) < 55 || !slices.IsSorted(documentedTables) {
+	if len(documentedTables) < 60 {
 		t.Errorf("%d tables", len(documentedTables))
 	}
 	f := func(name string, want ...string) {
@@ -39,6 +39,8 @@ func TestUnknownTables(t *testing.T) {
 	}
 	f("AlertInfo")
 	f("alertinfo")
+	f("securityalert")
+	f("unreadable")
 	f("Custom_CL") // not documented, and it came
 	f("Nothing*")  // who knows what will come
 	f("AlertEvidance", `no table is called "AlertEvidance"; did you mean AlertEvidence?`)
