@@ -51,8 +51,7 @@ func convert(path string, log *slog.Logger) (err error) {
 	}
 	defer f.Close()
 	o := &oldState{f: f, visited: make(map[uint64]bool)}
-	root, ok := o.meta()
-	if !ok {
+	if _, ok := o.meta(); !ok {
 		return nil
 	}
 	// An old version that still runs holds this lock.
@@ -61,7 +60,8 @@ func convert(path string, log *slog.Logger) (err error) {
 			return errInUse
 		}
 	}
-	if root, ok = o.meta(); !ok { // as it is now that nobody writes
+	root, ok := o.meta() // as it is now that nobody writes
+	if !ok {
 		return nil
 	}
 	begun := path + ".converting"
