@@ -11,7 +11,7 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// Payload: one read of a source, an Event Hubs message or a line of a blob.
+// Payload is one read of a source, an Event Hubs message or a line of a blob.
 type Payload struct {
 	Body   []byte
 	Lane   string // where it comes from: an Event Hubs partition, a blob
@@ -23,7 +23,7 @@ type Payload struct {
 // valid until Emit returns. table has 1 to 64 ASCII letters, digits, '-' and '_'.
 type Emit func(table string, event []byte)
 
-// Config: the choices of the user. The zero value is usable: Separator is then ".", Format "flat".
+// Config is the choices of the user. The zero value is usable: Separator is then ".", Format "flat".
 type Config struct {
 	Format        string // one of Formats
 	Separator     string // between the names of nested objects

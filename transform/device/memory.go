@@ -13,7 +13,7 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// Config: the choices of the user.
+// Config is the choices of the user.
 type Config struct {
 	Tables       []string      // whose rows get the device
 	Fields       []string      // columns of DeviceInfo to add; * for all
@@ -31,7 +31,7 @@ type Config struct {
 	Lookup func(ctx context.Context, tenant string, ids []string) (pending []string)
 }
 
-// Memory: the devices and recent alerts that are known. All Transformers of an instance share one.
+// Memory is the devices and recent alerts that are known. All Transformers of an instance share one.
 // It may be used from several goroutines.
 //
 // A device is kept under its tenant and id, as the encoded values of its columns and when each was

@@ -1,6 +1,6 @@
 package event
 
-// A Device: the device that was found for a record. A format writes it under names of its own.
+// A Device is the device that was found for a record. A format writes it under names of its own.
 type Device struct {
 	ID     []byte // in lower case; nil if the record has no device
 	Match  string // how it was found: row, evidence, name, alert, user; several if none was; "" for no device

@@ -21,7 +21,7 @@ type Format struct {
 	Unreadable func(w *event.Writer, u *Unreadable)
 }
 
-// Own: what is written with a record and is not in it.
+// Own is what is written with a record and is not in it.
 type Own struct {
 	Table   string        // as it is emitted
 	Exact   bool          // the category says nothing that Table does not
@@ -47,7 +47,7 @@ type Unreadable struct {
 	ID       []byte // event_id; nil for none
 }
 
-// Config: the choices of the user for the shape.
+// Config is the choices of the user for the shape.
 type Config struct {
 	Separator     string   // between the names of nested objects
 	DevicePrefix  string   // of the names of the device's columns; "" if no devices are added

@@ -2,7 +2,7 @@ package record
 
 import "strings"
 
-// Class: the type of a column, the same in every table and record. So an index never sees two types
+// Class is the type of a column, the same in every table and record. So an index never sees two types
 // under one name. Values that do not fit go to <column>_raw, as text.
 type Class uint8
 
