@@ -85,7 +85,8 @@ func writePage(path string, f *feed, t *tally, alert, hostName, format string) e
 	p.Tables = t.tables()
 
 	wire, before := alertRows(f, alert)
-	memory := device.New(device.Config{Tables: []string{"AlertEvidence"}, CacheBytes: 32 << 20, TTL: 48 * time.Hour, Fields: deviceFields})
+	memory := device.New(device.Config{Tables: []string{"AlertEvidence"}, CacheBytes: 32 << 20, TTL: 48 * time.Hour, Fields: deviceFields,
+		Portal: "https://security.microsoft.com"})
 	learner := transform.New(transform.Config{Devices: memory})
 	learner.Append(context.Background(), before, func(string, []byte) {})
 	var events [][]seen // by format, by record
@@ -165,7 +166,8 @@ func writePage(path string, f *feed, t *tally, alert, hostName, format string) e
 // test compares what the page shows with what the plugin handed over.
 var deviceFields = strings.Split("DeviceName,OSPlatform,OSFamily,OSVersion,OSVersionInfo,OSBuild,OSArchitecture,DeviceCategory,DeviceType,Model,"+
 	"Vendor,MachineGroup,JoinType,AadDeviceId,PublicIP,LastIPAddress,LoggedOnUsers,OnboardingStatus,SensorHealthState,ExposureLevel,RiskScore,"+
-	"AssetValue,IsInternetFacing,RegistryDeviceTag,DeviceManualTags,DeviceDynamicTags,AzureResourceId,Timestamp", ",")
+	"AssetValue,IsInternetFacing,RegistryDeviceTag,DeviceManualTags,DeviceDynamicTags,AzureResourceId,Timestamp,MitigationStatus,IsExcluded,"+
+	"IPAddresses,MacAddresses", ",")
 
 // alertRows are the records of an alert as they came, and the messages up to the last of them.
 func alertRows(f *feed, alert string) (rows [][]byte, before []transform.Payload) {
