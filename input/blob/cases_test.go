@@ -107,6 +107,27 @@ func grows(t *testing.T, a *account) {
 	}
 }
 
+// A block blob that was written again with another middle is read again as a whole, although it begins
+// as it did and is longer: what stands before the end of its last value tells.
+func TestSameHeadOtherRest(t *testing.T) {
+	t.Parallel()
+	a := newFake(t, "flow")
+	var records []string
+	for n := range 5 {
+		records = append(records, record(n, 700))
+	}
+	a.put(t, "flow", "a.json", "["+strings.Join(records[:4], ",")+"]")
+	cfg := a.config()
+	cfg.Containers = []string{"flow"}
+	r := start(t, cfg, nil)
+	r.want(4)
+	changed := slices.Clone(records)
+	changed[3] = strings.Replace(changed[3], `"N":3`, `"N":9`, 1)
+	a.put(t, "flow", "a.json", "["+strings.Join(changed, ",")+"]")
+	r.want(9)
+	same(t, r.texts("")[4:], changed)
+}
+
 // Each value is found by its brackets, not by lines (MicrosoftDocs/dataexplorer-docs#627, #416).
 func manyLines(t *testing.T, a *account) {
 	a.create(t, "values")

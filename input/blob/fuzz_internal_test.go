@@ -102,6 +102,10 @@ func FuzzValueEnd(f *testing.F) {
 	f.Add([]byte(`{"records":[`))
 	f.Add([]byte(`{"a":1,"b"}`))
 	f.Add([]byte(`{"0123456789\\":"\"\\","é":"ü"}`))
+	for _, in := range []string{`\"`, `\\`, "\n", "é", `"`} { // in a long string
+		f.Add([]byte(`["` + strings.Repeat("x", 90) + in + strings.Repeat("y", 5000) + in + `z"]`))
+	}
+	f.Add([]byte(`["` + strings.Repeat("0", 62) + `\`)) // an escape at the end of a long string
 	f.Add([]byte(strings.Repeat(`[{"a":`, 70) + "1" + strings.Repeat("}]", 70)))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		if len(text) == 0 || text[0] != '{' && text[0] != '[' {

@@ -132,11 +132,35 @@ const (
 	highs = 0x8080808080808080
 )
 
+const (
+	longString   = 64      // bytes of a string without anything special, after which it counts as long
+	stringWindow = 4 << 10 // bytes looked at together then
+)
+
+// clean returns how many bytes b has before the first quote, backslash or line break.
+func clean(b []byte) int {
+	if i := bytes.IndexByte(b, '"'); i >= 0 {
+		b = b[:i]
+	}
+	for _, c := range [...]byte{'\\', '\n', '\r'} {
+		if i := bytes.IndexByte(b, c); i >= 0 {
+			b = b[:i]
+		}
+	}
+	return len(b)
+}
+
 // stringEnd returns where the string ends whose first byte, after its quote, is b[i]. A line break
 // inside makes it damaged.
 func stringEnd(b []byte, i int) (end int, v verdict) {
-	for {
-		for ; i+8 <= len(b); i += 8 {
+	for from := i; ; {
+		if i-from >= longString && i < len(b) {
+			// It is long: the library looks at 32 bytes at a time. The window bounds what an escape in
+			// front of a far quote costs.
+			i += clean(b[i:min(i+stringWindow, len(b))])
+			from = i
+		}
+		for ; i+8 <= len(b) && i-from < longString; i += 8 {
 			// The high bit of each byte that is a quote, a backslash or a control character. Bytes
 			// after the first such may be marked in error, which does not matter.
 			x := binary.LittleEndian.Uint64(b[i:])
