@@ -15,14 +15,14 @@ import (
 // Settings are the keys that concern the instance as a whole.
 var Settings = []input.Setting{
 	{Key: "db", Kind: input.Text, Doc: "The state file: positions of blobs, a copy of Event Hubs offsets, known devices. Each section needs its own."},
-	{Key: "tag_pattern", Kind: input.Text, Doc: "A tag for each table, such as `defender.*`, where `*` becomes the table; without it events have the section's own `tag`."},
+	{Key: "tag_pattern", Kind: input.Text, Doc: "A tag for each table, such as `defender.*`, where `*` becomes the table, or `ocsf.{class}` with `format: ocsf`, where `{class}` becomes the class; without it events have the section's own `tag`."},
 	{Key: "tables", Kind: input.List, Doc: "The only tables to pass on, such as `AlertInfo, AlertEvidence`, or patterns with `*`; all when empty."},
 	{Key: "tables_exclude", Kind: input.List, Doc: "Tables to leave out, or patterns with `*`."},
 	{Key: "separator", Kind: input.Text, Default: ".", Doc: "What joins the names of nested objects."},
 	{Key: "keep_nulls", Kind: input.Switch, Default: "off", Doc: "Keep columns that are null or empty."},
 	{Key: "resolve_refs", Kind: input.Switch, Default: "off", Doc: "Write what a `$ref` refers to in its place; this multiplies the number of fields."},
 	{Key: "event_id", Kind: input.Switch, Default: "on", Doc: "Add `event_id`, the same for the same event however often it is delivered."},
-	{Key: "format", Kind: input.Choice, Default: "flat", Choices: transform.Formats(), Doc: "The shape of the records: `flat` for searches by hand, `raw` for lakes and replays, `splunk` for Splunk's Advanced Hunting add-on, `elastic` for Elastic's integration, `ecs` for detection rules that read the Elastic Common Schema."},
+	{Key: "format", Kind: input.Choice, Default: "flat", Choices: transform.Formats(), Doc: "The shape of the records: `flat` for searches by hand, `raw` for lakes and replays, `splunk` for Splunk's Advanced Hunting add-on, `elastic` for Elastic's integration, `ecs` for detection rules that read the Elastic Common Schema, `ocsf` for whatever reads OCSF 1.8.0."},
 	{Key: "arrays", Kind: input.Choice, Default: "list", Choices: []string{"list", "json"}, Doc: "Write arrays as lists, or as JSON text."},
 	{Key: "splunk.fill_device", Kind: input.Switch, Default: "on", Doc: "`format: splunk`: where `DeviceName` and `DeviceId` are empty, they carry the device that was joined."},
 	{Key: "splunk.mend", Kind: input.Switch, Default: "off", Doc: "`format: splunk`: repeat the tenant and the techniques where the add-on looks for them."},
@@ -82,6 +82,7 @@ func readConfig(s *input.Settings) (c config) {
 	c.memory = s.Bytes("memory_limit")
 	c.transform = transform.Config{
 		Format:        s.Choice("format"),
+		EmitClass:     byClass(c.tagPattern),
 		Separator:     s.Text("separator"),
 		KeepNulls:     s.Switch("keep_nulls"),
 		ResolveRefs:   s.Switch("resolve_refs"),
@@ -99,6 +100,8 @@ func readConfig(s *input.Settings) (c config) {
 	}
 	if err := checkTagPattern(c.tagPattern); err != "" {
 		s.Reject("tag_pattern", err)
+	} else if c.transform.EmitClass && c.transform.Format != "ocsf" {
+		s.Reject("tag_pattern", "names a {class}, which only events of format: ocsf have; use * for the table")
 	}
 	id := signin.Read(s)
 	if cfg, configured := eventhub.ReadConfig(s, id); configured {

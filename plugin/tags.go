@@ -5,6 +5,12 @@ import "strings"
 // maxTags bounds how many tags a pattern may make: each tag is a chunk of the host's, and the tables come from outside.
 const maxTags = 500
 
+// classPlace stands in a tag_pattern for the class of an event of OCSF.
+const classPlace = "{class}"
+
+// byClass reports whether a tag_pattern names the class of an event and not its table.
+func byClass(pattern string) bool { return strings.Contains(pattern, classPlace) }
+
 // tags makes a tag of a table, by tag_pattern.
 type tags struct {
 	before, after string
@@ -16,7 +22,7 @@ func newTags(pattern string) *tags {
 	if pattern == "" {
 		return &tags{}
 	}
-	before, after, _ := strings.Cut(pattern, "*")
+	before, after, _ := strings.Cut(strings.Replace(pattern, classPlace, "*", 1), "*")
 	return &tags{before: before, after: after, known: make(map[string]string)}
 }
 
@@ -25,7 +31,7 @@ func checkTagPattern(pattern string) string {
 	switch {
 	case pattern == "":
 		return ""
-	case strings.Count(pattern, "*") != 1:
+	case strings.Count(pattern, "*")+strings.Count(pattern, classPlace) != 1:
 		return "needs one *, which becomes the table, such as defender.*"
 	case strings.ContainsFunc(pattern, func(r rune) bool { return r <= ' ' || r > '~' }):
 		return "has a character that a tag should not have; use letters, digits, dots, - and _, such as defender.*"

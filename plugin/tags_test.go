@@ -11,6 +11,7 @@ func TestTags(t *testing.T) {
 		{"defender.*", "AlertInfo", "defender.AlertInfo"},
 		{"*", "AlertInfo", "AlertInfo"},
 		{"a.*.b", "unreadable", "a.unreadable.b"},
+		{"ocsf.{class}", "detection_finding", "ocsf.detection_finding"},
 	} {
 		if got := newTags(c.pattern).of(c.table); got != c.want {
 			t.Errorf("%q of %q: got %q, want %q", c.pattern, c.table, got, c.want)
@@ -41,7 +42,7 @@ func TestAKnownTagCostsNoAllocation(t *testing.T) {
 }
 
 func TestTagPatternsThatAreRefused(t *testing.T) {
-	for _, p := range []string{"defender", "a.*.*", "a *", "ä.*"} {
+	for _, p := range []string{"defender", "a.*.*", "a.*.{class}", "a *", "ä.*"} {
 		if checkTagPattern(p) == "" {
 			t.Errorf("%q is taken", p)
 		}

@@ -227,7 +227,7 @@ func TestNamesOfOursAreNotForged(t *testing.T) {
 	inside := string(text[1 : len(text)-1])
 	beside := strings.Replace(inside, `"category":"evil",`, "", 1) // there it is the category
 	// Where the text of the record itself goes.
-	whole := []string{"/raw", "/message", "/event_id", "/event/hash", "/event/id", "/event/original"}
+	whole := []string{"/raw", "/message", "/event_id", "/event/hash", "/event/id", "/event/original", "/metadata/uid"}
 	const plain = `"AlertId":"da1","EntityType":"Machine","DeviceId":"` + ws1 + `"`
 	for _, format := range transform.Formats() {
 		for _, known := range []bool{true, false} {

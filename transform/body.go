@@ -302,7 +302,7 @@ func (t *Transformer) finish(r *record.Record, tb *table, s *device.Sighting, b 
 	if from != record.TimeNone {
 		tb.counts.delay.observe(t.began - sec)
 	}
-	t.emit(tb.name, event)
+	t.emit(t.emitName(tb.name), event)
 }
 
 // tryRead is Read with a panic as an error: a panic must cost no more than the record.

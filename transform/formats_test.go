@@ -23,6 +23,9 @@ func idOf(format string, e event) string {
 	case "elastic", "ecs":
 		inside, _ := e.m["event"].(map[string]any)
 		id = inside["hash"]
+	case "ocsf":
+		metadata, _ := e.m["metadata"].(map[string]any)
+		id = metadata["uid"]
 	default:
 		id = e.m["event_id"]
 	}
@@ -31,7 +34,7 @@ func idOf(format string, e event) string {
 }
 
 // shapes are the formats that this file knows: each keeps the record as Microsoft wrote it.
-var shapes = []string{"raw", "splunk", "elastic", "ecs"}
+var shapes = []string{"raw", "splunk", "elastic", "ecs", "ocsf"}
 
 // checkFormats transforms payloads in every format: as many events, of the same tables and times, with
 // the same ids, and nothing in them that the host or a destination would not take. So whatever a test

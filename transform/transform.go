@@ -33,6 +33,7 @@ type Config struct {
 	ArraysAsJSON  bool           // write lists as JSON text
 	Tables        []string       // only these tables; names in any case, with * for any text
 	TablesExclude []string       // not these
+	EmitClass     bool           // format ocsf: emit events under the names of their classes, not of their tables
 	Devices       *device.Memory // what is known of devices, to be added to records; nil adds nothing
 	DevicePrefix  string         // of the names of what is added; "DeviceInfo." if empty
 
@@ -210,6 +211,7 @@ func (t *Transformer) write(dst []byte, r *record.Record, tb *table, s *device.S
 		now := t.now()
 		sec, nsec = now.Unix(), uint32(now.Nanosecond())
 	}
+	own.Sec, own.Nsec = sec, nsec
 	w := t.writer
 	before, room := len(dst), t.room(size)
 	for _, compact := range [...]bool{false, true, true} {

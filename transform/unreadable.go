@@ -38,7 +38,7 @@ func (t *Transformer) unreadable(why reason, text string, at int, raw []byte) {
 		copy(whole[:], t.id.End())
 	}
 	now := t.now()
-	u := format.Unreadable{Reason: text, Lane: t.payload.Lane, Offset: t.payload.Offset, At: at, Parts: parts}
+	u := format.Unreadable{Reason: text, Lane: t.payload.Lane, Offset: t.payload.Offset, At: at, Parts: parts, Sec: now.Unix(), Nsec: uint32(now.Nanosecond())}
 	for rest := raw; u.Part < parts; {
 		u.Part++
 		end := pieceEnd(rest, size, encoded)
@@ -55,7 +55,8 @@ func (t *Transformer) unreadable(why reason, text string, at int, raw []byte) {
 		t.writer.Begin(t.event[:0], math.MaxInt32)
 		t.format.Unreadable(t.writer, &u)
 		t.event, _ = t.writer.End(now.Unix(), uint32(now.Nanosecond())) // there is no limit to exceed
-		t.emit(Unreadable, t.event)
+		t.own.Class = format.BaseClass
+		t.emit(t.emitName(Unreadable), t.event)
 		rest = rest[end:]
 	}
 }
@@ -72,4 +73,12 @@ func pieceEnd(rest []byte, size int, encoded bool) int {
 		size--
 	}
 	return size
+}
+
+// emitName is what an event is emitted under: its table, or its class where that was asked for.
+func (t *Transformer) emitName(table string) string {
+	if t.cfg.EmitClass && t.own.Class != "" {
+		return t.own.Class
+	}
+	return table
 }

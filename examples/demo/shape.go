@@ -29,6 +29,19 @@ var shapes = map[string]shape{
 		device: "DeviceInfo."},
 	"elastic": {table: "category", id: "event.hash", reason: "properties.unreadable_reason", text: "message",
 		column: []string{"properties.%s", "%s"}, device: "m365_defender.device_info."},
+	"ocsf": {table: "metadata.log_name", id: "metadata.uid", reason: "unmapped.unreadable_reason",
+		column: []string{"unmapped.%s", "enrichments.0.data.%s"}, device: "enrichments.0.data.", names: map[string]string{
+			"AlertId": "finding_info.uid", "Timestamp": "metadata.original_time", "ActionType": "metadata.event_code", "Title": "finding_info.title",
+			"Severity": "severity", "EntityType": "evidences.0.name", "DeviceId": "device.uid|evidences.0.device.uid",
+			"DeviceName": "device.hostname|src_endpoint.hostname", "Url": "url.url_string|http_request.url.url_string",
+			"RecipientEmailAddress": "to.0", "Subject": "email.subject", "AccountUpn": "user.email_addr|actor.user.email_addr",
+			"AccountDisplayName": "user.full_name|actor.user.name|user.name", "AccountObjectId": "user.uid_alt|user.uid|actor.user.uid",
+			"FileName":           "file.name|process.file.name|module.file.name|evidences.0.file.name|evidences.0.process.file.name",
+			"ProcessCommandLine": "process.cmd_line|evidences.0.process.cmd_line", "RemoteIP": "dst_endpoint.ip|evidences.0.dst_endpoint.ip",
+			"RemoteUrl": "url.url_string|evidences.0.url.url_string", "RegistryValueName": "reg_value.name", "LogonType": "logon_type",
+			"QueryTarget": "query.hostname|resources.0.name", "Application": "service.name|actor.app_name", "ObjectName": "file.name|resources.0.name",
+			"OperationName": "api.operation", "OSPlatform": "device.os.name", "unreadable_raw": "unmapped.unreadable_raw",
+		}},
 	"ecs": {table: "m365_defender.event.category", id: "event.hash", reason: "m365_defender.event.unreadable.reason",
 		column: []string{"m365_defender.event.%s"}, device: "m365_defender.device_info.", names: map[string]string{
 			"StoryNumber": "m365_defender.event.story_number", "AlertId": "event.id", "Timestamp": "m365_defender.event.timestamp",
@@ -79,7 +92,7 @@ func at(v *fastjson.Value, path string) *fastjson.Value {
 		return found
 	}
 	for i := strings.IndexByte(path, '.'); i >= 0; {
-		if inside := v.Get(path[:i]); inside != nil && inside.Type() == fastjson.TypeObject {
+		if inside := v.Get(path[:i]); inside != nil && (inside.Type() == fastjson.TypeObject || inside.Type() == fastjson.TypeArray) {
 			return at(inside, path[i+1:])
 		}
 		next := strings.IndexByte(path[i+1:], '.')
@@ -119,8 +132,14 @@ func (r seen) unreadable() bool { return text(r.both(r.shape.reason)) != "" }
 
 // get is the text of a column, whatever the shape; "" where it is not there.
 func (r seen) get(name string) string {
-	if path, ok := r.shape.names[name]; ok {
-		v := r.both(path)
+	for path := range strings.SplitSeq(r.shape.names[name], "|") { // the first that is there
+		v := at(r.value, path)
+		if v == nil && r.inner != r.value {
+			v = at(r.inner, path)
+		}
+		if path == "" || v == nil {
+			continue
+		}
 		if list := v.GetArray(); len(list) == 1 {
 			v = list[0]
 		}

@@ -157,6 +157,9 @@ func (w *Writer) OpenOwn(n Name) {
 	w.openMap()
 }
 
+// OpenMap begins a map whose key, if any, the caller has written. Close ends it.
+func (w *Writer) OpenMap() { w.openMap() }
+
 func (w *Writer) openMap() {
 	w.open = append(w.open, nest{len(w.Out), w.fields, w.generation})
 	w.Out = append(w.Out, 0xdf, 0, 0, 0, 0)

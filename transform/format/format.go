@@ -8,7 +8,7 @@ import (
 )
 
 // Names are the formats: the choices of the setting format.
-var Names = []string{"flat", "raw", "splunk", "elastic", "ecs"}
+var Names = []string{"flat", "raw", "splunk", "elastic", "ecs", "ocsf"}
 
 // A Format is the shape of an event: how a record is written into the map that a Writer has begun.
 // Time, size limit and what becomes of errors are the caller's, the same in every format.
@@ -29,6 +29,12 @@ type Own struct {
 	ID      []byte        // event_id; nil for none
 	Device  *event.Device // nil where none is looked for
 
+	Sec  int64 // the event's time
+	Nsec uint32
+
+	// Class is set by a format whose events have classes: the name of this one's.
+	Class string
+
 	// Platform returns the OSPlatform of the device of a record, as far as it is known without
 	// asking and waiting; nil if it is not. It is nil itself if no devices are kept.
 	Platform func(r *record.Record) []byte
@@ -45,6 +51,8 @@ type Unreadable struct {
 	Part     int   // from 1 on
 	Parts    int
 	ID       []byte // event_id; nil for none
+	Sec      int64  // the event's time: now
+	Nsec     uint32
 }
 
 // Config is the choices of the user for the shape.
@@ -71,9 +79,14 @@ func New(name string, cfg Config) (Format, bool) {
 		return newElastic(), true
 	case "ecs":
 		return newECSFormat(), true
+	case "ocsf":
+		return newOCSF(cfg), true
 	}
 	return newFlat(cfg), true
 }
+
+// BaseClass is the class of OCSF for what no other fits.
+const BaseClass = "base_event"
 
 // UnreadableTable is the table of what could not be read.
 const UnreadableTable = "unreadable"
