@@ -37,7 +37,6 @@ type ocsf struct {
 	unmapped  event.Name
 	direction direction
 	directed  bool // direction is known
-	inbound   bool
 
 	hashes  []ocsfHash
 	words   [][]byte

@@ -74,7 +74,6 @@ type ocsfStep struct {
 	args   [][]ocsfSlot
 	enum   ocsfEnum
 	text   []byte // a constant
-	number int64
 }
 
 // ocsfNeed: object must have a field of each of any, or it is dropped.
