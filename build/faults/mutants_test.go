@@ -47,7 +47,7 @@ func TestMutants(t *testing.T) {
 
 	f("nothing broken", "refusals", "")
 	f("the append's result ignored", "refusals", "events lost",
-		patch{"plugin/instance.go", "if !hand(c.Tag, c.Data) {", "if hand(c.Tag, c.Data); false {"})
+		patch{"plugin/handover.go", "if !hand(c.Tag, c.Data) {", "if hand(c.Tag, c.Data); false {"})
 	f("a mark moved at hand-over instead of after it", "refusals", "events lost",
 		patch{"input/outbox.go", "	o.queue = append(o.queue, c)\n", "	o.queue = append(o.queue, c)\n" +
 			"	if o.safe[b.Source] == nil {\n		o.safe[b.Source] = make(Marks)\n	}\n" +
