@@ -2,6 +2,7 @@ package device
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/tinylib/msgp/msgp"
 
@@ -79,7 +80,7 @@ func (l *learner) addUnion(id columnID, old []byte, more [][]byte) {
 	}
 	for _, text := range more {
 		l.text, _ = record.AppendText(l.text[:0], text)
-		if known := func(t []byte) bool { return bytes.Equal(t, l.text) }; len(all) < maxAddresses && !containsFunc(all, known) {
+		if known := func(t []byte) bool { return bytes.Equal(t, l.text) }; len(all) < maxAddresses && !slices.ContainsFunc(all, known) {
 			all = append(all, bytes.Clone(l.text))
 		}
 	}
@@ -89,13 +90,4 @@ func (l *learner) addUnion(id columnID, old []byte, more [][]byte) {
 	}
 	l.columns = append(l.columns, column{id: id})
 	l.ends = append(l.ends, l.values.Len())
-}
-
-func containsFunc(list [][]byte, is func([]byte) bool) bool {
-	for _, text := range list {
-		if is(text) {
-			return true
-		}
-	}
-	return false
 }

@@ -405,18 +405,18 @@ func (m *Memory) lacksAlert(sightings []*Sighting) bool {
 // little is known.
 func (m *Memory) wanting(s *Sighting) string {
 	dev, at, missing := m.find(s.key, true)
-	switch {
-	case missing != "":
+	if missing != "" {
 		return missing
-	case !factsOf(dev.groups).reported, m.stale(dev, s):
+	}
+	if f := factsOf(dev.groups); !f.reported || m.stale(f, s) {
 		return at
 	}
 	return ""
 }
 
 // stale reports whether what is known of a device is too old for an event.
-func (m *Memory) stale(dev *device, s *Sighting) bool {
-	last := factsOf(dev.groups).newest()
+func (m *Memory) stale(f facts, s *Sighting) bool {
+	last := f.newest()
 	return m.cfg.TTL > 0 && last > 0 && s.at-last > int64(m.cfg.TTL)
 }
 
@@ -516,7 +516,7 @@ func (j *Joiner) describe(s *Sighting) Status {
 	from := len(j.extra)
 	j.extra = msgp.AppendInt64(j.extra, (s.at-f.newest())/1e9)
 	j.extraColumn(idAge, "age_s", from)
-	if m.stale(dev, s) {
+	if m.stale(f, s) {
 		return statusStale
 	}
 	return statusHit

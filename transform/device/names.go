@@ -3,6 +3,7 @@ package device
 import (
 	"bytes"
 	"hash/maphash"
+	"slices"
 	"strings"
 
 	"github.com/tinylib/msgp/msgp"
@@ -291,7 +292,7 @@ func (m *Memory) unique(devices []*device, at int64, is func(d *device) bool) (k
 		if dev, at, _ := m.find(d.key, false); dev != nil {
 			final = at
 		}
-		if !containsText(several, final) && len(several) < maxHosts {
+		if !slices.Contains(several, final) && len(several) < maxHosts {
 			several = append(several, final)
 		}
 	}
@@ -299,15 +300,6 @@ func (m *Memory) unique(devices []*device, at int64, is func(d *device) bool) (k
 		return several[0], nil
 	}
 	return "", several
-}
-
-func containsText(list []string, text string) bool {
-	for _, s := range list {
-		if s == text {
-			return true
-		}
-	}
-	return false
 }
 
 // named finds the device of a host name, which may have a domain: then a device with another domain
