@@ -135,7 +135,7 @@ func (w *Writer) End(sec int64, nsec uint32) ([]byte, error) {
 func (w *Writer) Over() bool { return len(w.Out) > w.limit || w.names.room < 0 }
 
 // Open begins a map under the name n, inside the map being written. Names in it are children of
-// Root(Level()). Close ends it.
+// Root. Close ends it.
 func (w *Writer) Open(n Name) {
 	w.Key(n)
 	w.openMap()
@@ -174,9 +174,6 @@ func (w *Writer) Close() {
 	binary.BigEndian.PutUint32(w.Out[last.at+1:], w.fields)
 	w.fields, w.generation = last.fields, last.generation
 }
-
-// Level is how many maps are around the one being written.
-func (w *Writer) Level() int { return len(w.open) }
 
 // Names are the names that the Writer knows.
 func (w *Writer) Names() *Names { return w.names }

@@ -1,9 +1,16 @@
 // Package format has the shapes in which an event can be written, and what they share: the facts
 // about values of Defender's columns that more than one shape needs.
 //
+//	format.go        what a format is, and which there are
 //	flat.go          flat: one map, nested objects joined into names
-//	ecs.go           ecs: Elastic Common Schema, by the mapping in ecs.txt (ecs_mapping.go), with what is no matter of one
-//	                 column (ecs_special.go) and all that no field holds (ecs_rest.go)
+//	raw.go           raw: the record's own text in one field
+//	splunk.go        splunk: nested as received, in an order for the add-on (splunk.txt)
+//	elastic.go       elastic: the text, and the device beside it, for Elastic's pipeline
+//	ecs.go           ecs: Elastic Common Schema; ecs.txt is its mapping, ecs_columns.txt and
+//	                 ecs_fields.txt the names and types (ecs_mapping.go). What concerns more than
+//	                 one column is in ecs_special.go, what no field holds in ecs_rest.go
+//	ocsf.go          ocsf: OCSF 1.8.0; ocsf.txt is its mapping (ocsf_mapping.go), ocsf_values.go
+//	                 the conversions
 //
 //	form.go          the tree of all fields of a format, and a sheet filled in for one record
 //	command_line.go  arguments as Windows splits them
@@ -17,6 +24,8 @@
 //	dns.go           lists in texts
 //	date.go          times as an index takes them, and Elastic's id of a process
 //	text.go          letters without case
+//	snake.go         a column's name in snake case
+//	quote.go         text as a JSON string
 //
 // The rest append to a buffer or return a part of what they were given. None allocates.
 package format

@@ -125,7 +125,7 @@ func (n *deviceNames) write(w *event.Writer, d *event.Device) {
 	}
 	for i := range d.Columns {
 		c := &d.Columns[i]
-		w.Encoded(lookUp(&n.columns, w.Names(), n.prefix, c), c.Value)
+		w.Encoded(lookUp(&n.columns, w.Names(), 0, n.prefix, c), c.Value)
 	}
 	if d.Match != "" {
 		w.Str(n.how, d.Match)
@@ -133,7 +133,7 @@ func (n *deviceNames) write(w *event.Writer, d *event.Device) {
 	w.Str(n.what, d.Status)
 	for i := range d.Alert {
 		c := &d.Alert[i]
-		w.Encoded(lookUp(&n.alert, w.Names(), "", c), c.Value)
+		w.Encoded(lookUp(&n.alert, w.Names(), 0, "", c), c.Value)
 	}
 }
 
@@ -141,13 +141,13 @@ func (n *deviceNames) name(ns *event.Names, text string) event.Name {
 	return ns.ID(event.Root(0), []byte(n.prefix+text))
 }
 
-// lookUp is the name of a column, from names or into it.
-func lookUp(names *[]event.Name, ns *event.Names, prefix string, c *event.Column) event.Name {
+// lookUp is the name of a column in a map at a level, from names or into it.
+func lookUp(names *[]event.Name, ns *event.Names, level int, prefix string, c *event.Column) event.Name {
 	for len(*names) <= c.ID {
 		*names = append(*names, 0)
 	}
 	if (*names)[c.ID] == 0 {
-		(*names)[c.ID] = ns.ID(event.Root(0), []byte(prefix+c.Name))
+		(*names)[c.ID] = ns.ID(event.Root(level), []byte(prefix+c.Name))
 	}
 	return (*names)[c.ID]
 }

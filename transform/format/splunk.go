@@ -152,7 +152,7 @@ func (f *splunk) device(w *event.Writer, d *event.Device, filled bool) {
 	}
 	for i := range d.Columns {
 		c := &d.Columns[i]
-		w.Encoded(f.column(c), c.Value)
+		w.Encoded(lookUp(&f.objects.columns, f.names, 1, "", c), c.Value)
 	}
 	if d.Match != "" {
 		w.Str(f.objects.match, d.Match)
@@ -165,17 +165,6 @@ func (f *splunk) device(w *event.Writer, d *event.Device, filled bool) {
 }
 
 var msgpTrue = msgp.AppendBool(nil, true)
-
-// column is the name of a device's column in DeviceInfo.
-func (f *splunk) column(c *event.Column) event.Name {
-	for len(f.objects.columns) <= c.ID {
-		f.objects.columns = append(f.objects.columns, 0)
-	}
-	if f.objects.columns[c.ID] == 0 {
-		f.objects.columns[c.ID] = f.names.ID(event.Root(1), []byte(c.Name))
-	}
-	return f.objects.columns[c.ID]
-}
 
 // mark is what the add-on does with the column of a name.
 func (f *splunk) mark(name event.Name) uint8 {
@@ -257,13 +246,7 @@ const alertURL = "alert_url"
 func (f *splunk) alert(w *event.Writer, d *event.Device) {
 	for i := range d.Alert {
 		c := &d.Alert[i]
-		for len(f.objects.alert) <= c.ID {
-			f.objects.alert = append(f.objects.alert, 0)
-		}
-		if f.objects.alert[c.ID] == 0 {
-			f.objects.alert[c.ID] = f.names.ID(event.Root(1), []byte(c.Name))
-		}
-		name := f.objects.alert[c.ID]
+		name := lookUp(&f.objects.alert, f.names, 1, "", c)
 		if msgp.NextType(c.Value) != msgp.ArrayType {
 			w.Encoded(name, c.Value)
 			continue
