@@ -88,8 +88,8 @@ func readConfig(s *input.Settings) (c config) {
 		ResolveRefs:   s.Switch("resolve_refs"),
 		EventID:       s.Switch("event_id"),
 		ArraysAsJSON:  s.Choice("arrays") == "json",
-		Tables:        tableNames(s.List("tables")),
-		TablesExclude: tableNames(s.List("tables_exclude")),
+		Tables:        transform.WithoutPrefix(s.List("tables")),
+		TablesExclude: transform.WithoutPrefix(s.List("tables_exclude")),
 		Memory:        c.memory / 8,
 
 		SplunkFillDevice: s.Switch("splunk.fill_device"),

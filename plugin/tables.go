@@ -17,18 +17,6 @@ var documentedTables = append(record.Tables(), "SecurityAlert", "SecurityRecomme
 // namesChecked is how many records of a section have come when unused names of tables are looked for.
 const namesChecked = 1000
 
-// tableNames returns names as the settings tables and tables_exclude mean them: the category of an export begins with
-// AdvancedHunting-, and the name of its table does not.
-func tableNames(names []string) []string {
-	const prefix = "advancedhunting-"
-	for i, name := range names {
-		if len(name) > len(prefix) && strings.EqualFold(name[:len(prefix)], prefix) {
-			names[i] = name[len(prefix):]
-		}
-	}
-	return names
-}
-
 // unknownTables returns a line for each of names that is neither documented nor, in lower case, in seen. A pattern is one
 // only if it matches nothing at all, which nobody can tell beforehand, so patterns are left out.
 func unknownTables(names []string, seen map[string]bool) (lines []string) {

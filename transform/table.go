@@ -110,11 +110,11 @@ func match(pattern, s string) bool {
 	return p == len(pattern)
 }
 
-// withoutPrefix takes AdvancedHunting- from names of tables, where users have written it.
-func withoutPrefix(names []string) []string {
+// WithoutPrefix takes AdvancedHunting- from names of tables, where users have written it.
+func WithoutPrefix(names []string) []string {
 	out := make([]string, len(names))
 	for i, name := range names {
-		if out[i] = name; record.IsHunting(name) {
+		if out[i] = name; record.IsHunting(name) && len(name) > len(record.HuntingPrefix) {
 			out[i] = name[len(record.HuntingPrefix):]
 		}
 	}

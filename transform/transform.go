@@ -83,7 +83,7 @@ func New(cfg Config) *Transformer {
 	if cfg.Format == "" {
 		cfg.Format = "flat"
 	}
-	cfg.Tables, cfg.TablesExclude = withoutPrefix(cfg.Tables), withoutPrefix(cfg.TablesExclude)
+	cfg.Tables, cfg.TablesExclude = WithoutPrefix(cfg.Tables), WithoutPrefix(cfg.TablesExclude)
 	if cfg.DevicePrefix == "" {
 		cfg.DevicePrefix = "DeviceInfo."
 	}
