@@ -39,10 +39,10 @@
 //	SQLite, not mapped    4.3 MB        2.7 ms      325 ms       37 MB   5,000 tries: 0 / 0 / 0, at most 22 MB in all
 //	SQLite, with a WAL    4.3 MB        0.9 ms      534 ms       38 MB
 //	goleveldb             0.7 MB        0.4 ms      300 ms       53 MB   last release in 2019
-//	pebble               13.8 MB        0.7 ms      185 ms       44 MB   ends the process on some errors of its files
+//	pebble               13.8 MB        0.7 ms      185 ms       44 MB   may end the process on errors of its files (read, not tried)
 //
-// Guards cannot be enough for bbolt: a page that points at itself ends in a stack without bound, which Go cannot
-// catch, and its values have no checksums. SQLite (modernc.org/sqlite, in Go) checks what it reads. It has no
+// Guards cannot be enough for bbolt. As we read it, a page that points at itself ends in a stack without bound, which
+// Go cannot catch; and its values have no checksums. SQLite (modernc.org/sqlite, in Go) checks what it reads. It has no
 // checksums either, so each entry has one of ours. Its rollback journal costs a few milliseconds a commit and
 // survives `cp old.db defender.db`, where a WAL of the newer file would be replayed into the older one.
 package input
