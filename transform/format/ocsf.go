@@ -352,9 +352,9 @@ func (o *ocsf) unpacked(b []byte) []byte {
 		return o.text[from:len(o.text):len(o.text)]
 	case msgp.BoolType:
 		if yes, _, _ := msgp.ReadBoolBytes(b); yes {
-			return []byte("true")
+			return bytesOf("true")
 		}
-		return []byte("false")
+		return bytesOf("false")
 	}
 	return nil
 }

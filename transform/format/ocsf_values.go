@@ -304,7 +304,7 @@ func (o *ocsf) enum(st *ocsfStep) {
 func (o *ocsf) enumOrUnknown(st *ocsfStep) {
 	text, source := o.first(st.args[0])
 	if len(text) == 0 {
-		text, source = []byte("Unknown"), noSource
+		text, source = bytesOf("Unknown"), noSource
 	}
 	o.setEnum(st.fields[0], st.fields[1], st.enum, text, source)
 }
