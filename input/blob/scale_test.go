@@ -139,9 +139,19 @@ func TestMoreBlobsThanAreHeld(t *testing.T) {
 		a.fake.Append(table, name, []byte("{\"a\":1}\r\n"))
 	}
 	want(len(names))
+	// Reads wait until all have grown: a fast reader would never have more than it can hold.
+	gate := make(chan struct{})
+	a.fake.SetFault(func(q fakeblob.Request) *fakeblob.Fault {
+		if q.Op == fakeblob.GetBlob {
+			<-gate
+		}
+		return nil
+	})
 	for _, name := range names {
 		a.fake.Append(table, name, []byte("{\"b\":2}\r\n"))
 	}
+	r.says("more blobs have something to read than are held in memory")
+	close(gate)
 	want(2 * len(names))
 	r.until("blobs with nothing to read to be let go of", func() bool { return r.src.Stats().Containers[table].Open <= idle })
 	a.delete(t, table, names[7])
@@ -157,7 +167,6 @@ func TestMoreBlobsThanAreHeld(t *testing.T) {
 	if n := int(st.Blobs); n > 2*len(names)+1 { // not at every poll
 		t.Errorf("blobs were taken up %d times, want once for each time that there was something to read", n)
 	}
-	r.says("more blobs have something to read than are held in memory")
 	r.stop()
 	r = start(t, cfg, state)
 	r.src.SetMost(idle, active)
