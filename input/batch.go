@@ -2,8 +2,9 @@ package input
 
 import "slices"
 
-// ChunkBytes is where a chunk is cut: an append to the host carries about this much, so that a refusal
-// or a slow filter costs little, yet the price of a call is lost in it. A single larger record makes a larger chunk.
+// ChunkBytes is where a chunk is cut: an append to the host carries about this much, so that a
+// refusal or a slow filter costs little, yet the price of a call is lost in it. A single larger
+// record makes a larger chunk.
 const ChunkBytes = 1 << 20
 
 // Chunk is a run of whole events for one tag: what one append hands to the host.
@@ -13,8 +14,9 @@ type Chunk struct {
 	Records int
 }
 
-// Batch is what some messages of one source became, and the marks that are safe when the host has taken all of it.
-// A Pump fills one again and again; the Outbox keeps copies, which are as large as what is in them.
+// Batch is what some messages of one source became, and the marks that are safe when the host has
+// taken all of it. A Pump fills one again and again; the Outbox keeps copies, which are as large as
+// what is in them.
 type Batch struct {
 	Source string
 	Chunks []Chunk
@@ -58,8 +60,8 @@ func (b *Batch) Mark(m Mark) {
 	b.Marks = append(b.Marks, m)
 }
 
-// Bytes is what b counts against the outbox: its events, and a little for itself and each mark, so that batches
-// without any event (tables that are excluded) are bounded too.
+// Bytes is what b counts against the outbox: its events, and a little for itself and each mark, so
+// that batches without any event (tables that are excluded) are bounded too.
 func (b *Batch) Bytes() int64 { return b.bytes + 512 + 128*int64(len(b.Marks)) }
 
 // Next is the first chunk that the host has not taken, or nil when it has them all.
@@ -76,7 +78,8 @@ func (b *Batch) Taken() { b.taken++ }
 // spareBytes is how much of its buffers a batch keeps for the next use.
 const spareBytes = 8 << 20
 
-// Reset empties b for another use, which begins with the buffers of this one unless something unusual has made them large.
+// Reset empties b for another use, which begins with the buffers of this one unless something
+// unusual has made them large.
 func (b *Batch) Reset() {
 	spare := 0
 	for _, c := range b.Chunks[:cap(b.Chunks)] {

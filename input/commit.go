@@ -10,8 +10,9 @@ const (
 	// commitWait is the most that one commit may take, and all those at the end together.
 	commitWait = 10 * time.Second
 
-	// A commit at the end that fails is tried again for a while. The end of another instance may cause
-	// a rebalance, which refuses commits for a moment, and no later commit makes up for this one.
+	// A commit at the end that fails is tried again for a while. The end of another instance may
+	// cause a rebalance, which refuses commits for a moment, and no later commit makes up for this
+	// one.
 	lastTries = 3 * time.Second
 	lastPause = 250 * time.Millisecond
 
@@ -19,7 +20,8 @@ const (
 	keepEvery = 200 * time.Millisecond
 )
 
-// committer takes marks from the outbox, where they are safe, to their source. It has one goroutine.
+// committer takes marks from the outbox, where they are safe, to their source. It has one
+// goroutine.
 //
 //	while ctx lasts        keep, keep, keep ...    write what became safe since to this machine's disk
 //	                       tick, tick ...          and commit it, more rarely
@@ -47,7 +49,8 @@ func newCommitter(p *Pump, src Source) *committer {
 
 // run commits until fetched is closed. When ctx ends, it calls endFetch.
 func (c *committer) run(ctx context.Context, endFetch func(), fetched <-chan struct{}) {
-	// The first commits come sooner, so that a host that dies again and again, and soon, still makes progress.
+	// The first commits come sooner, so that a host that dies again and again, and soon, still
+	// makes progress.
 	wait := min(time.Second, c.every)
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -77,7 +80,8 @@ func (c *committer) run(ctx context.Context, endFetch func(), fetched <-chan str
 	}
 }
 
-// keep has the source write what became safe since the last call. What it cannot write, Commit tries.
+// keep has the source write what became safe since the last call. What it cannot write, Commit
+// tries.
 func (c *committer) keep() {
 	marks := c.outbox.Safe(c.source.Name())
 	if len(marks) == 0 {
@@ -124,8 +128,8 @@ func (c *committer) commit(ctx context.Context, marks []Mark) (err error) {
 	return c.source.Commit(ctx, marks)
 }
 
-// last commits at the end, again and again within lastTries. All calls together take at most commitWait.
-// final: no call comes after this one.
+// last commits at the end, again and again within lastTries. All calls together take at most
+// commitWait. final: no call comes after this one.
 func (c *committer) last(final bool) {
 	started := time.Now()
 	if c.ends.IsZero() {

@@ -1,4 +1,5 @@
-// Package input holds what every source of Defender events shares, and the way between a source and the host.
+// Package input holds what every source of Defender events shares, and the way between a source and
+// the host.
 //
 //	          our goroutines                                        |        the host's thread
 //	                                                                |
@@ -8,29 +9,36 @@
 //	                                                                |                        |
 //	Source.Commit <------ Pump, on a timer <-------- Outbox.Safe <--+------------------ Outbox.Done
 //
-// A [Source] reads lanes (partitions of an Event Hub, blobs) and yields [Message] values. Each has the [Mark] that
-// may be committed once its records are safe. A [Pump] turns them into a [Batch] and puts it into the [Outbox]. The
-// Outbox is the one place that blocks, and the one place where our goroutines hand events to the host's thread. When
-// the host has taken all chunks of a batch, its marks are safe, and the pump's committer commits them.
+// A [Source] reads lanes (partitions of an Event Hub, blobs) and yields [Message] values. Each has
+// the [Mark] that may be committed once its records are safe. A [Pump] turns them into a [Batch]
+// and puts it into the [Outbox]. The Outbox is the one place that blocks, and the one place where
+// our goroutines hand events to the host's thread. When the host has taken all chunks of a batch,
+// its marks are safe, and the pump's committer commits them.
 //
 // # What is not obvious
 //
-//   - A mark is data, not a callback. Nobody has to remember to acknowledge: what is not done is read again.
-//   - Order makes one mark stand for all before it. Batches are handed over in the order in which they were put, and
-//     a batch that was refused half-way goes on with the chunk that was refused.
-//   - A batch holds chunks of several tags and is safe as a whole. A crash inside a batch repeats at most that batch
-//     and what was not committed yet: duplicates are bounded, and carry the same event_id.
-//   - A lane that comes back (after a rebalance, or a blob that was replaced) has a new term. Marks of an older term
-//     may still be in the outbox; the source drops them.
-//   - This package knows no JSON, and package transform knows no source: they meet as bytes, in package plugin.
-//   - Memory: memory_limit is divided among devices, the sources' fetches, the outbox, what is being transformed and
-//     the rest of the plugin. Each share is a hard bound in bytes, except that a single message may be larger.
+//   - A mark is data, not a callback. Nobody has to remember to acknowledge: what is not done is
+//     read again.
+//   - Order makes one mark stand for all before it. Batches are handed over in the order in which
+//     they were put, and a batch that was refused half-way goes on with the chunk that was
+//     refused.
+//   - A batch holds chunks of several tags and is safe as a whole. A crash inside a batch repeats
+//     at most that batch and what was not committed yet: duplicates are bounded, and carry the
+//     same event_id.
+//   - A lane that comes back (after a rebalance, or a blob that was replaced) has a new term.
+//     Marks of an older term may still be in the outbox; the source drops them.
+//   - This package knows no JSON, and package transform knows no source: they meet as bytes, in
+//     package plugin.
+//   - Memory: memory_limit is divided among devices, the sources' fetches, the outbox, what is
+//     being transformed and the rest of the plugin. Each share is a hard bound in bytes, except
+//     that a single message may be larger.
 //
 // # The state file
 //
-// The disk is hostile: it loses pages, somebody truncates the file or copies an old one over it while it is open. So
-// the store must not map its file, because a page that vanishes is a signal (SIGBUS) that ends the host. Nor may it
-// trust a page. We compared, on one machine, with 100,000 devices of 400 bytes and commits of 64 keys:
+// The disk is hostile: it loses pages, somebody truncates the file or copies an old one over it
+// while it is open. So the store must not map its file, because a page that vanishes is a signal
+// (SIGBUS) that ends the host. Nor may it trust a page. We compared, on one machine, with 100,000
+// devices of 400 bytes and commits of 64 keys:
 //
 //	                     the library    commit,     read all    peak     random changes, half of them while open:
 //	                     grows by       median      at a start  memory   ended / no longer stores, unsaid / wrong values
@@ -41,8 +49,9 @@
 //	goleveldb             0.7 MB        0.4 ms      300 ms       53 MB   last release in 2019
 //	pebble               13.8 MB        0.7 ms      185 ms       44 MB   may end the process on errors of its files (read, not tried)
 //
-// Guards cannot be enough for bbolt. As we read it, a page that points at itself ends in a stack without bound, which
-// Go cannot catch; and its values have no checksums. SQLite (modernc.org/sqlite, in Go) checks what it reads. It has no
-// checksums either, so each entry has one of ours. Its rollback journal costs a few milliseconds a commit and
-// survives `cp old.db defender.db`, where a WAL of the newer file would be replayed into the older one.
+// Guards cannot be enough for bbolt. As we read it, a page that points at itself ends in a stack
+// without bound, which Go cannot catch; and its values have no checksums. SQLite
+// (modernc.org/sqlite, in Go) checks what it reads. It has no checksums either, so each entry has
+// one of ours. Its rollback journal costs a few milliseconds a commit and survives `cp old.db
+// defender.db`, where a WAL of the newer file would be replayed into the older one.
 package input

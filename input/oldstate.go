@@ -13,11 +13,12 @@ import (
 	"time"
 )
 
-// In earlier versions the state file was a bbolt database. convert reads one, without that library, which maps the
-// file and trusts it: pages are read one by one, and a page that makes no sense is left out.
+// In earlier versions the state file was a bbolt database. convert reads one, without that library,
+// which maps the file and trusts it: pages are read one by one, and a page that makes no sense is
+// left out.
 //
-// The format is that of go.etcd.io/bbolt, internal/common: page.go, meta.go, inode.go. Numbers are in the byte
-// order of the machine.
+// The format is that of go.etcd.io/bbolt, internal/common: page.go, meta.go, inode.go. Numbers are
+// in the byte order of the machine.
 type oldState struct {
 	f        *os.File
 	size     int64
@@ -39,8 +40,8 @@ const (
 	oldDepth   = 64
 )
 
-// convert replaces an old state file by one of today, atomically, and keeps the old one under another name.
-// It does nothing to any other file.
+// convert replaces an old state file by one of today, atomically, and keeps the old one under
+// another name. It does nothing to any other file.
 func convert(path string, log *slog.Logger) (err error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) {
@@ -143,8 +144,8 @@ func (o *oldState) meta() (root uint64, ok bool) {
 	return root, ok
 }
 
-// walk reads the page id and all below it: of the bucket, or of the root ("") whose entries are buckets.
-// It returns only the errors of entry.
+// walk reads the page id and all below it: of the bucket, or of the root ("") whose entries are
+// buckets. It returns only the errors of entry.
 func (o *oldState) walk(id uint64, bucket string, depth int) error {
 	if id < 2 || int64(id) > o.size/o.pageSize || o.visited[id] || depth > oldDepth {
 		o.bad++

@@ -9,10 +9,12 @@ import (
 // ErrClosed is what Put returns once the outbox is closed.
 var ErrClosed = errors.New("outbox is closed")
 
-// Outbox is the one place where our goroutines and the host's thread meet: batches wait here, in order, until the host
-// has taken them. It is bounded in bytes; Put is where everything upstream waits.
+// Outbox is the one place where our goroutines and the host's thread meet: batches wait here, in
+// order, until the host has taken them. It is bounded in bytes; Put is where everything upstream
+// waits.
 //
-// The default is "not done": a batch that nobody takes out is read again after a restart, never lost.
+// The default is "not done": a batch that nobody takes out is read again after a restart, never
+// lost.
 type Outbox struct {
 	limit int64
 
@@ -31,8 +33,9 @@ func NewOutbox(limit int64) *Outbox {
 	return o
 }
 
-// Put queues a copy of b, which stays the caller's. It blocks while there is no room, until ctx ends (its error is
-// returned) or the outbox is closed (ErrClosed). The batches of one source are put one after the other.
+// Put queues a copy of b, which stays the caller's. It blocks while there is no room, until ctx
+// ends (its error is returned) or the outbox is closed (ErrClosed). The batches of one source are
+// put one after the other.
 func (o *Outbox) Put(ctx context.Context, b *Batch) error {
 	stop := context.AfterFunc(ctx, func() {
 		// Taking the lock makes sure that a Put which has just looked at ctx is already waiting.
@@ -64,8 +67,9 @@ func (o *Outbox) Put(ctx context.Context, b *Batch) error {
 	return nil
 }
 
-// Take returns the oldest batch, or nil when nothing waits. The batch stays where it is, and the same one is returned,
-// until Done. Called from the host's thread; it does not wait for anything but the lock.
+// Take returns the oldest batch, or nil when nothing waits. The batch stays where it is, and the
+// same one is returned, until Done. Called from the host's thread; it does not wait for anything
+// but the lock.
 func (o *Outbox) Take() *Batch {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -75,7 +79,8 @@ func (o *Outbox) Take() *Batch {
 	return o.queue[0]
 }
 
-// Done says that the host has taken every chunk of b, the batch that Take returned: its marks are safe.
+// Done says that the host has taken every chunk of b, the batch that Take returned: its marks are
+// safe.
 func (o *Outbox) Done(b *Batch) {
 	if b.Next() != nil {
 		panic("BUG: a batch is done whose chunks the host has not all taken")
@@ -123,8 +128,8 @@ func (o *Outbox) Bytes() int64 { o.mu.Lock(); defer o.mu.Unlock(); return o.byte
 // Batches is the number of batches that wait.
 func (o *Outbox) Batches() int { o.mu.Lock(); defer o.mu.Unlock(); return len(o.queue) }
 
-// Close makes Put and Take return at once from now on. What is queued is dropped: its marks never become safe.
-// Marks that are safe already can still be fetched.
+// Close makes Put and Take return at once from now on. What is queued is dropped: its marks never
+// become safe. Marks that are safe already can still be fetched.
 func (o *Outbox) Close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()

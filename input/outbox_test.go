@@ -207,7 +207,8 @@ func TestBatchCutsChunksByTagAndSize(t *testing.T) {
 	}
 }
 
-// A batch is filled, queued and handed over, while thirty more wait: what the pump does with each 2 MB.
+// A batch is filled, queued and handed over, while thirty more wait: what the pump does with each 2
+// MB.
 func BenchmarkBatchAppend(b *testing.B) {
 	o := input.NewOutbox(128 << 20)
 	event := bytes.Repeat([]byte{'x'}, 2000)

@@ -9,23 +9,24 @@ import (
 	"time"
 )
 
-// batchBytes is how much payload goes into one batch. A crash or an exit between two appends of a batch repeats what was appended
-// of it, so it is about what a slow host takes in one visit.
+// batchBytes is how much payload goes into one batch. A crash or an exit between two appends of a
+// batch repeats what was appended of it, so it is about what a slow host takes in one visit.
 const batchBytes = 512 << 10
 
 var terms atomic.Uint64
 
-// NewTerm returns a term that no lane of this process has had before. It starts from the clock, so that a term of
-// an earlier process cannot be mistaken for one of this.
+// NewTerm returns a term that no lane of this process has had before. It starts from the clock, so
+// that a term of an earlier process cannot be mistaken for one of this.
 func NewTerm() uint64 {
 	terms.CompareAndSwap(0, uint64(time.Now().UnixNano()))
 	return terms.Add(1)
 }
 
-// Pump moves one source's messages through the transformer into the outbox, and its safe marks back.
+// Pump moves one source's messages through the transformer into the outbox, and its safe marks
+// back.
 type Pump struct {
-	// Open makes the source. It is called again, after a pause, when the source has failed or panicked: what was not
-	// yet safe is then read again.
+	// Open makes the source. It is called again, after a pause, when the source has failed or
+	// panicked: what was not yet safe is then read again.
 	Open func(ctx context.Context) (Source, error)
 
 	// Transform appends the records of messages to dst. It may block as long as device_info.wait.

@@ -16,7 +16,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// hub is a source of numbered messages in one lane that remembers what was committed, as a broker does.
+// hub is a source of numbered messages in one lane that remembers what was committed, as a broker
+// does.
 type hub struct {
 	mu        sync.Mutex
 	messages  int64
@@ -200,8 +201,8 @@ func TestPumpCommitsSoonAfterItStarts(t *testing.T) {
 	})
 }
 
-// In a consumer group the end of one member is a rebalance for the others: it refuses commits for a moment, and a source that
-// ends gives its lanes away.
+// In a consumer group the end of one member is a rebalance for the others: it refuses commits for a
+// moment, and a source that ends gives its lanes away.
 func TestPumpCommitsInARebalanceAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &hub{messages: 10, failures: 2, gives: true}
@@ -305,7 +306,8 @@ func TestPumpStartsAgainAfterAPanic(t *testing.T) {
 	})
 }
 
-// A transform that is cut short by the end of ctx has perhaps left records out: its batch must not be handed over.
+// A transform that is cut short by the end of ctx has perhaps left records out: its batch must not
+// be handed over.
 func TestPumpDropsABatchThatWasCutShort(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &hub{messages: 1}

@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// Setting declares one key of the [INPUT] section. Everything that is known of a key comes from here: how it is read,
-// the table in the README, the effective configuration in the log, the check for misspelt keys.
+// Setting declares one key of the [INPUT] section. Everything that is known of a key comes from
+// here: how it is read, the table in the README, the effective configuration in the log, the check
+// for misspelt keys.
 type Setting struct {
 	Key     string
 	Kind    Kind
@@ -26,7 +27,8 @@ type Setting struct {
 // Kind is how the text of a setting is read.
 type Kind int
 
-// The kinds. A SecretText may also be given as the path of a file that holds it, under its key with "_file".
+// The kinds. A SecretText may also be given as the path of a file that holds it, under its key with
+// "_file".
 const (
 	Text       Kind = iota
 	SecretText      // never printed
@@ -78,8 +80,8 @@ type Start struct {
 	At     time.Time // zero for the beginning, unless Latest
 }
 
-// Settings reads the keys of one section. Reading never fails: a mistake is noted, the default is returned, and Err
-// names all mistakes at once.
+// Settings reads the keys of one section. Reading never fails: a mistake is noted, the default is
+// returned, and Err names all mistakes at once.
 type Settings struct {
 	get   func(key string) string // "" when the key is not set
 	known []Setting
@@ -116,7 +118,8 @@ func (s *Settings) IsSet(key string) bool {
 	return s.get(key) != "" || ok && s.known[i].Kind == SecretText && s.get(key+"_file") != ""
 }
 
-// Reject notes a mistake: what is wrong with the value of key, and what to do. The value of a secret is not shown.
+// Reject notes a mistake: what is wrong with the value of key, and what to do. The value of a
+// secret is not shown.
 func (s *Settings) Reject(key, problem string) {
 	shown := ""
 	if i, ok := s.index[key]; !ok || s.known[i].Kind != SecretText {
@@ -137,9 +140,9 @@ func (s *Settings) note(err error) {
 	s.errs = append(s.errs, err)
 }
 
-// FindUnused looks at every key that the user set and that nothing has read. A wrong value is a mistake there,
-// too. A right one has no effect, which is a warning. why tells for a key what would have to be configured, or "".
-// Call it after everything has been read.
+// FindUnused looks at every key that the user set and that nothing has read. A wrong value is a
+// mistake there, too. A right one has no effect, which is a warning. why tells for a key what would
+// have to be configured, or "". Call it after everything has been read.
 func (s *Settings) FindUnused(why func(key string) string) {
 	for _, d := range s.known {
 		if s.read[d.Key] || !s.IsSet(d.Key) {
@@ -189,11 +192,12 @@ func (s *Settings) text(key string, kind Kind) string {
 // Text returns the value of a Text.
 func (s *Settings) Text(key string) string { return s.text(key, Text) }
 
-// leastSecret is the least length of a secret. A shorter one is guessed at once, and to mask it would garble the log.
+// leastSecret is the least length of a secret. A shorter one is guessed at once, and to mask it
+// would garble the log.
 const leastSecret = 6
 
-// Secret returns the value of a SecretText, from key or from the file that key_file names. Of a file it drops a byte-order
-// mark, and blanks and newlines at both ends.
+// Secret returns the value of a SecretText, from key or from the file that key_file names. Of a
+// file it drops a byte-order mark, and blanks and newlines at both ends.
 func (s *Settings) Secret(key string) Secret {
 	s.declared(key, SecretText)
 	s.read[key] = true
@@ -213,7 +217,8 @@ func (s *Settings) Secret(key string) Secret {
 	return Secret{v}
 }
 
-// secretFile reads the file that key names. After a mistake it returns "". What a file holds is never shown.
+// secretFile reads the file that key names. After a mistake it returns "". What a file holds is
+// never shown.
 func (s *Settings) secretFile(key, file string) string {
 	reject := func(format string, args ...any) string {
 		s.note(fmt.Errorf(key+format, args...))
@@ -241,7 +246,8 @@ func (s *Settings) secretFile(key, file string) string {
 	return v
 }
 
-// Warnings returns what is worth a line in the log and does not end the start. Call it after everything has been read.
+// Warnings returns what is worth a line in the log and does not end the start. Call it after
+// everything has been read.
 func (s *Settings) Warnings() []string {
 	return slices.Compact(slices.Sorted(slices.Values(s.warnings)))
 }
@@ -376,7 +382,8 @@ func Nearest(v string, words []string) string {
 	return best
 }
 
-// distance counts the letters to insert, delete, change or swap with their neighbour to make b of a.
+// distance counts the letters to insert, delete, change or swap with their neighbour to make b of
+// a.
 func distance(a, b string) int {
 	var before, above []int
 	row := make([]int, len(b)+1)
@@ -401,8 +408,8 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// FindMisspelt notes every key that the user set and that is one slip away from a key that exists: the host cannot list
-// the keys of a section, so all the slips are asked for.
+// FindMisspelt notes every key that the user set and that is one slip away from a key that exists:
+// the host cannot list the keys of a section, so all the slips are asked for.
 func (s *Settings) FindMisspelt() {
 	asked := make(map[string]bool)
 	try := func(k, meant string) {

@@ -244,7 +244,8 @@ func TestSecretFile(t *testing.T) {
 	f("e", 0o600, "", "key: is shorter than 6 characters", "")
 }
 
-// A secret in the place of a path is named and not shown. A secret of few letters is refused: to mask it would mask the log.
+// A secret in the place of a path is named and not shown. A secret of few letters is refused: to
+// mask it would mask the log.
 func TestSecretMistakes(t *testing.T) {
 	f := func(key, value, wrong string) {
 		t.Helper()

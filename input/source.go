@@ -13,7 +13,8 @@ type Mark struct {
 // Marks holds the newest mark of each lane.
 type Marks map[string]Mark
 
-// Set keeps m unless the lane already has a mark of a newer term, or one of the same term that is further on.
+// Set keeps m unless the lane already has a mark of a newer term, or one of the same term that is
+// further on.
 func (ms Marks) Set(m Mark) {
 	old, ok := ms[m.Lane]
 	if ok && (old.Term > m.Term || old.Term == m.Term && old.Next > m.Next) {
@@ -22,7 +23,8 @@ func (ms Marks) Set(m Mark) {
 	ms[m.Lane] = m
 }
 
-// Message is one payload, whole as its source frames it: an Event Hubs message, or a line of a blob.
+// Message is one payload, whole as its source frames it: an Event Hubs message, or a line of a
+// blob.
 type Message struct {
 	Mark   Mark   // to be committed once every record of Body is safe
 	Offset int64  // where Body begins in its lane
@@ -30,26 +32,28 @@ type Message struct {
 	Reason string // not empty: Body is known to be unreadable (a line that was cut, say), and why
 }
 
-// Source reads lanes of messages. Fetch and Commit may run at the same time, each from one goroutine.
+// Source reads lanes of messages. Fetch and Commit may run at the same time, each from one
+// goroutine.
 type Source interface {
 	// Name is the prefix of the source's settings: "eventhub", "blob".
 	Name() string
 
-	// Fetch blocks until there are messages, or ctx ends. The messages of a lane come in order, and those of one
-	// call hold no more bytes than the source's share of memory_limit, unless a single message does.
-	// It retries what can be retried and says so in the log; it returns an error only when ctx ended
-	// or when it can never succeed, with the remedy in its text.
+	// Fetch blocks until there are messages, or ctx ends. The messages of a lane come in order, and
+	// those of one call hold no more bytes than the source's share of memory_limit, unless a single
+	// message does. It retries what can be retried and says so in the log; it returns an error only
+	// when ctx ended or when it can never succeed, with the remedy in its text.
 	Fetch(ctx context.Context) ([]Message, error)
 
-	// Keep makes marks durable on this machine, several times a second, so that a crash repeats little. It writes nothing
-	// when nothing has moved, and does not wait for a server. The same marks, or newer ones, are given to Commit later.
-	// It is called from the goroutine of Commit.
+	// Keep makes marks durable on this machine, several times a second, so that a crash repeats
+	// little. It writes nothing when nothing has moved, and does not wait for a server. The same
+	// marks, or newer ones, are given to Commit later. It is called from the goroutine of Commit.
 	Keep(ctx context.Context, marks []Mark) error
 
-	// Commit makes marks durable; every mark it is given is safe in the host. It drops marks of lanes
-	// that were given away. After an error the same marks, or newer ones, are given again.
+	// Commit makes marks durable; every mark it is given is safe in the host. It drops marks of
+	// lanes that were given away. After an error the same marks, or newer ones, are given again.
 	Commit(ctx context.Context, marks []Mark) error
 
-	// Close ends everything the source started and waits for it. No other method is called after it.
+	// Close ends everything the source started and waits for it. No other method is called after
+	// it.
 	Close() error
 }

@@ -22,12 +22,12 @@ import (
 )
 
 const (
-	// lockWait is how long OpenState waits for another holder of the file: long enough for the instance
-	// that a hot reload replaces to let go of it, short enough for a clear error at start.
+	// lockWait is how long OpenState waits for another holder of the file: long enough for the
+	// instance that a hot reload replaces to let go of it, short enough for a clear error at start.
 	lockWait = 3 * time.Second
 
-	// healPause is the least time between two tries to begin a new file, and between two checks of a file
-	// that another program has written into.
+	// healPause is the least time between two tries to begin a new file, and between two checks of
+	// a file that another program has written into.
 	healPause = 30 * time.Second
 
 	// The longest key and value that are stored. A blob's name has at most 1,024 characters.
@@ -37,15 +37,18 @@ const (
 	pageBytes = 1 << 20 // Each reads about this much at once
 )
 
-// State is the state file (setting db): positions, a copy of Event Hubs offsets, a snapshot of devices. It is an
-// SQLite database of one table, so a write is either there after a crash or not, and a second process is kept out
-// by a lock. SQLite reads the file, and does not map it: see doc.go for why.
+// State is the state file (setting db): positions, a copy of Event Hubs offsets, a snapshot of
+// devices. It is an SQLite database of one table, so a write is either there after a crash or not,
+// and a second process is kept out by a lock. SQLite reads the file, and does not map it: see
+// doc.go for why.
 //
-// The disk may be damaged, and other programs may write into the file, at any time. What is found damaged is set
-// aside, and a new file is begun with all that can still be read of it. When that fails, the state is given up
-// with an error in the log, and tried again after a while. Nobody who uses a State has to know.
+// The disk may be damaged, and other programs may write into the file, at any time. What is found
+// damaged is set aside, and a new file is begun with all that can still be read of it. When that
+// fails, the state is given up with an error in the log, and tried again after a while. Nobody who
+// uses a State has to know.
 //
-// A nil *State is what the plugin works with when db is not set: it holds nothing and takes every write.
+// A nil *State is what the plugin works with when db is not set: it holds nothing and takes every
+// write.
 type State struct {
 	path    string
 	log     *slog.Logger
@@ -74,9 +77,9 @@ var (
 	errClosed  = errors.New("state file is closed")
 )
 
-// OpenState opens the file, and makes it if it does not exist. A file that is damaged is renamed, with an error in
-// the log, and a new one begun with what can be read of it. A file of an earlier version, which kept a bbolt
-// database, is converted once; the old one stays beside it.
+// OpenState opens the file, and makes it if it does not exist. A file that is damaged is renamed,
+// with an error in the log, and a new one begun with what can be read of it. A file of an earlier
+// version, which kept a bbolt database, is converted once; the old one stays beside it.
 func OpenState(path string, log *slog.Logger) (*State, error) {
 	s := &State{path: path, log: log}
 	if err := convert(path, log); err != nil {
@@ -109,12 +112,13 @@ func explainOpen(path string, err error) error {
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("open state file %s: permission denied; Fluent Bit's user must be able to write the file and its directory", path)
 	}
-	// Not %w: who logs an error takes apart what it joins, and the line would not say what was opened.
+	// Not %w: who logs an error takes apart what it joins, and the line would not say what was
+	// opened.
 	return fmt.Errorf("open state file %s: %v", path, err)
 }
 
-// held lists the files that States of this process have open. Closing any descriptor of a file drops the locks
-// that the process has on it (fcntl), so such a file must not even be looked into.
+// held lists the files that States of this process have open. Closing any descriptor of a file
+// drops the locks that the process has on it (fcntl), so such a file must not even be looked into.
 var held struct {
 	sync.Mutex
 	files map[string]os.FileInfo
@@ -151,7 +155,8 @@ func letGo(path string) {
 	delete(held.files, path)
 }
 
-// open opens the database and checks its structure. An error that is errDamaged is of the file's content.
+// open opens the database and checks its structure. An error that is errDamaged is of the file's
+// content.
 func open(path string) (d *database, err error) {
 	if err := hold(path); err != nil {
 		return nil, err
@@ -250,7 +255,8 @@ func ofSQLite(err error) error {
 	case e.Code() == sqliteIORead, e.Code() == sqliteShortRead:
 		return fmt.Errorf("%w: %w", errDamaged, err)
 	case e.Code() == sqliteReadOnly:
-		// It could be opened for writing: a changed byte of the header forbids it (sqlite.org/fileformat.html, 1.3.3).
+		// It could be opened for writing: a changed byte of the header forbids it
+		// (sqlite.org/fileformat.html, 1.3.3).
 		return fmt.Errorf("%w: %w", errDamaged, err)
 	case e.Code() == sqliteMoved:
 		return fmt.Errorf("%w: %w", errDamaged, errGone)
@@ -284,7 +290,8 @@ func guard(f func() error) (err error) {
 	return f()
 }
 
-// isText tells whether the file begins with text: somebody's configuration or log, which must stay where it is.
+// isText tells whether the file begins with text: somebody's configuration or log, which must stay
+// where it is.
 func isText(path string) bool {
 	f, err := os.Open(path)
 	if err != nil {
@@ -327,8 +334,8 @@ func (s *State) use(doing string, f func(*database) error) error {
 	}
 }
 
-// unchanged looks for writes of others since our last access. Without one, all that SQLite keeps of the file in
-// memory still holds.
+// unchanged looks for writes of others since our last access. Without one, all that SQLite keeps of
+// the file in memory still holds.
 func (s *State) unchanged() error {
 	now, err := os.Stat(s.path)
 	before := s.db.seen
@@ -358,7 +365,8 @@ func (s *State) unchanged() error {
 	return nil
 }
 
-// drop lets go of the database. After a panic SQLite may hold locks of its own, so that even a Close could hang.
+// drop lets go of the database. After a panic SQLite may hold locks of its own, so that even a
+// Close could hang.
 func (s *State) drop(err error) {
 	if s.db == nil {
 		return
@@ -391,8 +399,8 @@ func (s *State) reopen() bool {
 	return true
 }
 
-// replace sets the damaged file aside and begins a new one, with all that can be read of the old. When it fails,
-// the state is given up until reopen.
+// replace sets the damaged file aside and begins a new one, with all that can be read of the old.
+// When it fails, the state is given up until reopen.
 func (s *State) replace(damage error) (err error) {
 	s.tried = time.Now()
 	defer func() {
@@ -427,7 +435,8 @@ func (s *State) replace(damage error) (err error) {
 	return nil
 }
 
-// salvage copies what can be read of a damaged file: from the first entry on, then from the last one back.
+// salvage copies what can be read of a damaged file: from the first entry on, then from the last
+// one back.
 func (s *State) salvage(from string) (n int) {
 	err := guard(func() error {
 		old, err := sql.Open("sqlite", "file:"+(&url.URL{Path: from}).EscapedPath()+"?mode=ro&immutable=1&_pragma=cell_size_check(1)&_pragma=cache_size(-1000)")
@@ -514,8 +523,8 @@ func (s *State) Get(bucket, key string) (value []byte, err error) {
 	return value, nil
 }
 
-// Each calls f for every key of bucket that begins with prefix, in order. key and value are valid only within f,
-// which may use the State. Of what is written meanwhile, f sees some and some not.
+// Each calls f for every key of bucket that begins with prefix, in order. key and value are valid
+// only within f, which may use the State. Of what is written meanwhile, f sees some and some not.
 func (s *State) Each(bucket, prefix string, f func(key, value []byte) error) error {
 	if s == nil {
 		return nil
@@ -542,7 +551,8 @@ func (s *State) Each(bucket, prefix string, f func(key, value []byte) error) err
 	}
 }
 
-// read returns some entries of bucket, from one key on: none when there are no more with the prefix.
+// read returns some entries of bucket, from one key on: none when there are no more with the
+// prefix.
 func (d *database) read(bucket, from, prefix string) (page []Change, err error) {
 	rows, err := d.page.Query(bucket, from)
 	if err != nil {
@@ -576,8 +586,8 @@ type Change struct {
 	Value []byte
 }
 
-// Write makes all changes or none, and returns when they are on disk. A key or value that is too long to be stored
-// is left out, counted (Skipped) and said; the others are stored.
+// Write makes all changes or none, and returns when they are on disk. A key or value that is too
+// long to be stored is left out, counted (Skipped) and said; the others are stored.
 func (s *State) Write(bucket string, changes []Change) error {
 	if s == nil || len(changes) == 0 {
 		return nil

@@ -262,7 +262,8 @@ func TestStateLeavesOutWhatIsTooLong(t *testing.T) {
 	}
 }
 
-// A file that is changed while it is open: what is missing is begun anew, and the next write is on the disk.
+// A file that is changed while it is open: what is missing is begun anew, and the next write is on
+// the disk.
 func TestStateFileChangedWhileOpen(t *testing.T) {
 	f := func(name string, change func(path string) error) {
 		t.Helper()
@@ -344,7 +345,8 @@ func TestStateIsGivenUpAndComesBack(t *testing.T) {
 	}
 }
 
-// However the file was damaged: it is either read as it should be, or set aside whole, with an error that says so.
+// However the file was damaged: it is either read as it should be, or set aside whole, with an
+// error that says so.
 func TestDamagedStateFileIsSetAside(t *testing.T) {
 	dir := t.TempDir()
 	good := filepath.Join(dir, "good.db")

@@ -19,11 +19,13 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// Whatever changes in the file, and whenever, the process goes on: each change is made in a process of its own, to a
-// closed file or to one that is open. It must end by itself, within 256 MB; every value that it reads was once
-// written under that key; after the change it either stores again or has said that it does not.
+// Whatever changes in the file, and whenever, the process goes on: each change is made in a process
+// of its own, to a closed file or to one that is open. It must end by itself, within 256 MB; every
+// value that it reads was once written under that key; after the change it either stores again or
+// has said that it does not.
 //
-// DEFENDER_STATEFUZZ is the number of changes (`make statefuzz`), DEFENDER_SEED the seed, which is printed.
+// DEFENDER_STATEFUZZ is the number of changes (`make statefuzz`), DEFENDER_SEED the seed, which is
+// printed.
 func TestStateFileChanges(t *testing.T) {
 	n, seed := 40, uint64(time.Now().UnixNano())
 	if v := os.Getenv("DEFENDER_STATEFUZZ"); v != "" {

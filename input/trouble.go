@@ -12,14 +12,16 @@ import (
 // saidAgain is how soon a trouble that comes and goes is logged again.
 const saidAgain = time.Minute
 
-// Troubles keeps what does not work at the moment, and logs it once: when it begins, when it becomes
-// another kind of trouble, and when it is over. How often something is tried in between does not matter.
+// Troubles keeps what does not work at the moment, and logs it once: when it begins, when it
+// becomes another kind of trouble, and when it is over. How often something is tried in between
+// does not matter.
 //
-// A subject is what the log speaks of ("reading container x", "the machines API"). It may have parts
-// that fail each on its own: the container's blobs, the API's kinds of requests. One trouble of many
-// parts is logged for the first of them. The subject works again when all of its parts do.
+// A subject is what the log speaks of ("reading container x", "the machines API"). It may have
+// parts that fail each on its own: the container's blobs, the API's kinds of requests. One trouble
+// of many parts is logged for the first of them. The subject works again when all of its parts do.
 //
-// Its methods may be called from any goroutine. It logs under its lock, so that lines come in order.
+// Its methods may be called from any goroutine. It logs under its lock, so that lines come in
+// order.
 type Troubles struct {
 	log *slog.Logger
 	n   atomic.Int32 // subjects in trouble
@@ -42,8 +44,9 @@ func NewTroubles(log *slog.Logger) *Troubles {
 	return &Troubles{log: log, subjects: make(map[string]*subject), retries: make(map[string]int64)}
 }
 
-// Begin counts a failed attempt: the part ("" for the whole) of the subject has a trouble of this kind.
-// If that is news, text and attrs are logged at level. Kinds are few words of the code, never of a server.
+// Begin counts a failed attempt: the part ("" for the whole) of the subject has a trouble of this
+// kind. If that is news, text and attrs are logged at level. Kinds are few words of the code, never
+// of a server.
 func (t *Troubles) Begin(name, part, kind string, level slog.Level, text string, attrs ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -80,7 +83,8 @@ func (s *subject) leave(kind string) {
 	}
 }
 
-// End notes that the part of the subject works. When that was its last trouble, "NAME works again" is logged.
+// End notes that the part of the subject works. When that was its last trouble, "NAME works again"
+// is logged.
 func (t *Troubles) End(name, part string, attrs ...any) {
 	if t.n.Load() == 0 {
 		return // as nearly always

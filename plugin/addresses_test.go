@@ -9,8 +9,9 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// Every address that gets a credential is held to one rule: TLS, or this machine. No user, no query.
-// What a broker's metadata names is held to it when it is dialled: TestPlaintextRule in input/eventhub.
+// Every address that gets a credential is held to one rule: TLS, or this machine. No user, no
+// query. What a broker's metadata names is held to it when it is dialled: TestPlaintextRule in
+// input/eventhub.
 func TestAddresses(t *testing.T) {
 	const guid = "0d5c1c9e-8a2b-4f5e-9a41-6f1e5f3c7b10"
 	settings := map[string]map[string]string{ // what else the key needs

@@ -11,8 +11,9 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
 )
 
-// badInput is what must neither stop a partition nor spoil its neighbours: one record that the host cannot decode makes it drop the
-// rest of a chunk in silence. The record of each has Seq seq where one can be told at all.
+// badInput is what must neither stop a partition nor spoil its neighbours: one record that the host
+// cannot decode makes it drop the rest of a chunk in silence. The record of each has Seq seq where
+// one can be told at all.
 func badInput(seq int) map[string][]byte {
 	record := func(properties string) []byte {
 		return fmt.Appendf(nil, `{"records":[{"time":"2026-03-04T05:06:07Z","tenantId":"11111111-2222-3333-4444-555555555555","category":"AdvancedHunting-AlertInfo","properties":%s}]}`, properties)
@@ -47,7 +48,8 @@ func badInput(seq int) map[string][]byte {
 	}
 }
 
-// produceBad sends each bad input between two good records, and one bad record among 400 in a message. It returns the number of good ones.
+// produceBad sends each bad input between two good records, and one bad record among 400 in a
+// message. It returns the number of good ones.
 func produceBad(t *testing.T, h *fakehub.Hub) (good int) {
 	t.Helper()
 	send := func(body []byte) {
@@ -68,7 +70,8 @@ func produceBad(t *testing.T, h *fakehub.Hub) (good int) {
 	return next + 1
 }
 
-// largeLine is a container with a blob of a good line, one of 20 MB, and a good line; the Seqs are first, 1000000, first+1.
+// largeLine is a container with a blob of a good line, one of 20 MB, and a good line; the Seqs are
+// first, 1000000, first+1.
 func largeLine(t *testing.T, first int) (connectionString string) {
 	t.Helper()
 	line := func(seq, size int) []byte {
@@ -78,7 +81,8 @@ func largeLine(t *testing.T, first int) (connectionString string) {
 	return startAccount(t, "insights-logs-advancedhunting-deviceevents", blob).ConnectionString()
 }
 
-// checkGood fails the test when a good record is missing: all but the one that was damaged in the message of 400.
+// checkGood fails the test when a good record is missing: all but the one that was damaged in the
+// message of 400.
 func checkGood(t *testing.T, seen func(seq int) bool, n int) {
 	t.Helper()
 	damaged := len(badInput(0)) + 200
@@ -97,8 +101,8 @@ func TestBadInputBetweenGoodRecords(t *testing.T) {
 	h := startHub(t, 1)
 	n := produceBad(t, h)
 	blobs := largeLine(t, n)
-	// All good records but the damaged one, and those with Seq 1000000. The last message of the hub is
-	// good, so the bad ones before it have come by then.
+	// All good records but the damaged one, and those with Seq 1000000. The last message of the hub
+	// is good, so the bad ones before it have come by then.
 	r := runHostUntil(t, n+2, "", settings(h, "blob.connection_string="+blobs, "blob.start=earliest")...).ok(t)
 	seen, unreadable, large := map[int]bool{}, 0, false
 	for _, e := range r.events {

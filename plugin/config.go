@@ -30,7 +30,8 @@ var Settings = []input.Setting{
 	{Key: "memory_limit", Kind: input.Bytes, Default: "256M", Doc: "The most memory that this section takes in all: events that are fetched, transformed and wait for Fluent Bit, what is known of devices, and the plugin itself; at least 64M."},
 }
 
-// declared lists every key of a section: what is read, what the README shows, what a misspelt key is compared with.
+// declared lists every key of a section: what is read, what the README shows, what a misspelt key
+// is compared with.
 func declared() []input.Setting {
 	return slices.Concat(Settings, eventhub.Settings, blob.Settings, deviceSettings, machines.Settings, signin.Settings)
 }
@@ -39,8 +40,8 @@ const (
 	// leastMemory is the least that memory_limit may be.
 	leastMemory = 64 << 20
 
-	// ownMemory is the share of memory_limit that is for neither events nor devices: connections, the state file, lists of blobs,
-	// and garbage that the collector has not come to yet.
+	// ownMemory is the share of memory_limit that is for neither events nor devices: connections,
+	// the state file, lists of blobs, and garbage that the collector has not come to yet.
 	ownMemory = 24 << 20
 )
 

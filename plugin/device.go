@@ -19,14 +19,16 @@ const (
 	leastForCache = 1 << 20
 )
 
-// defaultFields: the columns of its device that an alert carries when device_info.fields is not set. They say
-// who and where the device is, what it runs, how much it matters, how healthy it is, who was on it, and when it last reported.
+// defaultFields: the columns of its device that an alert carries when device_info.fields is not
+// set. They say who and where the device is, what it runs, how much it matters, how healthy it is,
+// who was on it, and when it last reported.
 const defaultFields = "DeviceName,OSPlatform,OSFamily,OSVersion,OSVersionInfo,OSBuild,OSArchitecture,DeviceCategory,DeviceType,Model,Vendor," +
 	"MachineGroup,JoinType,AadDeviceId,PublicIP,LastIPAddress,LoggedOnUsers,OnboardingStatus,SensorHealthState,ExposureLevel,RiskScore," +
 	"AssetValue,IsInternetFacing,RegistryDeviceTag,DeviceManualTags,DeviceDynamicTags,AzureResourceId,Timestamp,MitigationStatus,IsExcluded," +
 	"IPAddresses,MacAddresses"
 
-// deviceSettings declares the keys of the join: which records get a device, which columns of it, and how much is remembered.
+// deviceSettings declares the keys of the join: which records get a device, which columns of it,
+// and how much is remembered.
 var deviceSettings = []input.Setting{
 	{Key: "device_info", Kind: input.Switch, Default: "on", Doc: "Add what is known of the device to alert evidence."},
 	{Key: "device_info.tables", Kind: input.List, Default: "AlertEvidence", Doc: "The tables whose rows get the device; AlertInfo, BehaviorInfo and BehaviorEntities may be added."},
@@ -48,7 +50,8 @@ type deviceConfig struct {
 	warmUp time.Duration
 }
 
-// portals are where Defender is looked at, from learn.microsoft.com, "Microsoft Defender XDR for US Government customers".
+// portals are where Defender is looked at, from learn.microsoft.com, "Microsoft Defender XDR for US
+// Government customers".
 var portals = map[string]string{
 	"commercial": "https://security.microsoft.com",
 	"gcc_high":   "https://security.microsoft.us",
@@ -63,7 +66,8 @@ func portal(choice, cloud string) string {
 	return portals[choice]
 }
 
-// readDeviceConfig returns nil when device information is off. Its cache is part of memory, the section's memory_limit.
+// readDeviceConfig returns nil when device information is off. Its cache is part of memory, the
+// section's memory_limit.
 func readDeviceConfig(s *input.Settings, identity signin.Config, memory int64) *deviceConfig {
 	c := &deviceConfig{
 		memory: device.Config{
@@ -95,8 +99,8 @@ func readDeviceConfig(s *input.Settings, identity signin.Config, memory int64) *
 	return c
 }
 
-// devices is what an instance knows of devices, with where that comes from besides its records: the snapshot in the state
-// file, and the machines API.
+// devices is what an instance knows of devices, with where that comes from besides its records: the
+// snapshot in the state file, and the machines API.
 type devices struct {
 	*device.Memory
 	client *machines.Client // nil when there is no API
@@ -133,7 +137,8 @@ func openDevices(c *deviceConfig, state *input.State, log *slog.Logger) (*device
 	return d, nil
 }
 
-// close ends what was started and writes what has changed since the last snapshot. The pumps must have ended.
+// close ends what was started and writes what has changed since the last snapshot. The pumps must
+// have ended.
 func (d *devices) close() {
 	if d.client != nil {
 		d.client.Close()

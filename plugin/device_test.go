@@ -90,7 +90,8 @@ func TestDeviceOnAlertAndAfterARestart(t *testing.T) {
 
 const appSecret = "s3cret-of-the-application"
 
-// startMachines serves the machines API, which lists deviceA, knows deviceB and no other, and its sign-in. It returns the settings of who may ask.
+// startMachines serves the machines API, which lists deviceA, knows deviceB and no other, and its
+// sign-in. It returns the settings of who may ask.
 func startMachines(t *testing.T, tenant string) []string {
 	t.Helper()
 	var srv *httptest.Server
@@ -134,7 +135,8 @@ func startMachines(t *testing.T, tenant string) []string {
 		"azure.authority_host=" + srv.URL + "/", "azure.ca_file=" + ca, "device_info.api.url=" + srv.URL}
 }
 
-// The whole way to the machines API: token, list, a device that the list lacks, quota and secret out of the log.
+// The whole way to the machines API: token, list, a device that the list lacks, quota and secret
+// out of the log.
 func TestDeviceFromTheAPI(t *testing.T) {
 	t.Parallel()
 	h := startHub(t, 1)

@@ -1,5 +1,5 @@
-// Package main is the plugin itself, built as a C library: the calls that Fluent Bit makes, and the way of a section's
-// settings into running goroutines.
+// Package main is the plugin itself, built as a C library: the calls that Fluent Bit makes, and the
+// way of a section's settings into running goroutines.
 //
 //	main.go        the exported functions, and the only import "C"
 //	flb.h          the part of Fluent Bit's ABI that they use
@@ -18,14 +18,17 @@
 //	log.go         log lines wait for the host's thread, and secrets are masked in them
 //	metrics.go     every figure that users see
 //
-// All of the host's calls come on one thread, and nothing else runs there meanwhile: no flush, no other input. So they do
-// little. Everything else is done by goroutines that start with an instance and have ended when its exit returns.
+// All of the host's calls come on one thread, and nothing else runs there meanwhile: no flush, no
+// other input. So they do little. Everything else is done by goroutines that start with an instance
+// and have ended when its exit returns.
 //
-// The host would call a Go input once a second, from a collector. When one of several sections is over its limit, the host
-// stops the collector of the wrong one. So the work is done from a timer of our own on the same thread, made as the
-// host's C plugins make theirs. It fires forty times a second. The work takes some 20 ms at most, and at most half of the
-// time. The host's calls to pause and resume still count.
+// The host would call a Go input once a second, from a collector. When one of several sections is
+// over its limit, the host stops the collector of the wrong one. So the work is done from a timer
+// of our own on the same thread, made as the host's C plugins make theirs. It fires forty times a
+// second. The work takes some 20 ms at most, and at most half of the time. The host's calls to
+// pause and resume still count.
 //
-// A panic would end the host, so each export and each goroutine turns it into an error. A signal handler of the host's on
-// the stack of a goroutine would end it, too, so signals are blocked where Go runs.
+// A panic would end the host, so each export and each goroutine turns it into an error. A signal
+// handler of the host's on the stack of a goroutine would end it, too, so signals are blocked where
+// Go runs.
 package main

@@ -123,8 +123,8 @@ func TestNothingIsLostOrRepeated(t *testing.T) {
 			r := runHostUntil(t, n, "", append(settings(h, "tag_pattern=defender.*", db), strings.Fields(c.flags)...)...).ok(t)
 			again := tally(t, r.events, n)
 			if c.name == "hot reload" {
-				// Usually none. On a busy machine an append can be so slow that a batch is broken off, 780 of these events at most, and
-				// begins again in the next generation.
+				// Usually none. On a busy machine an append can be so slow that a batch is broken
+				// off, 780 of these events at most, and begins again in the next generation.
 				again -= 1000 * strings.Count(r.log, "] stopped")
 			}
 			if again > 0 {
@@ -149,7 +149,8 @@ func TestAnInstanceOverItsLimitDoesNotHoldUpTheOther(t *testing.T) {
 	}
 	feed(t, hubs[1], n, 100, 200*time.Millisecond)
 	produce(t, hubs[0], 0, n)
-	// The first section is over its limit from its first append on; the pause stops the host's timer of the second.
+	// The first section is over its limit from its first append on; the pause stops the host's
+	// timer of the second.
 	r := runHostUntil(t, n, "section1", append(args, "-only", "0", "-pause-every", "1", "-pause-ms", "600000")...).ok(t)
 	var second []event
 	for _, e := range r.events {
@@ -172,7 +173,8 @@ func TestHotReloadOfTwoSections(t *testing.T) {
 	dir := t.TempDir()
 	build(t) // before there is anything to read
 	feed(t, h, n, 500, 300*time.Millisecond)
-	// Both in one group: they share the partitions, and each reload is a rebalance too, which takes seconds on a busy machine.
+	// Both in one group: they share the partitions, and each reload is a rebalance too, which takes
+	// seconds on a busy machine.
 	args := append(append(settings(h, "db="+dir+"/a.db"), "-instance"), settings(h, "db="+dir+"/b.db")...)
 	r := runHostUntil(t, n, "", append(args, "-reload-every", "4000", "-grace", "300")...).ok(t)
 	again := tally(t, r.events, n)
@@ -180,14 +182,16 @@ func TestHotReloadOfTwoSections(t *testing.T) {
 	if !strings.Contains(r.log, "generations") {
 		t.Error("no reload took place")
 	}
-	// Usually none. Where a reload falls into the rebalance that the one before has caused, as it does on a busy machine, what was
-	// handed over since the last commit comes again: at most what a second or two brings.
+	// Usually none. Where a reload falls into the rebalance that the one before has caused, as it
+	// does on a busy machine, what was handed over since the last commit comes again: at most what
+	// a second or two brings.
 	if generations := 1 + strings.Count(r.log, "defender.0] stopped"); again > 3000*generations {
 		t.Errorf("%d events came twice, in %d generations", again, generations)
 	}
 }
 
-// forgetMembers removes from the group who was killed: otherwise each start waits 30 s until the broker misses them.
+// forgetMembers removes from the group who was killed: otherwise each start waits 30 s until the
+// broker misses them.
 func forgetMembers(t *testing.T, h *fakehub.Hub) {
 	t.Helper()
 	client, err := kgo.NewClient(h.ClientOpts()...)

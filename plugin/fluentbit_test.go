@@ -20,7 +20,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
 )
 
-// fluentBit is the path of a real Fluent Bit. Without one the test is skipped: like names the one that shows the same in the C host.
+// fluentBit is the path of a real Fluent Bit. Without one the test is skipped: like names the one
+// that shows the same in the C host.
 func fluentBit(t *testing.T, like string) string {
 	t.Helper()
 	path := os.Getenv("FLUENT_BIT")
@@ -88,7 +89,8 @@ func (s *sink) await(t *testing.T, n int, wait time.Duration) {
 	t.Errorf("%d of %d events have arrived after %v", distinct, n, wait)
 }
 
-// configure writes a configuration with the recipe of the README: an [INPUT] for each of inputs, and an http output to s.
+// configure writes a configuration with the recipe of the README: an [INPUT] for each of inputs,
+// and an http output to s.
 func configure(t *testing.T, dir string, s *sink, inputs ...string) (path string) {
 	t.Helper()
 	so, _ := build(t)
@@ -152,7 +154,8 @@ func startFluentBit(t *testing.T, binary, conf string) *exec.Cmd {
 	return cmd
 }
 
-// logs is what Fluent Bit has written so far to its log file, and to the terminal, as it does before and after the log is open.
+// logs is what Fluent Bit has written so far to its log file, and to the terminal, as it does
+// before and after the log is open.
 func logs(conf string) string {
 	dir := filepath.Dir(conf)
 	file, _ := os.ReadFile(filepath.Join(dir, "fluent-bit.log"))
@@ -258,7 +261,8 @@ func TestFluentBitHotReloadUnderLoad(t *testing.T) {
 	conf := configure(t, dir, s, section(h, "db "+dir+"/1.db"), section(h, "db "+dir+"/2.db"))
 	cmd := startFluentBit(t, binary, conf)
 	sent := feed(t, h, n, 500, 500*time.Millisecond)
-	// Each generation starts both sections; "successful reload done" is not said by every version, not by 4.1.0.
+	// Each generation starts both sections; "successful reload done" is not said by every version,
+	// not by 4.1.0.
 	done := func() int { return strings.Count(logs(conf), "starting version")/2 - 1 }
 	var longest time.Duration
 	for i := range reloads {
@@ -312,7 +316,8 @@ func TestFluentBitTwoSectionsOverTheirLimit(t *testing.T) {
 	}
 }
 
-// The output is down while Fluent Bit is killed again and again. What is in its files then, and what the hub gives again, must be all.
+// The output is down while Fluent Bit is killed again and again. What is in its files then, and
+// what the hub gives again, must be all.
 func TestFluentBitKilledTwentyTimes(t *testing.T) {
 	t.Parallel()
 	binary := fluentBit(t, "TestKilledTwentyTimesUnderLoad")

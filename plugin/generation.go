@@ -9,11 +9,12 @@ import (
 	"time"
 )
 
-// generation is the instances that the host has, from one start or reload to the next. Its callbacks name no instance
-// (pause, resume, exit), and some reach the wrong one, so what they mean is worked out here.
+// generation is the instances that the host has, from one start or reload to the next. Its
+// callbacks name no instance (pause, resume, exit), and some reach the wrong one, so what they mean
+// is worked out here.
 //
-// All callbacks come from the host's thread, but a reload brings a new thread; hence the lock. It is not held while the host
-// is called: an append comes back to pause.
+// All callbacks come from the host's thread, but a reload brings a new thread; hence the lock. It
+// is not held while the host is called: an append comes back to pause.
 type generation struct {
 	mu        sync.Mutex
 	instances map[uintptr]*instance
@@ -39,8 +40,9 @@ func (g *generation) add(in *instance) uintptr {
 	return g.lastID
 }
 
-// limitMemory tells the garbage collector what the users' settings add up to, so that it keeps near that instead of letting
-// the heap double. The runtime is the library's own: every Go library of a process has one to itself.
+// limitMemory tells the garbage collector what the users' settings add up to, so that it keeps near
+// that instead of letting the heap double. The runtime is the library's own: every Go library of a
+// process has one to itself.
 func (g *generation) limitMemory() {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
@@ -99,9 +101,10 @@ func (g *generation) setAppending(in *instance) {
 	g.mu.Unlock()
 }
 
-// pause inside an append means that this append has brought its own section over a limit, or what a filter makes of its
-// events over theirs: that instance stops. At any other time it is the beginning of a shutdown, or a filter that has too much to
-// emit, and every instance has to stop, because it does not say which is meant; a shutdown waits until all is delivered.
+// pause inside an append means that this append has brought its own section over a limit, or what a
+// filter makes of its events over theirs: that instance stops. At any other time it is the
+// beginning of a shutdown, or a filter that has too much to emit, and every instance has to stop,
+// because it does not say which is meant; a shutdown waits until all is delivered.
 func (g *generation) pause() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -122,7 +125,8 @@ func (g *generation) resume() {
 	}
 }
 
-// exit stops all instances, waits for them and forgets them. The exits that follow for the same generation find none.
+// exit stops all instances, waits for them and forgets them. The exits that follow for the same
+// generation find none.
 func (g *generation) exit() {
 	g.mu.Lock()
 	instances := g.instances

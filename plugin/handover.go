@@ -8,22 +8,24 @@ import (
 )
 
 const (
-	// tickEvery is the interval of our timer on the host's thread. Events wait no longer without a reason, and what is
-	// read meanwhile stays small.
+	// tickEvery is the interval of our timer on the host's thread. Events wait no longer without a
+	// reason, and what is read meanwhile stays small.
 	tickEvery = 25 * time.Millisecond
 
-	// During a tick the host does nothing else: no flush, no other input. After tickTime no batch is begun. A batch that
-	// is under way is finished, because an exit of the host in the middle of it would repeat it; tickMost ends even that.
+	// During a tick the host does nothing else: no flush, no other input. After tickTime no batch
+	// is begun. A batch that is under way is finished, because an exit of the host in the middle of
+	// it would repeat it; tickMost ends even that.
 	tickTime = 20 * time.Millisecond
 	tickMost = 250 * time.Millisecond
 
-	// resumeWait is the pause of a section after a limit was lifted. At a limit every append pauses the section again,
-	// the host logs each pause, and its outputs are busy for longer with what it has stored.
+	// resumeWait is the pause of a section after a limit was lifted. At a limit every append pauses
+	// the section again, the host logs each pause, and its outputs are busy for longer with what it
+	// has stored.
 	resumeWait = 250 * time.Millisecond
 )
 
-// handover is one section's work on the host's thread: it gives the events of the outbox to the host. Only the host's
-// thread touches it, so it needs no lock.
+// handover is one section's work on the host's thread: it gives the events of the outbox to the
+// host. Only the host's thread touches it, so it needs no lock.
 type handover struct {
 	outbox *input.Outbox
 	log    *slog.Logger
@@ -51,11 +53,13 @@ func newHandover(log *slog.Logger) handover {
 	}
 }
 
-// tick gives events to the host by hand, which is its append, if the section's share of the host's thread allows it.
+// tick gives events to the host by hand, which is its append, if the section's share of the host's
+// thread allows it.
 //
-// The host serves timers first, so behind a filter that is slower than the timer it would do nothing else. All busy
-// sections together leave the host half of its time. The timer may fire early. We accept up to half a tick and add it to
-// the next rest; otherwise every second tick would be skipped.
+// The host serves timers first, so behind a filter that is slower than the timer it would do
+// nothing else. All busy sections together leave the host half of its time. The timer may fire
+// early. We accept up to half a tick and add it to the next rest; otherwise every second tick would
+// be skipped.
 func (h *handover) tick(now time.Time, busy int, hand func(tag string, data []byte) bool) {
 	if now.Before(h.restsUntil.Add(-tickEvery / 2)) {
 		return

@@ -26,8 +26,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// built is where the library and the C host are. They are built once for all tests that load the library, unless
-// $DEFENDER_SO and $DEFENDER_HOST name some.
+// built is where the library and the C host are. They are built once for all tests that load the
+// library, unless $DEFENDER_SO and $DEFENDER_HOST name some.
 var built struct {
 	once          sync.Once
 	dir, so, host string
@@ -88,7 +88,8 @@ type event struct {
 	Seq    int             `json:"-"` // column Seq
 }
 
-// parseEvents reads lines of events and passes each to see, if that is not nil; a last line without its end does not count.
+// parseEvents reads lines of events and passes each to see, if that is not nil; a last line without
+// its end does not count.
 func parseEvents(t testing.TB, r io.Reader, see func(event)) (events []event) {
 	t.Helper()
 	lines := bufio.NewReaderSize(r, 1<<20)
@@ -124,8 +125,9 @@ func runHost(t testing.TB, args ...string) run {
 	return runHostUntil(t, 0, "", args...)
 }
 
-// runHostUntil runs the C host until n different events with the tag have come (any tag when it is empty), and then ends it
-// as a service manager does. It goes on for three minutes at most: machines that run tests are slow at times.
+// runHostUntil runs the C host until n different events with the tag have come (any tag when it is
+// empty), and then ends it as a service manager does. It goes on for three minutes at most:
+// machines that run tests are slow at times.
 func runHostUntil(t testing.TB, n int, tag string, args ...string) run {
 	t.Helper()
 	so, host := build(t)
@@ -247,7 +249,8 @@ func envelopes(first, n int) (messages [][]byte) {
 	return messages
 }
 
-// feed produces n records, step at a time, one step every so often, and closes sent after the last. It ends with the test.
+// feed produces n records, step at a time, one step every so often, and closes sent after the last.
+// It ends with the test.
 func feed(t testing.TB, h *fakehub.Hub, n, step int, every time.Duration) (sent <-chan struct{}) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// host is what an instance may ask of Fluent Bit; main.go makes it of calls into C. All of it is called from the host's
-// thread only, between init and exit.
+// host is what an instance may ask of Fluent Bit; main.go makes it of calls into C. All of it is
+// called from the host's thread only, between init and exit.
 type host struct {
 	name    string                              // of the section: its alias, or "defender.0"
 	get     func(key string) string             // a setting as it stands in the section, or ""
@@ -21,8 +21,9 @@ type host struct {
 
 func (h *host) prefix() string { return "[input:defender:" + h.name + "] " }
 
-// storesInFiles tells whether a chunk of one of our sections is in a file that the host has mapped, which it is right after an
-// append with storage.type filesystem. The host offers no better way to ask: it keeps storage.type to itself.
+// storesInFiles tells whether a chunk of one of our sections is in a file that the host has mapped,
+// which it is right after an append with storage.type filesystem. The host offers no better way to
+// ask: it keeps storage.type to itself.
 func storesInFiles() bool {
 	f, err := os.Open("/proc/self/maps")
 	if err != nil {
@@ -30,7 +31,8 @@ func storesInFiles() bool {
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		// .../storage/defender.0/1234-1700000000.123456789.flb; the folder has the section's number also when it has an alias
+		// .../storage/defender.0/1234-1700000000.123456789.flb; the folder has the section's number
+		// also when it has an alias
 		if line := lines.Text(); strings.HasSuffix(line, ".flb") && strings.Contains(line, "/defender.") {
 			return true
 		}

@@ -14,7 +14,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
 )
 
-// instance is one [INPUT] section: its sources, each with a pump into the one outbox, and the hand-over from there to the host.
+// instance is one [INPUT] section: its sources, each with a pump into the one outbox, and the
+// hand-over from there to the host.
 type instance struct {
 	host   host
 	logs   *logQueue
@@ -36,7 +37,8 @@ type instance struct {
 	tables   []string // of the settings, until they have been compared with what came; on the host's thread
 }
 
-// newInstance reads the settings and starts the instance. When it fails, the log says all that is wrong and nothing is left running.
+// newInstance reads the settings and starts the instance. When it fails, the log says all that is
+// wrong and nothing is left running.
 func newInstance(h host) (_ *instance, err error) {
 	in := newUnstarted(h)
 	defer func() {

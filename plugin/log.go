@@ -15,15 +15,18 @@ import (
 )
 
 const (
-	// maxLogLines and maxLogBytes bound what waits for the host's thread, which may be held up by a slow filter.
+	// maxLogLines and maxLogBytes bound what waits for the host's thread, which may be held up by a
+	// slow filter.
 	maxLogLines = 1000
 	maxLogBytes = 1 << 20
 
-	// maxLine is what the host's log takes of a line (4,088 bytes with its time and level, src/flb_log.c); longer ones are continued.
+	// maxLine is what the host's log takes of a line (4,088 bytes with its time and level,
+	// src/flb_log.c); longer ones are continued.
 	maxLine = 3800
 )
 
-// logQueue keeps log lines until the host's thread comes by: from any other thread they would go past the host's log.
+// logQueue keeps log lines until the host's thread comes by: from any other thread they would go
+// past the host's log.
 type logQueue struct {
 	level slog.Level
 
@@ -46,8 +49,8 @@ func newLogQueue(debug bool) *logQueue {
 	return &logQueue{level: slog.LevelInfo}
 }
 
-// hide has every occurrence of secrets replaced. The code never logs one; this is for the errors of libraries and of servers,
-// which may quote what they were given.
+// hide has every occurrence of secrets replaced. The code never logs one; this is for the errors of
+// libraries and of servers, which may quote what they were given.
 func (q *logQueue) hide(secrets []string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -69,8 +72,9 @@ func (q *logQueue) add(level slog.Level, text string) {
 	q.bytes += len(text)
 }
 
-// The forms in which credentials stand in texts of Azure, of OAuth and in addresses, whatever setting they were pasted into.
-// The name may be a form's (client_secret=), JSON's ("client_secret":"...") or escaped in an address (client_secret%3D).
+// The forms in which credentials stand in texts of Azure, of OAuth and in addresses, whatever
+// setting they were pasted into. The name may be a form's (client_secret=), JSON's
+// ("client_secret":"...") or escaped in an address (client_secret%3D).
 var (
 	namedSecret = regexp.MustCompile(`(?i)(\b|%[0-9a-f]{2})(SharedAccessKey|SharedAccessSignature|AccountKey|sig|client_secret|client_assertion|` +
 		`access_token|refresh_token|id_token|password)(\\?["']?\s*(?:=|%3D|:)\s*\\?["']?)([^\s;&"'\\<>]+)`)

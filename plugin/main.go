@@ -24,14 +24,16 @@ import (
 // version and commit say which build this is. The Makefile sets them when it links the library.
 var version, commit = "dev", "unknown"
 
-// current is the only state of the package: the instances that the host has. The host's callbacks say little or nothing
-// about which instance they mean, so there has to be one place that knows them all.
+// current is the only state of the package: the instances that the host has. The host's callbacks
+// say little or nothing about which instance they mean, so there has to be one place that knows
+// them all.
 var current generation
 
 // main is never called: the host loads a library.
 func main() {}
 
-// FLBPluginRegister tells the host what this is. Called again, before the old instances exit, when the host reloads.
+// FLBPluginRegister tells the host what this is. Called again, before the old instances exit, when
+// the host reloads.
 //
 //export FLBPluginRegister
 func FLBPluginRegister(def unsafe.Pointer) (result C.int) {
@@ -51,8 +53,9 @@ func FLBPluginUnregister(def unsafe.Pointer) {
 	flb.FLBPluginUnregister(def)
 }
 
-// FLBPluginInit starts an instance, for one [INPUT] section. After an error the host gives up starting as a whole and calls
-// no exit, so that the instances which were started before are stopped here too.
+// FLBPluginInit starts an instance, for one [INPUT] section. After an error the host gives up
+// starting as a whole and calls no exit, so that the instances which were started before are
+// stopped here too.
 //
 //export FLBPluginInit
 func FLBPluginInit(plugin unsafe.Pointer) (result C.int) {
@@ -104,8 +107,8 @@ func start(p *C.struct_defender_plugin) (err error) {
 	return nil
 }
 
-// newHost is what an instance knows of the host. The struct that init is given belongs to all instances and is
-// overwritten, so nothing here refers to it.
+// newHost is what an instance knows of the host. The struct that init is given belongs to all
+// instances and is overwritten, so nothing here refers to it.
 func newHost(p *C.struct_defender_plugin, functions C.struct_defender_functions) host {
 	api, instance := p.api, p.instance
 	var tagBytes []byte // with the final zero that some filters count on
@@ -137,7 +140,8 @@ func newHost(p *C.struct_defender_plugin, functions C.struct_defender_functions)
 	}
 }
 
-// newMetrics returns what sets a series of the section called name, or nil when the host offers no metrics.
+// newMetrics returns what sets a series of the section called name, or nil when the host offers no
+// metrics.
 func newMetrics(cmt C.struct_defender_cmt, name string) func(m *metric, f figure) {
 	if cmt.context == nil {
 		return nil
@@ -177,9 +181,10 @@ func newMetrics(cmt C.struct_defender_cmt, name string) func(m *metric, f figure
 
 // cStrings makes a C array of first and the others, which free frees.
 //
-// Where Go writes a pointer while it collects garbage, it looks at what was there before. Memory of C that is not cleared may hold
-// what the host once kept there, such as a pointer into a buffer of ours that is gone, and the runtime ends the process: "found bad
-// pointer in Go heap" (said so in cmd/cgo, "Passing pointers").
+// Where Go writes a pointer while it collects garbage, it looks at what was there before. Memory of
+// C that is not cleared may hold what the host once kept there, such as a pointer into a buffer of
+// ours that is gone, and the runtime ends the process: "found bad pointer in Go heap" (said so in
+// cmd/cgo, "Passing pointers").
 func cStrings(first string, others []string) (array **C.char, free func()) {
 	memory := C.calloc(C.size_t(1+len(others)), C.size_t(unsafe.Sizeof(uintptr(0))))
 	items := unsafe.Slice((**C.char)(memory), 1+len(others))
@@ -208,7 +213,8 @@ func logLevel(level slog.Level) C.int {
 	return 4
 }
 
-// defenderTick is called from our own timer, every tickEvery, and is where all work on the host's thread is done.
+// defenderTick is called from our own timer, every tickEvery, and is where all work on the host's
+// thread is done.
 //
 //export defenderTick
 func defenderTick(id C.uintptr_t) {
@@ -216,7 +222,8 @@ func defenderTick(id C.uintptr_t) {
 	current.tick(uintptr(id), time.Now())
 }
 
-// FLBPluginInputPause comes when some instance is over a limit, or at the beginning of a shutdown or reload.
+// FLBPluginInputPause comes when some instance is over a limit, or at the beginning of a shutdown
+// or reload.
 //
 //export FLBPluginInputPause
 func FLBPluginInputPause() {
@@ -244,15 +251,17 @@ func FLBPluginExit() (result C.int) {
 	return flb.FLB_OK
 }
 
-// blockSignals keeps the host's signal handlers off this thread until restore is called: see signals.c. Ticks do it in C.
+// blockSignals keeps the host's signal handlers off this thread until restore is called: see
+// signals.c. Ticks do it in C.
 func blockSignals() (restore func()) {
 	before := new(C.sigset_t)
 	C.defender_block_signals(before)
 	return func() { C.defender_restore_signals(before) }
 }
 
-// guard ends every export: a panic would end the host. What it has to say goes to standard error, because whatever keeps
-// the log may be what has panicked; instances catch their own panics before, and log them.
+// guard ends every export: a panic would end the host. What it has to say goes to standard error,
+// because whatever keeps the log may be what has panicked; instances catch their own panics before,
+// and log them.
 func guard(doing string, result *C.int, failed C.int) {
 	if r := recover(); r != nil {
 		fmt.Fprintf(os.Stderr, "[error] [input:defender] %s: panic: %s\n%s", doing, mask(fmt.Sprint(r)), debug.Stack())

@@ -12,8 +12,9 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
 )
 
-// A metric is a family of series in Fluent Bit's own metrics, as fluentbit_defender_<name>{name="<section>", ...}.
-// Every series has the section's name as its first label.
+// A metric is a family of series in Fluent Bit's own metrics, as
+// fluentbit_defender_<name>{name="<section>", ...}. Every series has the section's name as its
+// first label.
 type metric struct {
 	name   string
 	kind   metricKind
@@ -37,8 +38,9 @@ type figure struct {
 	buckets []uint64 // of a histogram: cumulative, the last one that of everything
 }
 
-// metrics are all there are. Names are an API: dashboards and alerts use them. Their number is bounded: labels are hubs and partitions
-// that are ours, containers, at most 256 tables, and fixed lists.
+// metrics are all there are. Names are an API: dashboards and alerts use them. Their number is
+// bounded: labels are hubs and partitions that are ours, containers, at most 256 tables, and fixed
+// lists.
 var (
 	mRecords      = &metric{name: "records_total", help: "Records handed on, by table.", labels: []string{"table"}}
 	mPayloads     = &metric{name: "payloads_total", help: "Event Hubs messages and blob lines read."}
@@ -113,8 +115,9 @@ const (
 	figuresEvery = time.Minute // in the log, where the host offers no metrics
 )
 
-// figures reads everything that is counted and tells set. A series that was told once is told again each time, so that what is gone
-// (a partition that was given away) goes to 0 and does not stand still.
+// figures reads everything that is counted and tells set. A series that was told once is told again
+// each time, so that what is gone (a partition that was given away) goes to 0 and does not stand
+// still.
 func (in *instance) figures(set func(m *metric, f figure)) {
 	in.checkTables()
 	one := func(m *metric, value float64, labels ...string) { set(m, figure{labels: labels, value: value}) }
@@ -277,7 +280,8 @@ func apiCode(code int) string {
 	return "other"
 }
 
-// report brings the host's metrics up to date, or writes the figures into the log where it offers none. Called from the host's thread.
+// report brings the host's metrics up to date, or writes the figures into the log where it offers
+// none. Called from the host's thread.
 func (in *instance) report(now time.Time) {
 	if in.host.metric != nil {
 		if now.Sub(in.handover.reportedAt) >= metricsEvery {

@@ -16,7 +16,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// startWith starts a section with these settings in a host that only keeps the log, and returns its errors.
+// startWith starts a section with these settings in a host that only keeps the log, and returns its
+// errors.
 func startWith(t *testing.T, values map[string]string) (errors []string) {
 	t.Helper()
 	in, err := newInstance(host{
@@ -43,7 +44,8 @@ func startWith(t *testing.T, values map[string]string) (errors []string) {
 	return errors
 }
 
-// Each of these is a mistake that users make. Each is told in one line of the log, which names the setting and what to do.
+// Each of these is a mistake that users make. Each is told in one line of the log, which names the
+// setting and what to do.
 func TestTypicalMistakes(t *testing.T) {
 	h := startHub(t, 1)
 	const container = "insights-logs-advancedhunting-alertinfo"

@@ -28,8 +28,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/examples/demo/story"
 )
 
-// TestIntegrationPrometheus has a real Prometheus scrape a running plugin, run every query of the dashboard against that,
-// and load the alert rules.
+// TestIntegrationPrometheus has a real Prometheus scrape a running plugin, run every query of the
+// dashboard against that, and load the alert rules.
 func TestIntegrationPrometheus(t *testing.T) {
 	prometheus, err := exec.LookPath("prometheus")
 	if err != nil {
@@ -208,8 +208,8 @@ func TestIntegrationPrometheus(t *testing.T) {
 	}
 }
 
-// The rules for what shows nowhere else fire, and not before their time: an output that sends again, one that gave events up, and a
-// hub that cannot be reached.
+// The rules for what shows nowhere else fire, and not before their time: an output that sends
+// again, one that gave events up, and a hub that cannot be reached.
 func TestIntegrationAlertsFire(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
@@ -261,7 +261,8 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// tellToHub produces a load that goes up and down: what happens at a company just now, and now and then what is no JSON.
+// tellToHub produces a load that goes up and down: what happens at a company just now, and now and
+// then what is no JSON.
 func tellToHub(ctx context.Context, h *fakehub.Hub) {
 	for i := 0; ctx.Err() == nil; i++ {
 		s := story.New(story.Options{Seed: uint64(i / 60), Start: time.Now().Add(-time.Minute), NoAttack: i%10 > 0, AlertEvery: 60})

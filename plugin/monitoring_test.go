@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// monitoringQueries are the queries of the dashboard and the alert rules, by the title of their panel or the name of the alert.
+// monitoringQueries are the queries of the dashboard and the alert rules, by the title of their
+// panel or the name of the alert.
 func monitoringQueries(t *testing.T) (panels, alerts map[string][]string) {
 	t.Helper()
 	b, err := os.ReadFile("../examples/monitoring/dashboard.json")
@@ -47,16 +48,17 @@ func monitoringQueries(t *testing.T) (panels, alerts map[string][]string) {
 	return panels, alerts
 }
 
-// hostSeries are Fluent Bit's own, with their labels, as /api/v2/metrics/prometheus of Fluent Bit 5.1.1 shows them. TestSIEMDown of
-// the examples holds those of the rules against a running one.
+// hostSeries are Fluent Bit's own, with their labels, as /api/v2/metrics/prometheus of Fluent Bit
+// 5.1.1 shows them. TestSIEMDown of the examples holds those of the rules against a running one.
 var hostSeries = map[string][]string{
 	"fluentbit_output_retries_total":         {"name"},
 	"fluentbit_output_retries_failed_total":  {"name"},
 	"fluentbit_output_dropped_records_total": {"name"},
 }
 
-// Every series that the dashboard and the alerts ask for is one that the code exports, or one of the few of Fluent Bit's own, with
-// the labels that it has. Whether Prometheus understands the queries is for the integration test.
+// Every series that the dashboard and the alerts ask for is one that the code exports, or one of
+// the few of Fluent Bit's own, with the labels that it has. Whether Prometheus understands the
+// queries is for the integration test.
 func TestMonitoringNamesWhatIsExported(t *testing.T) {
 	labels := maps.Clone(hostSeries)
 	for _, m := range allMetrics {

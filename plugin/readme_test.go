@@ -72,7 +72,8 @@ func TestSettingsAreDescribed(t *testing.T) {
 	}
 }
 
-// The host takes these keys of an [INPUT] section for itself and lets no plugin read them: src/flb_input.c, flb_input_set_property.
+// The host takes these keys of an [INPUT] section for itself and lets no plugin read them:
+// src/flb_input.c, flb_input_set_property.
 func TestKeysAreOurs(t *testing.T) {
 	taken := []string{"tag", "alias", "log_level", "log_suppress_interval", "host", "port", "ipv6", "listen", "mem_buf_limit", "threaded",
 		"routable", "rate_window"}

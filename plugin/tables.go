@@ -9,16 +9,18 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// documentedTables are the tables of Advanced Hunting, those of Defender for Cloud, and our own two. Records of
-// others are passed on as well: the list is only for telling a misspelt name.
+// documentedTables are the tables of Advanced Hunting, those of Defender for Cloud, and our own
+// two. Records of others are passed on as well: the list is only for telling a misspelt name.
 var documentedTables = append(record.Tables(), "SecurityAlert", "SecurityRecommendation", "SecurityNestedRecommendation",
 	"SecureScores", "SecureScoreControls", "SecurityRegulatoryCompliance", transform.Unreadable, transform.Unknown)
 
-// namesChecked is how many records of a section have come when unused names of tables are looked for.
+// namesChecked is how many records of a section have come when unused names of tables are looked
+// for.
 const namesChecked = 1000
 
-// unknownTables returns a line for each of names that is neither documented nor, in lower case, in seen. A pattern is one
-// only if it matches nothing at all, which nobody can tell beforehand, so patterns are left out.
+// unknownTables returns a line for each of names that is neither documented nor, in lower case, in
+// seen. A pattern is one only if it matches nothing at all, which nobody can tell beforehand, so
+// patterns are left out.
 func unknownTables(names []string, seen map[string]bool) (lines []string) {
 	for _, name := range names {
 		known := strings.Contains(name, "*") || seen[strings.ToLower(name)]
@@ -37,8 +39,8 @@ func unknownTables(names []string, seen map[string]bool) (lines []string) {
 	return lines
 }
 
-// checkTables says once, when enough records have come, which names of tables and tables_exclude have matched nothing and are
-// no documented tables. Called from the host's thread.
+// checkTables says once, when enough records have come, which names of tables and tables_exclude
+// have matched nothing and are no documented tables. Called from the host's thread.
 func (in *instance) checkTables() {
 	if len(in.tables) == 0 {
 		return

@@ -2,7 +2,8 @@ package main
 
 import "strings"
 
-// maxTags bounds how many tags a pattern may make: each tag is a chunk of the host's, and the tables come from outside.
+// maxTags bounds how many tags a pattern may make: each tag is a chunk of the host's, and the
+// tables come from outside.
 const maxTags = 500
 
 // classPlace stands in a tag_pattern for the class of an event of OCSF.
@@ -17,7 +18,8 @@ type tags struct {
 	known         map[string]string // table -> tag
 }
 
-// newTags returns the tags of a pattern; those of an empty one are empty, which is the section's own tag.
+// newTags returns the tags of a pattern; those of an empty one are empty, which is the section's
+// own tag.
 func newTags(pattern string) *tags {
 	if pattern == "" {
 		return &tags{}
@@ -39,7 +41,8 @@ func checkTagPattern(pattern string) string {
 	return ""
 }
 
-// of returns the tag of table, which has only characters that a tag may have: see transform.Emit. It allocates only the first time.
+// of returns the tag of table, which has only characters that a tag may have: see transform.Emit.
+// It allocates only the first time.
 func (t *tags) of(table string) string {
 	if t.known == nil {
 		return ""

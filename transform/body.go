@@ -110,7 +110,8 @@ func (t *Transformer) values(b []byte, i, nesting int, list bool) int {
 	}
 }
 
-// listOfObjects tells a list of records, or of so many lists of them, from text that happens to begin with a bracket.
+// listOfObjects tells a list of records, or of so many lists of them, from text that happens to
+// begin with a bracket.
 func listOfObjects(b []byte, i, deep int) bool {
 	for i = record.SkipSpace(b, i+1); i < len(b) && b[i] == '[' && deep > 0; deep-- {
 		i = record.SkipSpace(b, i+1)

@@ -44,8 +44,8 @@ func sameNumber(texts map[string]bool, text string) bool {
 	return false
 }
 
-// checkOCSF transforms bodies in format ocsf, and demands that every event is valid and that every leaf of its flat form is in
-// it. It returns the events by class name.
+// checkOCSF transforms bodies in format ocsf, and demands that every event is valid and that every
+// leaf of its flat form is in it. It returns the events by class name.
 func checkOCSF(t *testing.T, bodies ...string) map[string]int {
 	t.Helper()
 	clock := func() time.Time { return time.Unix(1772619482, 0) }
@@ -91,8 +91,8 @@ func checkOCSF(t *testing.T, bodies ...string) map[string]int {
 	return classes
 }
 
-// Every documented column and every known ActionType, in full, sparse and odd fillings: all events are valid and nothing is
-// lost. Every class of the mapping is met.
+// Every documented column and every known ActionType, in full, sparse and odd fillings: all events
+// are valid and nothing is lost. Every class of the mapping is met.
 func TestOCSFIsValid(t *testing.T) {
 	n := 12_000
 	if testing.Short() {

@@ -23,7 +23,8 @@ type Payload struct {
 // valid until Emit returns. table has 1 to 64 ASCII letters, digits, '-' and '_'.
 type Emit func(table string, event []byte)
 
-// Config is the choices of the user. The zero value is usable: Separator is then ".", Format "flat".
+// Config is the choices of the user. The zero value is usable: Separator is then ".", Format
+// "flat".
 type Config struct {
 	Format        string // one of Formats
 	Separator     string // between the names of nested objects

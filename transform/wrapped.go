@@ -12,17 +12,17 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// Some send records wrapped: the whole payload in gzip or in UTF-16, an envelope as JSON text inside a
-// string, its records as text. What is inside is read as a payload of its own, each record with the id that
-// it has without the wrapping.
+// Some send records wrapped: the whole payload in gzip or in UTF-16, an envelope as JSON text
+// inside a string, its records as text. What is inside is read as a payload of its own, each record
+// with the id that it has without the wrapping.
 
 const (
 	maxWrapped  = 3        // wrappings inside each other; what is deeper is passed on as it is
 	maxUnpacked = 16 << 20 // bytes of a payload that was packed
 )
 
-// unwrap returns the text of a payload that is packed, and any other as it is. It passes on what cannot be
-// unpacked, and returns nil.
+// unwrap returns the text of a payload that is packed, and any other as it is. It passes on what
+// cannot be unpacked, and returns nil.
 func (t *Transformer) unwrap(b []byte) []byte {
 	switch {
 	case len(b) > 18 && b[0] == 0x1f && b[1] == 0x8b:
@@ -75,8 +75,8 @@ func wide(b []byte, order binary.ByteOrder) []byte {
 	return text
 }
 
-// inside reads a JSON string, given without its quotes, whose text is JSON of records. It returns false for
-// any other string, of which nothing was emitted.
+// inside reads a JSON string, given without its quotes, whose text is JSON of records. It returns
+// false for any other string, of which nothing was emitted.
 func (t *Transformer) inside(inner []byte) bool {
 	if t.walk.wrapped >= maxWrapped || len(inner) < 2 {
 		return false
@@ -110,8 +110,9 @@ func (t *Transformer) inside(inner []byte) bool {
 // wrappers are the members under which an envelope, or its records, stand as text.
 var wrappers = [...]string{"records", "body", "raw"}
 
-// wrapping reads the record in t.row, b[i:end], if it is no record but has records as text in a member. The
-// other members are passed on, but for those that the format raw writes beside its text.
+// wrapping reads the record in t.row, b[i:end], if it is no record but has records as text in a
+// member. The other members are passed on, but for those that the format raw writes beside its
+// text.
 func (t *Transformer) wrapping(b []byte, i, end int) bool {
 	r := &t.row
 	if r.Envelope.Category != 0 {
@@ -149,7 +150,8 @@ func (t *Transformer) wrapping(b []byte, i, end int) bool {
 	return false
 }
 
-// besideRaw tells what the format raw, and the outputs of the host, write beside the text of a record.
+// besideRaw tells what the format raw, and the outputs of the host, write beside the text of a
+// record.
 func besideRaw(key string) bool {
 	switch key {
 	case "table", "tenant_id", "event_id", "repaired_text", "alert_url", "date", "@timestamp", "time", "timestamp", "tag":

@@ -33,7 +33,8 @@ func inUTF16(text string) string {
 	return string(b)
 }
 
-// Whatever wraps records, they come out one by one, each with the id that it has without the wrapping.
+// Whatever wraps records, they come out one by one, each with the id that it has without the
+// wrapping.
 func TestWrappings(t *testing.T) {
 	envelope := `{"records":[` + good(2) + `,` + good(3) + `]}`
 	cfg := transform.Config{EventID: true}

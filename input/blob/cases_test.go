@@ -107,8 +107,8 @@ func grows(t *testing.T, a *account) {
 	}
 }
 
-// A block blob that was written again with another middle is read again as a whole, although it begins
-// as it did and is longer: what stands before the end of its last value tells.
+// A block blob that was written again with another middle is read again as a whole, although it
+// begins as it did and is longer: what stands before the end of its last value tells.
 func TestSameHeadOtherRest(t *testing.T) {
 	t.Parallel()
 	a := newFake(t, "flow")

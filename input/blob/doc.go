@@ -61,15 +61,18 @@
 //
 // # Which blob it is
 //
-//   - An append blob is another one when its creation time differs, when it shrank, or when its first
-//     bytes hash differently, which is looked at on suspicion only. At the beginning of a line the byte
-//     before must be a newline. Another one has a new term and is read from its beginning.
-//   - A block blob is written as a whole, even when it only grows, as flow logs do: "]}" at its end
-//     moves. If its first bytes (head) and those before the end of its last value (foot) are what they
-//     were, it is read on from there. Otherwise all of it is read again: repeats have the same event_id.
-//   - The time is the service's (Date of its answers), since it names folders and stamps blobs by it.
-//   - An unfinished line or value waits for its rest. An hour after the blob's hour has ended and the
-//     blob has last changed, it is handed on as it is. A block blob waits for values only.
+//   - An append blob is another one when its creation time differs, when it shrank, or when its
+//     first bytes hash differently, which is looked at on suspicion only. At the beginning of a
+//     line the byte before must be a newline. Another one has a new term and is read from its
+//     beginning.
+//   - A block blob is written as a whole, even when it only grows, as flow logs do: "]}" at its
+//     end moves. If its first bytes (head) and those before the end of its last value (foot) are
+//     what they were, it is read on from there. Otherwise all of it is read again: repeats have
+//     the same event_id.
+//   - The time is the service's (Date of its answers), since it names folders and stamps blobs by
+//     it.
+//   - An unfinished line or value waits for its rest. An hour after the blob's hour has ended and
+//     the blob has last changed, it is handed on as it is. A block blob waits for values only.
 //
 // # What is remembered
 //

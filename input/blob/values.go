@@ -155,8 +155,8 @@ func clean(b []byte) int {
 func stringEnd(b []byte, i int) (end int, v verdict) {
 	for from := i; ; {
 		if i-from >= longString && i < len(b) {
-			// It is long: the library looks at 32 bytes at a time. The window bounds what an escape in
-			// front of a far quote costs.
+			// It is long: the library looks at 32 bytes at a time. The window bounds what an escape
+			// in front of a far quote costs.
 			i += clean(b[i:min(i+stringWindow, len(b))])
 			from = i
 		}

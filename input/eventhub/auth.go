@@ -36,8 +36,8 @@ func (cfg *Config) mechanism() (sasl.Mechanism, error) {
 		return nil, fmt.Errorf("read eventhub.brokers: %w", err)
 	}
 	scope := "https://" + host + "/.default"
-	// franz-go asks for every connection, and again before the broker's word for how long it trusts a token is over.
-	// azidentity keeps tokens and renews them before they expire.
+	// franz-go asks for every connection, and again before the broker's word for how long it trusts
+	// a token is over. azidentity keeps tokens and renews them before they expire.
 	return oauth.Oauth(func(ctx context.Context) (_ oauth.Auth, err error) {
 		defer input.Catch("get a token", &err)
 		ctx, cancel := context.WithTimeout(ctx, tokenWait)

@@ -24,20 +24,21 @@ import (
 
 // budget keeps what the client holds under Config.FetchBytes, B.
 //
-// The client asks for one answer at a time. It reads at most one ahead of what Fetch has returned (MaxConcurrentFetches
-// 1). So at most two answers are held, B/2 each:
+// The client asks for one answer at a time. It reads at most one ahead of what Fetch has returned
+// (MaxConcurrentFetches 1). So at most two answers are held, B/2 each:
 //
-//   - the bytes as they came, at most B/8, which is what we ask for. The broker sends more only when the first batch
-//     alone is larger;
+//   - the bytes as they came, at most B/8, which is what we ask for. The broker sends more only
+//     when the first batch alone is larger;
 //   - what compressed batches expand to;
 //   - franz-go's records and our messages, recordBytes each.
 //
-// A batch beyond that is left for the next fetch: inspect cuts it off, or Decompress refuses it, and franz-go returns
-// those before it. Only the first batch of an answer may need more, because it may be a single large message: up to largest.
-// One that needs even more is never decoded, by any codec: it is passed over, see refusal.
+// A batch beyond that is left for the next fetch: inspect cuts it off, or Decompress refuses it,
+// and franz-go returns those before it. Only the first batch of an answer may need more, because it
+// may be a single large message: up to largest. One that needs even more is never decoded, by any
+// codec: it is passed over, see refusal.
 //
-// When batches were left, we ask for half as much from then on, and slowly for more again. A batch that was left has
-// used up bandwidth for nothing, and Event Hubs limits bandwidth.
+// When batches were left, we ask for half as much from then on, and slowly for more again. A batch
+// that was left has used up bandwidth for nothing, and Event Hubs limits bandwidth.
 type budget struct {
 	limit   int64 // of an answer: its bytes, what it expands to, its records
 	largest int64 // of one batch
@@ -46,7 +47,8 @@ type budget struct {
 	calm    int   // answers since a batch was last left
 	left    atomic.Bool
 
-	// Of the answer that is being decoded. inspect sets them before franz-go decodes it, in the goroutine that reads it.
+	// Of the answer that is being decoded. inspect sets them before franz-go decodes it, in the
+	// goroutine that reads it.
 	held  atomic.Int64
 	first atomic.Bool // no compressed batch was expanded yet
 
@@ -57,7 +59,8 @@ type budget struct {
 	gzips sync.Pool // *gzip.Reader
 }
 
-// refusal is a batch that is not decoded: what it needs, or says of itself, is more than may be held.
+// refusal is a batch that is not decoded: what it needs, or says of itself, is more than may be
+// held.
 type refusal struct {
 	from, next int64 // its messages: from the offset from, before the offset next
 	why        string
@@ -79,21 +82,24 @@ const (
 	// leastAsk is the least to ask for. Below, a request costs more than its answer.
 	leastAsk = 64 << 10
 
-	// largestBatch is what one batch may need, whatever FetchBytes is. Event Hubs takes batches of 1 MB (20 MB on a
-	// dedicated cluster), and JSON shrinks to a tenth.
+	// largestBatch is what one batch may need, whatever FetchBytes is. Event Hubs takes batches of
+	// 1 MB (20 MB on a dedicated cluster), and JSON shrinks to a tenth.
 	largestBatch = 16 << 20
 
-	// recordBytes is what a record costs beside its body: kgo.Record, the pointer to it, input.Message, transform.Payload.
+	// recordBytes is what a record costs beside its body: kgo.Record, the pointer to it,
+	// input.Message, transform.Payload.
 	recordBytes = 320
 	// headerBytes is what a header of a record costs: kgo.RecordHeader.
 	headerBytes = 40
 
-	// mostAnswer and mostOther bound an answer to a fetch, and to anything else. A dedicated cluster has messages of 20 MB.
+	// mostAnswer and mostOther bound an answer to a fetch, and to anything else. A dedicated
+	// cluster has messages of 20 MB.
 	mostAnswer = 100 << 20
 	leastMost  = 24 << 20
 	mostOther  = 4 << 20
 
-	// mostRefusals bounds the refusals that wait to be passed over. One that is forgotten is found again with the next fetch.
+	// mostRefusals bounds the refusals that wait to be passed over. One that is forgotten is found
+	// again with the next fetch.
 	mostRefusals = 4096
 )
 
@@ -117,8 +123,9 @@ func (b *budget) answer(key int16) int {
 	return int(min(max(b.largest, leastMost)+leastAsk, mostAnswer))
 }
 
-// inspect looks at the batches of an answer to a fetch before franz-go does, and changes those that it must not decode:
-// a batch that is left for the next fetch seems to be cut off, and one that is refused fails its checksum.
+// inspect looks at the batches of an answer to a fetch before franz-go does, and changes those that
+// it must not decode: a batch that is left for the next fetch seems to be cut off, and one that is
+// refused fails its checksum.
 func (b *budget) inspect(body []byte, version int16) {
 	b.first.Store(true)
 	b.mu.Lock()
@@ -165,7 +172,8 @@ func (b *budget) inspect(body []byte, version int16) {
 	}
 }
 
-// Where the fields of a record batch are, and how long it is without its records (Kafka's message format, version 2).
+// Where the fields of a record batch are, and how long it is without its records (Kafka's message
+// format, version 2).
 const (
 	batchLength     = 8
 	batchMagic      = 16
@@ -189,8 +197,8 @@ func nextBatch(batches []byte) (batch, rest []byte, ok bool) {
 	return batches[:n], batches[n:], true
 }
 
-// weigh returns what batch needs beside its own bytes, as far as that can be known before it is expanded, and why it must
-// not be decoded.
+// weigh returns what batch needs beside its own bytes, as far as that can be known before it is
+// expanded, and why it must not be decoded.
 func (b *budget) weigh(batch []byte) (needs int64, why string) {
 	if magic := batch[batchMagic]; magic < 2 {
 		const compression = 18 // where a message of formats 0 and 1 has its attributes, after length and checksum
@@ -228,7 +236,8 @@ func claimText(claimed, there int64) string {
 	return fmt.Sprintf("it claims %d messages and holds %d", claimed, there)
 }
 
-// countRecords returns how many records raw begins with that franz-go can decode, and how many headers they have.
+// countRecords returns how many records raw begins with that franz-go can decode, and how many
+// headers they have.
 func countRecords(raw []byte) (records, headers int64) {
 	for len(raw) > 0 {
 		length, n := binary.Varint(raw)
@@ -286,7 +295,8 @@ func countHeaders(record []byte) (headers int64, ok bool) {
 	return max(headers, 0), ok
 }
 
-// extent returns which messages batch is, as far as it can be believed. end is where the partition ends.
+// extent returns which messages batch is, as far as it can be believed. end is where the partition
+// ends.
 func extent(batch, rest []byte, end int64) (r refusal) {
 	r.from = int64(binary.BigEndian.Uint64(batch))
 	r.next = r.from + 1
@@ -301,7 +311,8 @@ func extent(batch, rest []byte, end int64) (r refusal) {
 	return r
 }
 
-// whole tells whether a batch is as its producer made it. What the network has damaged is fetched again.
+// whole tells whether a batch is as its producer made it. What the network has damaged is fetched
+// again.
 func whole(batch []byte) bool {
 	if batch[batchMagic] < 2 {
 		return true
@@ -331,7 +342,8 @@ func (b *budget) refuse(lane string, r refusal) {
 	b.refused[lane] = r
 }
 
-// refusal returns the refusal of the batch of a lane that holds the message at the offset, if there is one, and forgets it.
+// refusal returns the refusal of the batch of a lane that holds the message at the offset, if there
+// is one, and forgets it.
 func (b *budget) refusal(lane string, offset int64) (refusal, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -380,7 +392,8 @@ func (b *budget) Decompress(src []byte, codec kgo.CompressionCodecType) (out []b
 	return out, nil
 }
 
-// checkClaim refuses the batch that src is from when it does not hold what it claims: franz-go would ask for it for ever.
+// checkClaim refuses the batch that src is from when it does not hold what it claims: franz-go
+// would ask for it for ever.
 func (b *budget) checkClaim(src []byte, records int64) error {
 	b.mu.Lock()
 	c, known := b.claims[crc32.Checksum(src, castagnoli)]
@@ -395,7 +408,8 @@ func (b *budget) checkClaim(src []byte, records int64) error {
 
 var errTooLarge = errors.New("expands to more than may be held")
 
-// expand expands src to at most so many bytes. It holds no more than that, and what the codec needs to look back: 8 MB.
+// expand expands src to at most so many bytes. It holds no more than that, and what the codec needs
+// to look back: 8 MB.
 func (b *budget) expand(src []byte, codec kgo.CompressionCodecType, most int64) ([]byte, error) {
 	switch codec {
 	case kgo.CodecGzip:
@@ -424,13 +438,15 @@ func (b *budget) gunzip(src []byte, most int64) (_ []byte, err error) {
 	defer b.gzips.Put(z)
 	var hint int64
 	if len(src) > 4 {
-		// The last four bytes say how much it will be, if they are to be believed. Deflate is at most 1032 to 1.
+		// The last four bytes say how much it will be, if they are to be believed. Deflate is at
+		// most 1032 to 1.
 		hint = min(int64(binary.LittleEndian.Uint32(src[len(src)-4:])), 1032*int64(len(src)))
 	}
 	return readMost(z, hint, most)
 }
 
-// readMost reads all of r, which is perhaps hint bytes. When there are more than most it returns errTooLarge.
+// readMost reads all of r, which is perhaps hint bytes. When there are more than most it returns
+// errTooLarge.
 func readMost(r io.Reader, hint, most int64) ([]byte, error) {
 	out := make([]byte, 0, min(max(hint+1, 4096), most+1)) // one more, to see the end
 	for {
@@ -453,7 +469,8 @@ func readMost(r io.Reader, hint, most int64) ([]byte, error) {
 	}
 }
 
-// xerial is what snappy of Java begins with: a mark, and two versions of four bytes. Blocks follow, each after its length.
+// xerial is what snappy of Java begins with: a mark, and two versions of four bytes. Blocks follow,
+// each after its length.
 var xerial = []byte{130, 'S', 'N', 'A', 'P', 'P', 'Y', 0}
 
 const xerialHeader = 16
@@ -494,7 +511,8 @@ func appendSnappy(out, block []byte, most int64) ([]byte, error) {
 	return out[:len(out)+n], nil
 }
 
-// zstdWindow is how far back zstd may look: what every decoder must be able to, by its specification.
+// zstdWindow is how far back zstd may look: what every decoder must be able to, by its
+// specification.
 const zstdWindow = 8 << 20
 
 func unzstd(src []byte, most int64) ([]byte, error) {
@@ -511,7 +529,8 @@ func unzstd(src []byte, most int64) ([]byte, error) {
 	return readMost(z, hint, most)
 }
 
-// next returns how much to ask for from now on, and whether that is new. It is called once an answer.
+// next returns how much to ask for from now on, and whether that is new. It is called once an
+// answer.
 func (b *budget) next() (int32, bool) {
 	before := b.asked
 	if b.left.Swap(false) {

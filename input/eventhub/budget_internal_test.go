@@ -129,7 +129,8 @@ func TestExtent(t *testing.T) {
 	f("an end before it", 9, 0, 0, 101)
 }
 
-// An answer is given on whole whatever pieces it comes in, and nothing is given on that was not asked for or is too large.
+// An answer is given on whole whatever pieces it comes in, and nothing is given on that was not
+// asked for or is too large.
 func TestWire(t *testing.T) {
 	t.Parallel()
 	frame := func(id int32, n int) []byte {

@@ -18,8 +18,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// Check tries, once, everything that reading needs: the broker, sign-in, each hub, the right to read it. It joins no group,
-// moves no offset and returns within half a minute.
+// Check tries, once, everything that reading needs: the broker, sign-in, each hub, the right to
+// read it. It joins no group, moves no offset and returns within half a minute.
 func Check(ctx context.Context, cfg Config) []input.Finding {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -69,8 +69,8 @@ func Check(ctx context.Context, cfg Config) []input.Finding {
 	return findings
 }
 
-// checkHub reads the metadata of a hub, asks where its partitions begin and end, for which the right to read is needed, and
-// how much of them the group has left to read.
+// checkHub reads the metadata of a hub, asks where its partitions begin and end, for which the
+// right to read is needed, and how much of them the group has left to read.
 func checkHub(ctx context.Context, client *kgo.Client, cfg *Config, t kmsg.MetadataResponseTopic) input.Finding {
 	f := input.Finding{What: "hub " + *t.Topic}
 	explain := func(code int16) bool {
@@ -149,7 +149,8 @@ func checkHub(ctx context.Context, client *kgo.Client, cfg *Config, t kmsg.Metad
 	return f
 }
 
-// groupOffsets returns what the group has committed of a hub. Partitions of which it has nothing are left out.
+// groupOffsets returns what the group has committed of a hub. Partitions of which it has nothing
+// are left out.
 func groupOffsets(ctx context.Context, client *kgo.Client, cfg *Config, t kmsg.MetadataResponseTopic) (map[int32]int64, error) {
 	var partitions []int32
 	for _, p := range t.Partitions {

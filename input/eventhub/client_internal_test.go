@@ -9,7 +9,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// The client calls back from goroutines that run before NewClient has returned: the source knows it by then.
+// The client calls back from goroutines that run before NewClient has returned: the source knows it
+// by then.
 func TestClientIsKnownBeforeItRuns(t *testing.T) {
 	t.Parallel()
 	log := slog.New(slog.DiscardHandler)

@@ -24,8 +24,9 @@ type connectionString struct {
 	emulator bool
 }
 
-// parseConnectionString is strict: a string that was cut or glued while copying must not become a puzzling refusal by the
-// broker. Its errors name parts by their keys or numbers, never by what might be a piece of the key.
+// parseConnectionString is strict: a string that was cut or glued while copying must not become a
+// puzzling refusal by the broker. Its errors name parts by their keys or numbers, never by what
+// might be a piece of the key.
 func parseConnectionString(text string) (cs connectionString, err error) {
 	if strings.Trim(text, `"'`) != text {
 		return cs, errors.New("is in quotes; remove them")
@@ -98,8 +99,8 @@ func parseConnectionString(text string) (cs connectionString, err error) {
 
 // brokerProblem says why the broker cannot be found from the string alone, or "".
 //
-// The suffix of the host is not checked against a list: sovereign and air-gapped clouds have their own
-// (usgovcloudapi.net, chinacloudapi.cn, cloudapi.de, ...).
+// The suffix of the host is not checked against a list: sovereign and air-gapped clouds have their
+// own (usgovcloudapi.net, chinacloudapi.cn, cloudapi.de, ...).
 func (cs connectionString) brokerProblem() string {
 	switch {
 	case cs.port != "" && cs.port != kafkaPort && !cs.emulator:

@@ -43,7 +43,8 @@ func newDialer(cfg *Config, b *budget, m *members) *dialer {
 		proxy: httpproxy.FromEnvironment().ProxyFunc(),
 		net: net.Dialer{
 			Timeout: dialTimeout,
-			// Azure's load balancers drop connections that were silent for 240 s, without a word to either side.
+			// Azure's load balancers drop connections that were silent for 240 s, without a word to
+			// either side.
 			KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 60 * time.Second, Interval: 30 * time.Second, Count: 4},
 		},
 	}
@@ -159,8 +160,8 @@ func (d *dialer) tunnel(ctx context.Context, network string, proxy *url.URL, add
 	if err = req.Write(conn); err != nil {
 		return nil, err
 	}
-	// One byte at a time, so that nothing which follows the answer is read with it; a broker does not speak first, but a
-	// proxy may forward whatever it likes.
+	// One byte at a time, so that nothing which follows the answer is read with it; a broker does
+	// not speak first, but a proxy may forward whatever it likes.
 	resp, err := http.ReadResponse(bufio.NewReaderSize(oneByte{conn}, 16), req)
 	if err != nil {
 		return nil, fmt.Errorf("read its answer to CONNECT: %w", err)
@@ -185,16 +186,17 @@ func (o oneByte) Read(p []byte) (int, error) {
 	return o.r.Read(p)
 }
 
-// dialError keeps from franz-go what kind of error it holds. A connection that is refused makes franz-go turn to another broker and,
-// when there is none, give up at once: a heartbeat that does so loses the group, and all partitions are read again
-// from their last commit. Event Hubs has one address for everything, so the only thing to do is to try again
-// while the session lasts.
+// dialError keeps from franz-go what kind of error it holds. A connection that is refused makes
+// franz-go turn to another broker and, when there is none, give up at once: a heartbeat that does
+// so loses the group, and all partitions are read again from their last commit. Event Hubs has one
+// address for everything, so the only thing to do is to try again while the session lasts.
 type dialError struct{ err error }
 
 func (e *dialError) Error() string   { return e.err.Error() }
 func (e *dialError) Temporary() bool { return true }
 
-// plaintextError is an address that must not be connected to without TLS. The metadata of a broker may name any.
+// plaintextError is an address that must not be connected to without TLS. The metadata of a broker
+// may name any.
 type plaintextError struct{ addr string }
 
 func (e *plaintextError) Error() string {

@@ -19,7 +19,8 @@ import (
 
 const tenant = "11111111-1111-1111-1111-111111111111"
 
-// authority is Entra's token endpoint. Tokens are good for lifetime, and for the audience that they were asked for.
+// authority is Entra's token endpoint. Tokens are good for lifetime, and for the audience that they
+// were asked for.
 type authority struct {
 	lifetime time.Duration
 	refuse   atomic.Bool
@@ -87,8 +88,8 @@ func startAuthority(t *testing.T, lifetime time.Duration) (*authority, map[strin
 	}
 }
 
-// With Entra ID the source signs in with tokens for the namespace, and renews them while it reads: no connection is lost and
-// nothing read again when one expires.
+// With Entra ID the source signs in with tokens for the namespace, and renews them while it reads:
+// no connection is lost and nothing read again when one expires.
 func TestEntra(t *testing.T) {
 	t.Parallel()
 	ctx := context30(t)
@@ -117,7 +118,8 @@ func TestEntra(t *testing.T) {
 	r.log.times(t, 0, "level=ERROR")
 }
 
-// A secret that has expired, and a role that is missing, are told apart; both may be mended while the source runs.
+// A secret that has expired, and a role that is missing, are told apart; both may be mended while
+// the source runs.
 func TestEntraTroubles(t *testing.T) {
 	t.Parallel()
 	ctx := context30(t)

@@ -304,7 +304,8 @@ func TestReadAndResume(t *testing.T) {
 	r.nothing(ctx)
 }
 
-// holdFetches makes h answer every fetch with nothing, as Event Hubs does when it throttles, until release is called.
+// holdFetches makes h answer every fetch with nothing, as Event Hubs does when it throttles, until
+// release is called.
 func holdFetches(h *fakehub.Hub) (release func()) {
 	var hold atomic.Bool
 	hold.Store(true)

@@ -12,8 +12,9 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 )
 
-// BenchmarkFetch reads 64 MB of messages of 64 kB, which is about what Defender sends, over TLS. The broker runs in the same
-// process and takes its part of the time, and so does joining the group.
+// BenchmarkFetch reads 64 MB of messages of 64 kB, which is about what Defender sends, over TLS.
+// The broker runs in the same process and takes its part of the time, and so does joining the
+// group.
 func BenchmarkFetch(b *testing.B) {
 	const n, size = 1000, 64 << 10
 	h, err := fakehub.Start(fakehub.Options{Hubs: map[string]int32{"alerts": 4}, EntityPath: "alerts"})

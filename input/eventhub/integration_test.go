@@ -134,7 +134,8 @@ func TestIntegrationKafka(t *testing.T) {
 		set := kafkaSettings(s, "crash", "crash")
 		seen := make(map[string]int)
 		var deaths []int
-		// Killed while it reads: once at the beginning, once in the middle. The third is let finish.
+		// Killed while it reads: once at the beginning, once in the middle. The third is let
+		// finish.
 		for _, after := range []int{300, 5000, -1} {
 			n := runChild(t, ctx, set, seen, after, 20_000)
 			deaths = append(deaths, n)
@@ -247,7 +248,8 @@ func TestIntegrationKafka(t *testing.T) {
 			t.Fatal(err)
 		}
 		fill(t, "killed", 400, 800)
-		// The membership outlives a short absence of the broker: nothing is read again, and the marks from before count.
+		// The membership outlives a short absence of the broker: nothing is read again, and the
+		// marks from before count.
 		check(t, r.fetch(ctx, 400), 400, 800)
 		eventually(t, 60*time.Second, func() error { return r.Commit(ctx, newest(ms)) })
 		if n := r.Stats().Stale; n != 0 {
@@ -258,8 +260,9 @@ func TestIntegrationKafka(t *testing.T) {
 	})
 }
 
-// runChild runs this program as readAndPrint until it has printed kill lines, when it is killed, or, if kill is negative, until seen
-// has all messages. It returns how many lines were printed, which it adds to seen.
+// runChild runs this program as readAndPrint until it has printed kill lines, when it is killed,
+// or, if kill is negative, until seen has all messages. It returns how many lines were printed,
+// which it adds to seen.
 func runChild(t *testing.T, ctx context.Context, set map[string]string, seen map[string]int, kill, all int) (n int) {
 	t.Helper()
 	cmd := exec.CommandContext(ctx, os.Args[0])
@@ -307,8 +310,8 @@ func runChild(t *testing.T, ctx context.Context, set map[string]string, seen map
 	return n
 }
 
-// readAndPrint reads the hub that the environment names. Every message is printed, which is what makes it safe, and
-// committed a little later.
+// readAndPrint reads the hub that the environment names. Every message is printed, which is what
+// makes it safe, and committed a little later.
 func readAndPrint() {
 	fail := func(err error) {
 		if err != nil {

@@ -9,7 +9,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// TestWhoDecides is the table of doc.go: where a start reads on, by what the group and the state file say.
+// TestWhoDecides is the table of doc.go: where a start reads on, by what the group and the state
+// file say.
 func TestWhoDecides(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -95,7 +96,8 @@ func TestWhoDecides(t *testing.T) {
 	}
 }
 
-// Keep writes to the state file alone, once for all lanes, and nothing when nothing has moved; a kill then repeats nothing of it.
+// Keep writes to the state file alone, once for all lanes, and nothing when nothing has moved; a
+// kill then repeats nothing of it.
 func TestKeep(t *testing.T) {
 	t.Parallel()
 	ctx := context30(t)

@@ -17,24 +17,25 @@ import (
 //	hub missing    gone                      fails                 the hub is back: proof asked
 //	hub recreated  anew                      from its beginning    the group has an offset of the new hub: reading
 //
-// A lane whose position is the copy's (ahead) is in proof asked: believe makes the position count, doubt goes back to the
-// group's. A recreated hub is a new term, so that marks of the old hub count for nothing.
+// A lane whose position is the copy's (ahead) is in proof asked: believe makes the position count,
+// doubt goes back to the group's. A recreated hub is a new term, so that marks of the old hub count
+// for nothing.
 type lane struct {
 	name      string // hub/partition
 	hub       string
 	partition int32
 	term      uint64
 
-	// Offsets of the term: began <= next, and committed, copied <= safe <= next, except that safe is the group's
-	// position while ahead.
+	// Offsets of the term: began <= next, and committed, copied <= safe <= next, except that safe
+	// is the group's position while ahead.
 	began     int64 // where it began
 	next      int64 // behind the last message that Fetch returned
 	safe      int64 // everything before it is safe
 	committed int64 // what the group knows of that, or -1
 	copied    int64 // what the state file knows of that, or -1
 
-	// What the state file says of the group: where we have put it last, and where a commit that is under way puts it. A
-	// start believes the copy only while the group stands at one of them.
+	// What the state file says of the group: where we have put it last, and where a commit that is
+	// under way puts it. A start believes the copy only while the group stands at one of them.
 	noted      [2]int64
 	committing int64
 
@@ -62,11 +63,12 @@ func (l *lane) passBlank() {
 
 func laneName(hub string, partition int32) string { return hub + "/" + strconv.Itoa(int(partition)) }
 
-// proofEvery is how many bytes of messages lie between two proofs. What is safe ends anywhere in an answer, and a
-// start reads again from the proof before that.
+// proofEvery is how many bytes of messages lie between two proofs. What is safe ends anywhere in an
+// answer, and a start reads again from the proof before that.
 const proofEvery = 256 << 10
 
-// remember keeps some of the messages of a fetch as proofs of l: the first, the last, and one every proofEvery bytes.
+// remember keeps some of the messages of a fetch as proofs of l: the first, the last, and one every
+// proofEvery bytes.
 func (l *lane) remember(records []*kgo.Record) {
 	size := 0
 	for i, r := range records {
@@ -90,15 +92,17 @@ func (l *lane) proven() (p proof, ok bool) {
 	return l.proofs[0], true
 }
 
-// askAgain makes the youngest proof, which there must be, the next thing to be looked at, and returns where to fetch it.
+// askAgain makes the youngest proof, which there must be, the next thing to be looked at, and
+// returns where to fetch it.
 func (l *lane) askAgain() int64 {
 	p := l.proofs[len(l.proofs)-1]
 	l.check = &p
 	return p.offset
 }
 
-// prove looks at the first records of a lane that was asked for again from its proof on. It returns those that follow on what was
-// read, if they are among them, and false when it is another partition's.
+// prove looks at the first records of a lane that was asked for again from its proof on. It returns
+// those that follow on what was read, if they are among them, and false when it is another
+// partition's.
 func (l *lane) prove(records []*kgo.Record) ([]*kgo.Record, bool) {
 	switch first := records[0]; {
 	case first.Offset < l.check.offset, first.Offset == l.check.offset && proofOf(first) != *l.check:

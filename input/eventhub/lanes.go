@@ -12,13 +12,15 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// bucket is where the state file keeps copies of the group's offsets, as decimal numbers by copyKey.
+// bucket is where the state file keeps copies of the group's offsets, as decimal numbers by
+// copyKey.
 //
-// Event Hubs calls its store of offsets transient: groups vanish. And the store answers for a group that has vanished just as for
-// one that was never there.
+// Event Hubs calls its store of offsets transient: groups vanish. And the store answers for a group
+// that has vanished just as for one that was never there.
 const bucket = "eventhub"
 
-// copyKey names the copy of one partition's offset. Neither a namespace nor a hub has a slash in its name.
+// copyKey names the copy of one partition's offset. Neither a namespace nor a hub has a slash in
+// its name.
 func (s *Source) copyKey(hub string, partition int32) string {
 	return s.cfg.Namespace + "/" + s.cfg.Group + "/" + hub + "/" + strconv.Itoa(int(partition))
 }
@@ -29,8 +31,9 @@ const (
 	groupSuffix = "/group"
 )
 
-// begin decides where to start in partitions that the group has just given us. franz-go calls it with the offsets that the
-// group has, before anything is fetched from them, and ends ctx when it gives them away again.
+// begin decides where to start in partitions that the group has just given us. franz-go calls it
+// with the offsets that the group has, before anything is fetched from them, and ends ctx when it
+// gives them away again.
 func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	s.troubles.End("consumer group", "")
 	var lanes []*lane
@@ -74,8 +77,8 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 		}
 		switch {
 		case !ok:
-			// The partition could not be asked about. franz-go goes on trying, and starts where the offset says or else at the
-			// beginning, where nothing is missed.
+			// The partition could not be asked about. franz-go goes on trying, and starts where the
+			// offset says or else at the beginning, where nothing is missed.
 		case l.next < 0:
 			l.next = b.fresh
 		case l.next < b.start:
@@ -93,7 +96,8 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 			l.safe = l.committed
 		}
 		if at := l.next; at >= 0 {
-			// Another instance may have read on meanwhile, and even in a hub made anew: then this one is read twice, rather than not.
+			// Another instance may have read on meanwhile, and even in a hub made anew: then this
+			// one is read twice, rather than not.
 			if len(l.proofs) > 0 && (!ok || l.proofs[0].offset >= b.start && l.proofs[0].offset < b.end) {
 				at = l.askAgain()
 			} else {
@@ -109,8 +113,8 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 	names := s.names()
 	s.mu.Unlock()
 
-	// The start is committed at once: "latest" must mean the same place after a restart, however soon that comes and
-	// whether or not a message came.
+	// The start is committed at once: "latest" must mean the same place after a restart, however
+	// soon that comes and whether or not a message came.
 	short, cancel := context.WithTimeout(ctx, commitWait)
 	defer cancel()
 	if err := s.flush(short); err != nil && ctx.Err() == nil {
@@ -120,9 +124,9 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 	return offsets, nil
 }
 
-// readCopies sets the proofs of lanes from the state file, and the positions of those where the copy decides: where the
-// group has none (copies), and where the copy is ahead of the group and the group stands where this file last put it
-// (ahead). fresh counts those without any position.
+// readCopies sets the proofs of lanes from the state file, and the positions of those where the
+// copy decides: where the group has none (copies), and where the copy is ahead of the group and the
+// group stands where this file last put it (ahead). fresh counts those without any position.
 func (s *Source) readCopies(lanes []*lane) (copies, fresh, ahead int) {
 	for _, l := range lanes {
 		key := s.copyKey(l.hub, l.partition)
@@ -181,8 +185,8 @@ func (s *Source) isNoted(key string, at int64) bool {
 	return err == nil && slices.Contains(strings.Fields(string(b)), strconv.FormatInt(at, 10))
 }
 
-// revoke lets go of partitions that another member is about to get. It waits a little until what was read of them is safe and
-// committed.
+// revoke lets go of partitions that another member is about to get. It waits a little until what
+// was read of them is safe and committed.
 func (s *Source) revoke(gone map[string][]int32) {
 	if lanes := s.those(gone); len(lanes) > 0 {
 		s.retry(context.Background()) // what is safe already need not wait for the next commit
@@ -212,7 +216,8 @@ func (s *Source) those(partitions map[string][]int32) (lanes []*lane) {
 	return lanes
 }
 
-// awaitCommits waits until what was read of lanes is committed, for as long as waits.drain, or until the source ends.
+// awaitCommits waits until what was read of lanes is committed, for as long as waits.drain, or
+// until the source ends.
 func (s *Source) awaitCommits(lanes []*lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,7 +236,8 @@ func (s *Source) awaitCommits(lanes []*lane) {
 
 // letGo forgets lanes.
 func (s *Source) letGo(lanes []*lane) {
-	// From here on a mark of these lanes is dropped; a commit that has found them to be ours is over first.
+	// From here on a mark of these lanes is dropped; a commit that has found them to be ours is
+	// over first.
 	s.giving.Lock()
 	defer s.giving.Unlock()
 	s.mu.Lock()

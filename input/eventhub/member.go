@@ -18,15 +18,16 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// members keeps the ids that the group has given us in the state file, from the moment that the broker says one until
-// we have left in good order.
+// members keeps the ids that the group has given us in the state file, from the moment that the
+// broker says one until we have left in good order.
 //
-// The broker waits for a member that was killed until its session ends, 30 s, and so do all that join meanwhile. So a start
-// first has the members leave that an earlier life has left behind.
+// The broker waits for a member that was killed until its session ends, 30 s, and so do all that
+// join meanwhile. So a start first has the members leave that an earlier life has left behind.
 //
-// A copy of the state file holds the id of the instance that it was copied from. When the copy is started, that
-// instance is taken out of the group once: it says that it lost the group, joins again under an id that no copy has,
-// and the copy gets an id of its own. So two hosts with copies of one file never throw each other out twice.
+// A copy of the state file holds the id of the instance that it was copied from. When the copy is
+// started, that instance is taken out of the group once: it says that it lost the group, joins
+// again under an id that no copy has, and the copy gets an id of its own. So two hosts with copies
+// of one file never throw each other out twice.
 type members struct {
 	state *input.State
 	key   string
@@ -43,14 +44,16 @@ const (
 	// memberSuffix makes of namespace and group the key of their members.
 	memberSuffix = "/members"
 
-	// mostMembers bounds the ids that are kept. Every join may give a new one, and those before it are gone.
+	// mostMembers bounds the ids that are kept. Every join may give a new one, and those before it
+	// are gone.
 	mostMembers = 8
 
-	// takeOutWait is how long Open waits for the broker to take the members of an earlier life out of the group.
+	// takeOutWait is how long Open waits for the broker to take the members of an earlier life out
+	// of the group.
 	takeOutWait = 3 * time.Second
 
-	// rejoinTimeout is how long the broker waits for members to join again before it gives them up. So long may a
-	// request to join stay without an answer.
+	// rejoinTimeout is how long the broker waits for members to join again before it gives them up.
+	// So long may a request to join stay without an answer.
 	rejoinTimeout = 15 * time.Second
 )
 
@@ -145,8 +148,8 @@ func (m *members) stop() {
 	}
 }
 
-// takeOut has members leave the group. It is tried for as long as ctx lasts. Members that the group does not know
-// cost nothing.
+// takeOut has members leave the group. It is tried for as long as ctx lasts. Members that the group
+// does not know cost nothing.
 func takeOut(ctx context.Context, cfg *Config, opts []kgo.Opt, ids []string) error {
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
@@ -176,8 +179,9 @@ func takeOut(ctx context.Context, cfg *Config, opts []kgo.Opt, ids []string) err
 	return nil
 }
 
-// takeOutOthers has the members leave that an earlier life has left in the group, before we join it. When the broker
-// does not answer in time it goes on trying beside the join, until their session is over anyway.
+// takeOutOthers has the members leave that an earlier life has left in the group, before we join
+// it. When the broker does not answer in time it goes on trying beside the join, until their
+// session is over anyway.
 func (s *Source) takeOutOthers(ctx context.Context, own context.Context) error {
 	ids := s.members.left()
 	if len(ids) == 0 {

@@ -39,7 +39,8 @@ func membersIn(t *testing.T, state *input.State) []string {
 	return strings.Fields(string(b))
 }
 
-// A member that was killed is taken out of the group by the next start of its state file: nobody waits for its session to end.
+// A member that was killed is taken out of the group by the next start of its state file: nobody
+// waits for its session to end.
 func TestDeadMemberLeaves(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 3} {
@@ -60,8 +61,9 @@ func TestDeadMemberLeaves(t *testing.T) {
 			if got := membersIn(t, killed); len(got) == 0 {
 				t.Fatal("the state file does not have the member's id")
 			}
-			// What a kill leaves behind: the state file as it is, and a member that the broker believes in. It must not come back
-			// while the test looks, as it would after an UNKNOWN_MEMBER_ID.
+			// What a kill leaves behind: the state file as it is, and a member that the broker
+			// believes in. It must not come back while the test looks, as it would after an
+			// UNKNOWN_MEMBER_ID.
 			copyState(t, killed, state)
 			dead.stop()
 			h.ControlKey(kmsg.Heartbeat.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) {

@@ -20,7 +20,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// produceGzip produces n messages of size bytes in batches of perBatch, which shrink to a fiftieth or so.
+// produceGzip produces n messages of size bytes in batches of perBatch, which shrink to a fiftieth
+// or so.
 func produceGzip(ctx context.Context, t *testing.T, h *fakehub.Hub, hub string, n, size, perBatch int) {
 	t.Helper()
 	c, err := kgo.NewClient(append(h.ClientOpts(),
@@ -64,7 +65,8 @@ func size(ms []input.Message) (n int64) {
 	return n
 }
 
-// However well messages are compressed, what is held stays under FetchBytes: half of it at most for what a Fetch returns.
+// However well messages are compressed, what is held stays under FetchBytes: half of it at most for
+// what a Fetch returns.
 func TestGzipWithinFetchBytes(t *testing.T) {
 	ctx := context30(t)
 	const n, each, most = 1600, 20_000, 8 << 20
@@ -146,7 +148,8 @@ func TestLargeMessagesWithLittleMemory(t *testing.T) {
 	}
 }
 
-// A batch that would expand beyond all bounds is passed over with a message that says so; its neighbours arrive.
+// A batch that would expand beyond all bounds is passed over with a message that says so; its
+// neighbours arrive.
 func TestBatchThatExpandsTooMuch(t *testing.T) {
 	t.Parallel()
 	ctx := context30(t)
@@ -218,7 +221,8 @@ func TestDamagedBatch(t *testing.T) {
 	}
 }
 
-// Whether a hub is still the same one is not worth a message: when the one that would tell cannot be decoded any more, reading goes on.
+// Whether a hub is still the same one is not worth a message: when the one that would tell cannot
+// be decoded any more, reading goes on.
 func TestDamagedProof(t *testing.T) {
 	t.Parallel()
 	ctx := context30(t)

@@ -17,10 +17,11 @@ import (
 // commitWait bounds commits that nobody else bounds.
 const commitWait = 10 * time.Second
 
-// flush commits what is safe and not yet known to the group, and writes the copy before it and after. giving is held.
+// flush commits what is safe and not yet known to the group, and writes the copy before it and
+// after. giving is held.
 //
-// The copy moves whether or not the group takes the offsets: the marks are safe either way. Before, because a start must know
-// where a commit may have put the group whose answer was not waited for.
+// The copy moves whether or not the group takes the offsets: the marks are safe either way. Before,
+// because a start must know where a commit may have put the group whose answer was not waited for.
 func (s *Source) flush(ctx context.Context) error {
 	offsets := make(positions)
 	terms := make(map[*lane]uint64)
@@ -50,11 +51,13 @@ func (s *Source) flush(ctx context.Context) error {
 	return err
 }
 
-// copy writes to the state file what has moved since it last did, all lanes at once. giving is held.
+// copy writes to the state file what has moved since it last did, all lanes at once. giving is
+// held.
 //
-// It leaves out lanes whose proof is being looked at, and those where the group may still have an offset of the hub before:
-// that would count after a restart, and only the old proof tells. A copy that cannot be written does not keep the group
-// from moving. It is logged, and tried again with the next.
+// It leaves out lanes whose proof is being looked at, and those where the group may still have an
+// offset of the hub before: that would count after a restart, and only the old proof tells. A copy
+// that cannot be written does not keep the group from moving. It is logged, and tried again with
+// the next.
 func (s *Source) copy() {
 	type step struct {
 		l     *lane
@@ -94,8 +97,9 @@ func (s *Source) copy() {
 	}
 }
 
-// commit sends offsets to the group as the member that we are at the moment; the broker refuses them if we are none. refused names
-// the lanes whose offsets the group did not take, if any; all of them when there was no answer.
+// commit sends offsets to the group as the member that we are at the moment; the broker refuses
+// them if we are none. refused names the lanes whose offsets the group did not take, if any; all of
+// them when there was no answer.
 func (s *Source) commit(ctx context.Context, offsets positions) (refused map[string]bool, err error) {
 	if len(offsets) == 0 {
 		return nil, nil
@@ -153,11 +157,12 @@ const (
 	atStart = -2
 )
 
-// listTries is how often partitions are asked about before they are left to franz-go: one that cannot be read must not
-// keep the others waiting.
+// listTries is how often partitions are asked about before they are left to franz-go: one that
+// cannot be read must not keep the others waiting.
 const listTries = 5
 
-// readBounds asks the broker where lanes begin and end, until ctx ends. Lanes that it cannot be asked about are left out.
+// readBounds asks the broker where lanes begin and end, until ctx ends. Lanes that it cannot be
+// asked about are left out.
 func (s *Source) readBounds(ctx context.Context, lanes []*lane) (map[string]bound, error) {
 	bounds := make(map[string]bound, len(lanes))
 	wait := input.Backoff{First: 500 * time.Millisecond, Max: 4 * time.Second}
@@ -171,7 +176,8 @@ func (s *Source) readBounds(ctx context.Context, lanes []*lane) (map[string]boun
 		if len(left) == 0 || try > listTries {
 			return bounds, ctx.Err()
 		}
-		// In this order: should messages come meanwhile, "latest" and a time after all messages mean a place before them.
+		// In this order: should messages come meanwhile, "latest" and a time after all messages
+		// mean a place before them.
 		ends := s.list(ctx, left, atEnd, false)
 		starts := s.list(ctx, left, atStart, false)
 		var times map[string]int64
@@ -206,8 +212,9 @@ func (s *Source) readBounds(ctx context.Context, lanes []*lane) (map[string]boun
 	}
 }
 
-// list returns, for lanes that the broker answers for, the first offset whose message is not older than millis, or -1.
-// atEnd and atStart are special. committed makes atEnd the first offset of a transaction that is still open, if there is one.
+// list returns, for lanes that the broker answers for, the first offset whose message is not older
+// than millis, or -1. atEnd and atStart are special. committed makes atEnd the first offset of a
+// transaction that is still open, if there is one.
 func (s *Source) list(ctx context.Context, lanes []*lane, millis int64, committed bool) map[string]int64 {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.ReplicaID = -1

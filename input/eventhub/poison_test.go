@@ -105,8 +105,8 @@ func produceRaw(t *testing.T, h *fakehub.Hub, hub string, batch []byte) {
 	}
 }
 
-// A batch that claims, holds or expands to more than may be held is passed over by every codec before it takes memory, and so it is
-// after a restart. Its neighbours arrive.
+// A batch that claims, holds or expands to more than may be held is passed over by every codec
+// before it takes memory, and so it is after a restart. Its neighbours arrive.
 func TestPoisonBatch(t *testing.T) {
 	t.Parallel()
 	tiny := bytes.Repeat([]byte{0x0c, 0, 0, 0, 1, 1, 0}, 200_000) // records of 6 bytes without key and value
@@ -170,8 +170,8 @@ func TestPoisonBatch(t *testing.T) {
 	}
 }
 
-// The batch of tiny records that took a gigabyte takes less than memory_limit 64M has for it. Not beside other tests, because it counts
-// what is allocated.
+// The batch of tiny records that took a gigabyte takes less than memory_limit 64M has for it. Not
+// beside other tests, because it counts what is allocated.
 func TestPoisonMemory(t *testing.T) {
 	ctx := context30(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})

@@ -7,9 +7,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// proof: a message that was read, and its checksum. A partition that holds another message at that offset belongs to
-// another hub, which was created again under the same name. Nothing else tells: Event Hubs gives hubs no id that a Kafka
-// client of its version could see, offsets start at 0 again, and the group may still have the old ones.
+// proof: a message that was read, and its checksum. A partition that holds another message at that
+// offset belongs to another hub, which was created again under the same name. Nothing else tells:
+// Event Hubs gives hubs no id that a Kafka client of its version could see, offsets start at 0
+// again, and the group may still have the old ones.
 type proof struct {
 	offset int64
 	sum    uint32 // of its body

@@ -17,7 +17,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// member is a reader that fetches all the time, and commits what it fetched after a while, as a pump would.
+// member is a reader that fetches all the time, and commits what it fetched after a while, as a
+// pump would.
 type member struct {
 	*reader
 	stop func()
@@ -77,8 +78,8 @@ func (r *reader) waitLanes(n int) {
 	})
 }
 
-// Consumers that come and go while messages flow read every message, each lane in order, and none twice: before a partition
-// is given away, what was read of it is committed.
+// Consumers that come and go while messages flow read every message, each lane in order, and none
+// twice: before a partition is given away, what was read of it is committed.
 func TestJoinAndLeave(t *testing.T) {
 	t.Parallel()
 	ctx := context30(t)
@@ -133,8 +134,8 @@ func TestJoinAndLeave(t *testing.T) {
 	a.log.wait(t, time.Second, "with_events_to_be_repeated=0")
 }
 
-// A mark of a partition that was given away is dropped, and so is one of an earlier term of a partition that came
-// back: neither may set back or forward what its owner commits.
+// A mark of a partition that was given away is dropped, and so is one of an earlier term of a
+// partition that came back: neither may set back or forward what its owner commits.
 func TestStaleMarks(t *testing.T) {
 	t.Parallel()
 	ctx := context30(t)
@@ -153,7 +154,8 @@ func TestStaleMarks(t *testing.T) {
 	a.waitLanes(1)
 	theirs := b.Stats().Lanes[0].Partition
 	lane := fmt.Sprintf("alerts/%d", theirs)
-	// The new owner reads it again, because nothing was committed. It is further on than the old owner's mark.
+	// The new owner reads it again, because nothing was committed. It is further on than the old
+	// owner's mark.
 	eventually(t, 10*time.Second, func() error {
 		if n := len(b.messages()); n < 10 {
 			return fmt.Errorf("%d messages", n)
@@ -178,8 +180,8 @@ func TestStaleMarks(t *testing.T) {
 		t.Errorf("%d stale marks are counted, want 1", got)
 	}
 
-	// The partition comes back: a has a new term, and its old mark, which would be further on than what it has read
-	// in this term, still counts for nothing.
+	// The partition comes back: a has a new term, and its old mark, which would be further on than
+	// what it has read in this term, still counts for nothing.
 	b.stop()
 	b.close()
 	a.waitLanes(2)
@@ -245,7 +247,8 @@ func TestGiveWaitsForCommit(t *testing.T) {
 	}
 }
 
-// A commit that fails is tried again; the copy in the state file moves meanwhile, because the marks are safe.
+// A commit that fails is tried again; the copy in the state file moves meanwhile, because the marks
+// are safe.
 func TestCommitFails(t *testing.T) {
 	t.Parallel()
 	ctx := context30(t)

@@ -17,7 +17,8 @@ import (
 // DefaultGroup is the consumer group when none is set.
 const DefaultGroup = "fluent-bit-defender"
 
-// byConnectionString is the way to sign in that only Event Hubs have; those of Entra ID are signin.Methods.
+// byConnectionString is the way to sign in that only Event Hubs have; those of Entra ID are
+// signin.Methods.
 const byConnectionString = "connection_string"
 
 // Settings declares the keys of the Event Hubs source.
@@ -56,8 +57,8 @@ type Config struct {
 	AllowPlaintext   bool           // without TLS, addresses on other machines are connected to as well
 	Roots            *x509.CertPool // nil for those of the system
 
-	// FetchBytes is the hard bound of what the source may hold: what the last Fetch returned and what was read ahead.
-	// Only a single larger message may exceed it. See budget.
+	// FetchBytes is the hard bound of what the source may hold: what the last Fetch returned and
+	// what was read ahead. Only a single larger message may exceed it. See budget.
 	FetchBytes int64
 
 	// HubsEvery is how often new hubs and partitions are looked for; 0 for 3 minutes.
@@ -67,8 +68,8 @@ type Config struct {
 // DefaultFetchBytes is what Open takes when Config.FetchBytes is 0.
 const DefaultFetchBytes = 64 << 20
 
-// ReadConfig reads the settings of the source and notes every mistake in s. configured is false when none is set that
-// names a hub: those that are left have no effect.
+// ReadConfig reads the settings of the source and notes every mistake in s. configured is false
+// when none is set that names a hub: those that are left have no effect.
 func ReadConfig(s *input.Settings, id signin.Config) (cfg Config, configured bool) {
 	for _, key := range []string{"eventhub.connection_string", "eventhub.brokers", "eventhub.auth", "eventhub.hubs"} {
 		configured = configured || s.IsSet(key)
@@ -211,7 +212,8 @@ func hubProblem(hub string) string {
 // isPattern tells whether hub stands for all hubs that match it.
 func isPattern(hub string) bool { return strings.ContainsAny(hub, "*?") }
 
-// matchHub tells whether one of hubs is or matches name. The names of hubs hold no slash, so path.Match is enough.
+// matchHub tells whether one of hubs is or matches name. The names of hubs hold no slash, so
+// path.Match is enough.
 func matchHub(hubs []string, name string) bool {
 	for _, h := range hubs {
 		if ok, _ := path.Match(h, name); ok {

@@ -70,7 +70,8 @@ func TestReadConfig(t *testing.T) {
 	}
 }
 
-// Each mistake gives one error that names the setting, says what is wrong and what to do, and shows nothing of the key.
+// Each mistake gives one error that names the setting, says what is wrong and what to do, and shows
+// nothing of the key.
 func TestReadConfigMistakes(t *testing.T) {
 	empty := filepath.Join(t.TempDir(), "empty.pem")
 	if err := os.WriteFile(empty, []byte("no certificate\n"), 0o600); err != nil {

@@ -20,8 +20,9 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// What Microsoft recommends for Kafka clients of Event Hubs (azure-docs, event-hubs/apache-kafka-configurations.md): Azure
-// drops connections that were idle for more than 240 s, and its answers can take long when it throttles.
+// What Microsoft recommends for Kafka clients of Event Hubs (azure-docs,
+// event-hubs/apache-kafka-configurations.md): Azure drops connections that were idle for more than
+// 240 s, and its answers can take long when it throttles.
 const (
 	idleTimeout    = 180 * time.Second
 	metadataAge    = 180 * time.Second
@@ -30,9 +31,9 @@ const (
 )
 
 const (
-	// drainWait is how long a partition that is to be given away may wait for what was read of it to be safe and
-	// committed, so that the next owner does not read that again. It is below rejoinTimeout, and more than the pump's
-	// commit interval (5 s).
+	// drainWait is how long a partition that is to be given away may wait for what was read of it
+	// to be safe and committed, so that the next owner does not read that again. It is below
+	// rejoinTimeout, and more than the pump's commit interval (5 s).
 	drainWait = 8 * time.Second
 
 	// calmWait is the interval of watch while nothing is wrong.
@@ -63,8 +64,9 @@ type Source struct {
 	stop    context.CancelFunc // ends watch and the client's requests
 	working sync.WaitGroup     // watch
 
-	// giving is held while offsets are committed and while partitions are given away, so that a commit that
-	// has found a lane to be ours is over before another member gets it. Take it before mu.
+	// giving is held while offsets are committed and while partitions are given away, so that a
+	// commit that has found a lane to be ours is over before another member gets it. Take it before
+	// mu.
 	giving sync.Mutex
 
 	mu         sync.Mutex // covers what follows; never held while the broker or the disk is waited for
@@ -80,8 +82,9 @@ type Source struct {
 
 var _ input.Source = (*Source)(nil)
 
-// Open returns a source for cfg. It does not wait for the broker: that it cannot be reached, or what else is wrong, is
-// said in the log within seconds, while the source goes on trying. state may be nil.
+// Open returns a source for cfg. It does not wait for the broker: that it cannot be reached, or
+// what else is wrong, is said in the log within seconds, while the source goes on trying. state may
+// be nil.
 func Open(ctx context.Context, cfg Config, state *input.State, log *slog.Logger) (*Source, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -142,9 +145,10 @@ func (cfg *Config) connection(ctx context.Context, log *slog.Logger, b *budget, 
 		kgo.Dialer(d.dial),
 		kgo.SASL(mechanism),
 
-		// Kafka 2.6 has all that we need. Newer requests are where Event Hubs differed so far: it answered ApiVersions 4
-		// by closing the connection, and caps Metadata at 9, so that ids of topics are missing where later versions
-		// of others want them (twmb/franz-go issues 1022 and 1312).
+		// Kafka 2.6 has all that we need. Newer requests are where Event Hubs differed so far: it
+		// answered ApiVersions 4 by closing the connection, and caps Metadata at 9, so that ids of
+		// topics are missing where later versions of others want them (twmb/franz-go issues 1022
+		// and 1312).
 		kgo.MaxVersions(kversion.V2_6_0()),
 		kgo.DisableClientMetrics(),
 		kgo.ConnIdleTimeout(idleTimeout),
@@ -168,8 +172,8 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 		kgo.SessionTimeout(sessionTimeout),
 		kgo.RebalanceTimeout(rejoinTimeout), // which also bounds how long a join waits for members that are gone
 		kgo.DisableAutoCommit(),
-		// Between a poll and the end of take no partition changes hands: else records of a partition that went and came
-		// back meanwhile would be taken for those of its new term.
+		// Between a poll and the end of take no partition changes hands: else records of a
+		// partition that went and came back meanwhile would be taken for those of its new term.
 		kgo.BlockRebalanceOnPoll(),
 		// In goroutines of the client, where a panic would end the host.
 		kgo.AdjustFetchOffsetsFn(func(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (_ map[string]map[int32]kgo.Offset, err error) {
@@ -184,15 +188,16 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 			defer input.CatchAndLog(s.log, "give partitions away")
 			s.lose(gone)
 		}),
-		// begin decides where to start. This is for what happens behind its back: never skip anything silently.
+		// begin decides where to start. This is for what happens behind its back: never skip
+		// anything silently.
 		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 
 		// A hub that is missing for a moment is one of them, see lane.gone.
 		kgo.KeepRetryableFetchErrors(),
 
-		// What a transaction has not committed is not there. Its markers are kept, because they have offsets too: see
-		// lane.blank.
+		// What a transaction has not committed is not there. Its markers are kept, because they
+		// have offsets too: see lane.blank.
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(),
 
@@ -203,14 +208,15 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 		kgo.WithDecompressor(s.budget),
 		// This only bounds nonsense. See budget.answer.
 		kgo.BrokerMaxReadBytes(mostAnswer),
-		// With one answer at a time, a broker that has nothing holds up another that has: not for long.
+		// With one answer at a time, a broker that has nothing holds up another that has: not for
+		// long.
 		kgo.FetchMaxWait(500*time.Millisecond),
 	)
 	if !slices.ContainsFunc(s.cfg.Hubs, isPattern) {
 		return append(opts, kgo.ConsumeTopics(s.cfg.Hubs...)), nil
 	}
-	// With patterns every request for metadata is for all hubs of the namespace: a new one that matches is found by
-	// the next (HubsEvery).
+	// With patterns every request for metadata is for all hubs of the namespace: a new one that
+	// matches is found by the next (HubsEvery).
 	exprs := make([]string, len(s.cfg.Hubs))
 	for i, h := range s.cfg.Hubs {
 		exprs[i] = "^" + strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(h)) + "$"
@@ -221,7 +227,8 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 // hooks tells troubles how connections fare, and the source of its client.
 type hooks struct{ s *Source }
 
-// OnNewClient comes before anything of the client runs: it may well call begin before NewClient has returned.
+// OnNewClient comes before anything of the client runs: it may well call begin before NewClient has
+// returned.
 func (h hooks) OnNewClient(c *kgo.Client) { h.s.client = c }
 
 // OnBrokerConnect is told of every attempt to connect and sign in.
@@ -240,13 +247,15 @@ func (h hooks) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.C
 // Name is "eventhub".
 func (s *Source) Name() string { return "eventhub" }
 
-// Fetch returns the next messages of the partitions that are ours. Their bodies are valid until the next Fetch.
+// Fetch returns the next messages of the partitions that are ours. Their bodies are valid until the
+// next Fetch.
 func (s *Source) Fetch(ctx context.Context) ([]input.Message, error) {
 	clear(s.messages) // let go of the bodies before more is read
 	if s.messages = s.messages[:0]; cap(s.messages) > mostMessages {
 		s.messages = nil
 	}
-	// A poll waits while partitions are given away, which may wait for commits: not when we are to end.
+	// A poll waits while partitions are given away, which may wait for commits: not when we are to
+	// end.
 	s.mu.Lock()
 	s.ending = false
 	s.mu.Unlock()
@@ -306,8 +315,9 @@ func goOn(p positions, hub string, partition int32, offset int64) positions {
 	return p
 }
 
-// take appends the records of our lanes to s.messages. skip: offsets to continue from, for lanes in front of something
-// unreadable or about to re-read their proof. other: lanes whose hub was recreated; nothing is taken from them.
+// take appends the records of our lanes to s.messages. skip: offsets to continue from, for lanes in
+// front of something unreadable or about to re-read their proof. other: lanes whose hub was
+// recreated; nothing is taken from them.
 func (s *Source) take(fetches kgo.Fetches) (skip positions, other []*lane, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -336,8 +346,8 @@ func (s *Source) take(fetches kgo.Fetches) (skip positions, other []*lane, err e
 	return skip, other, err
 }
 
-// takeRecords appends the records of p to s.messages. to is where the lane must be read on, or -1 for behind them. same is
-// false when the lane is of another hub now: then nothing was taken.
+// takeRecords appends the records of p to s.messages. to is where the lane must be read on, or -1
+// for behind them. same is false when the lane is of another hub now: then nothing was taken.
 func (s *Source) takeRecords(l *lane, p *kgo.FetchPartition) (to int64, same bool) {
 	if l.gone {
 		l.gone = false
@@ -394,8 +404,8 @@ func (s *Source) takeRecords(l *lane, p *kgo.FetchPartition) (to int64, same boo
 	return -1, true
 }
 
-// startOver returns where to go on in a lane that is of another hub now: at its beginning. When the broker does not say where that
-// is, the proof is looked at again.
+// startOver returns where to go on in a lane that is of another hub now: at its beginning. When the
+// broker does not say where that is, the proof is looked at again.
 func (s *Source) startOver(ctx context.Context, l *lane) int64 {
 	start, ok := s.list(ctx, []*lane{l}, atStart, false)[l.name]
 	s.mu.Lock()
@@ -418,8 +428,8 @@ func (s *Source) beginAnew(l *lane, at int64) {
 	l.proofs, l.check, l.gone, l.anew, l.ahead, l.blank = nil, nil, false, true, false, span{}
 }
 
-// follow makes sure that a record with the offset first follows on what was read of l, or says what is missing. start is
-// where the partition begins.
+// follow makes sure that a record with the offset first follows on what was read of l, or says what
+// is missing. start is where the partition begins.
 func (s *Source) follow(l *lane, start, first int64) {
 	switch {
 	case l.next < 0: // begin could not find out
@@ -439,8 +449,8 @@ func (s *Source) retentionTook(l *lane, to int64) {
 		"hub", l.hub, "partition", l.partition, "messages_lost", to-l.next, "from_offset", l.next, "before_offset", to)
 }
 
-// failed deals with what a fetch brought instead of records, from a lane that may be nil. skipTo is not 0 when the lane
-// must go on there. The error is one that only a new client can mend.
+// failed deals with what a fetch brought instead of records, from a lane that may be nil. skipTo is
+// not 0 when the lane must go on there. The error is one that only a new client can mend.
 func (s *Source) failed(l *lane, hub string, partition int32, cause error) (skipTo int64, err error) {
 	var (
 		loss     *kgo.ErrDataLoss
@@ -488,14 +498,16 @@ func (s *Source) failed(l *lane, hub string, partition int32, cause error) (skip
 // decodeTries is how often a batch that cannot be decoded is fetched before it is passed over.
 const decodeTries = 5
 
-// isDamage tells whether err is about the bytes of a batch. franz-go has no type for these (kgo/source.go).
+// isDamage tells whether err is about the bytes of a batch. franz-go has no type for these
+// (kgo/source.go).
 func isDamage(err error) bool {
 	text := err.Error()
 	return slices.ContainsFunc([]string{"decompress", "crc", "not enough data", "encoded length", "magic", "record batch", "message set"},
 		func(s string) bool { return strings.Contains(text, s) })
 }
 
-// passOver hands on, in place of messages that cannot be had, one that says so, and returns where l goes on.
+// passOver hands on, in place of messages that cannot be had, one that says so, and returns where l
+// goes on.
 func (s *Source) passOver(l *lane, next int64, cause error) int64 {
 	s.counts.unreadable += next - l.next
 	s.troubles.Begin("hub "+l.hub, "reading", "damaged", slog.LevelWarn, "messages that cannot be decoded are passed over, and an unreadable record says so",
@@ -518,8 +530,8 @@ func (s *Source) Keep(_ context.Context, marks []input.Mark) error {
 	return nil
 }
 
-// Commit makes marks durable: in the consumer group, and as a copy in the state file. Marks of lanes that were given
-// away, or of an earlier term of a lane, are dropped.
+// Commit makes marks durable: in the consumer group, and as a copy in the state file. Marks of
+// lanes that were given away, or of an earlier term of a lane, are dropped.
 func (s *Source) Commit(ctx context.Context, marks []input.Mark) error {
 	// A partition cannot change hands until this is over, see letGo.
 	s.giving.Lock()
@@ -551,8 +563,8 @@ func (s *Source) end() {
 	s.moved.Broadcast()
 }
 
-// Close gives all partitions back and ends what the source started. What was marked safe and not yet committed is not
-// committed any more.
+// Close gives all partitions back and ends what the source started. What was marked safe and not
+// yet committed is not committed any more.
 func (s *Source) Close() error {
 	s.end()
 	ctx, cancel := context.WithTimeout(context.Background(), s.waits.leave)
@@ -561,7 +573,8 @@ func (s *Source) Close() error {
 	err := s.client.LeaveGroupContext(ctx)
 	s.stop() // whatever still waits for the broker must not keep us
 	s.client.Close()
-	// Close polls what is left and counts that as a poll of ours, for which a goroutine of its own leave may wait for ever.
+	// Close polls what is left and counts that as a poll of ours, for which a goroutine of its own
+	// leave may wait for ever.
 	s.client.AllowRebalance()
 	s.working.Wait()
 	s.members.stop()

@@ -65,7 +65,8 @@ func commitFor(ctx context.Context, t *testing.T, h *fakehub.Hub, offset int64) 
 	eventually(t, 10*time.Second, func() error { return kadm.NewClient(c).CommitAllOffsets(ctx, group, offsets) })
 }
 
-// Without any position eventhub.start decides, and what it decided is kept even when nothing was read.
+// Without any position eventhub.start decides, and what it decided is kept even when nothing was
+// read.
 func TestStart(t *testing.T) {
 	t.Parallel()
 	middle := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -99,7 +100,8 @@ func TestStart(t *testing.T) {
 			if got := h.GroupInfo(group).Commits["alerts"][0]; got.Offset != start || got.LeaderEpoch != -1 {
 				t.Errorf("the group has %+v, want offset %d and leader epoch -1", got, start)
 			}
-			// What comes while nobody reads must come later: the place that "latest" meant is known.
+			// What comes while nobody reads must come later: the place that "latest" meant is
+			// known.
 			r.close()
 			produce(ctx, t, h, "alerts", []byte("later"))
 			r = open(t, cfg, nil)
@@ -160,8 +162,8 @@ func TestGroupOffsetsVanished(t *testing.T) {
 	r.log.wait(t, 10*time.Second, "eventhub.start decides")
 }
 
-// Offsets that retention has deleted are counted and said, at the start and while reading; reading goes on with the oldest
-// message that is left, never with the newest.
+// Offsets that retention has deleted are counted and said, at the start and while reading; reading
+// goes on with the oldest message that is left, never with the newest.
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	for _, from := range []string{"group", "copy"} {
@@ -276,8 +278,8 @@ func TestHubMadeAnew(t *testing.T) {
 	}
 }
 
-// A hub that comes back under its name and has grown past our position before it is fetched from is read from its beginning;
-// one that was only out of reach is not.
+// A hub that comes back under its name and has grown past our position before it is fetched from is
+// read from its beginning; one that was only out of reach is not.
 func TestHubThatComesBack(t *testing.T) {
 	t.Parallel()
 	for _, anew := range []bool{true, false} {
@@ -326,8 +328,9 @@ func TestHubThatComesBack(t *testing.T) {
 	}
 }
 
-// A hub that was made anew while nobody read, and has outgrown our position, is told by the message that stands where the last one
-// that was read stood. One that is still the same is not read twice, wherever the position comes from.
+// A hub that was made anew while nobody read, and has outgrown our position, is told by the message
+// that stands where the last one that was read stood. One that is still the same is not read twice,
+// wherever the position comes from.
 func TestHubThatWasReplaced(t *testing.T) {
 	t.Parallel()
 	for _, from := range []string{"group", "copy", "group, by another instance", "group, retention took the last message"} {
@@ -396,8 +399,8 @@ func TestHubThatWasReplaced(t *testing.T) {
 	}
 }
 
-// A group that was set back, to read again, is followed, also when the hub is missing for a moment; and a hub that was made anew is told
-// even then.
+// A group that was set back, to read again, is followed, also when the hub is missing for a moment;
+// and a hub that was made anew is told even then.
 func TestGroupSetBack(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ missing, anew bool }{{false, false}, {true, false}, {false, true}} {
@@ -431,7 +434,8 @@ func TestGroupSetBack(t *testing.T) {
 	}
 }
 
-// The group keeps the offset of the hub before while it takes no commits. A restart must not go on there in the new one.
+// The group keeps the offset of the hub before while it takes no commits. A restart must not go on
+// there in the new one.
 func TestHubMadeAnewAndCommitsRefused(t *testing.T) {
 	t.Parallel()
 	for _, grown := range []int{40, 100} { // not past the old position, and past it

@@ -26,7 +26,8 @@ type Stats struct {
 	Retries    map[string]int64 // failed attempts by kind: sign_in, unreachable, tls, hub_missing, commit, ...
 }
 
-// HubStats is how many partitions a hub has, and how many of them are ours. Those that are nobody's are read by nobody.
+// HubStats is how many partitions a hub has, and how many of them are ours. Those that are nobody's
+// are read by nobody.
 type HubStats struct {
 	Hub        string
 	Partitions int
@@ -44,7 +45,8 @@ type LaneStats struct {
 	Behind    time.Duration // age of the newest message that was fetched, while there is a lag; else 0
 }
 
-// NotCommitted is how many messages would come again after a crash. It is 0 while the group has no offset at all.
+// NotCommitted is how many messages would come again after a crash. It is 0 while the group has no
+// offset at all.
 func (l LaneStats) NotCommitted() int64 {
 	if l.Committed < 0 {
 		return 0
@@ -52,7 +54,8 @@ func (l LaneStats) NotCommitted() int64 {
 	return max(l.Next-l.Committed, 0)
 }
 
-// Stats returns a snapshot. It is bounded by the partitions that are ours and a fixed list of kinds.
+// Stats returns a snapshot. It is bounded by the partitions that are ours and a fixed list of
+// kinds.
 func (s *Source) Stats() Stats {
 	now := time.Now()
 	retries := s.troubles.Retries()

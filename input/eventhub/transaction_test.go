@@ -33,7 +33,8 @@ func transact(ctx context.Context, t *testing.T, opts []kgo.Opt, hub string, com
 	}
 }
 
-// readTransactions makes sure that r returns what was committed, and that nothing is left behind the markers.
+// readTransactions makes sure that r returns what was committed, and that nothing is left behind
+// the markers.
 func readTransactions(ctx context.Context, t *testing.T, opts []kgo.Opt, hub string, open func() *reader, committed func() int64) {
 	t.Helper()
 	lag := func(r *reader) {
@@ -99,7 +100,8 @@ func TestTransactions(t *testing.T) {
 		func() int64 { return h.GroupInfo(group).Commits["alerts"][0].Offset })
 }
 
-// The check says how much this group has left to read, and the figures how many partitions are ours.
+// The check says how much this group has left to read, and the figures how many partitions are
+// ours.
 func TestCheckAndFiguresOfTheGroup(t *testing.T) {
 	t.Parallel()
 	ctx := context30(t)

@@ -18,7 +18,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// explainConnection returns what kind of failure of a connection err is, and what the user should check.
+// explainConnection returns what kind of failure of a connection err is, and what the user should
+// check.
 func (cfg *Config) explainConnection(err error) (kind, advice string) {
 	var hidden *dialError
 	if errors.As(err, &hidden) {
@@ -108,7 +109,8 @@ func (cfg *Config) explainGroup(err error) (kind, advice string) {
 	return "group", "the consumer group was lost; its partitions are read again from their last safe positions once it is joined again"
 }
 
-// kafkaLog passes what franz-go says on at debug level. What matters to a user is said by troubles, with what to check.
+// kafkaLog passes what franz-go says on at debug level. What matters to a user is said by troubles,
+// with what to check.
 type kafkaLog struct{ log *slog.Logger }
 
 func (l kafkaLog) Level() kgo.LogLevel {

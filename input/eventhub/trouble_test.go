@@ -37,8 +37,8 @@ func closedPort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// Each trouble gives its own message within seconds, which says what to check, once however often the source tries; and
-// the source goes on trying.
+// Each trouble gives its own message within seconds, which says what to check, once however often
+// the source tries; and the source goes on trying.
 func TestTroubles(t *testing.T) {
 	t.Parallel()
 	wrong := func(h *fakehub.Hub) string { return strings.Replace(h.ConnectionString(), "ZmFr", "d3Jv", 1) }
@@ -134,8 +134,8 @@ func TestTroubles(t *testing.T) {
 	}
 }
 
-// What was wrong at the start may be mended while the source runs: credentials that are renewed, a hub that is created,
-// a broker that comes up.
+// What was wrong at the start may be mended while the source runs: credentials that are renewed, a
+// hub that is created, a broker that comes up.
 func TestTroublesMended(t *testing.T) {
 	t.Parallel()
 	t.Run("credentials", func(t *testing.T) {
@@ -236,8 +236,9 @@ func TestProxy(t *testing.T) {
 	t.Setenv("HTTPS_PROXY", "http://user:geheim@"+p.addr)
 	t.Setenv("NO_PROXY", "elsewhere.test")
 
-	// Loopback addresses never go through a proxy, so the broker gets another name, which the proxy resolves. The
-	// broker's own name for itself is a loopback address, which is where the client goes from there.
+	// Loopback addresses never go through a proxy, so the broker gets another name, which the proxy
+	// resolves. The broker's own name for itself is a loopback address, which is where the client
+	// goes from there.
 	cfg := readConfig(t, settingsFor(h), "eventhub.brokers", "contoso.servicebus.windows.net:9093", "eventhub.ca_file", "")
 	cfg.Roots = nil
 	r := open(t, cfg, nil)

@@ -14,9 +14,10 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// watch looks, at the start and from then on, whether there is what the source shall read: franz-go waits in silence for a
-// hub that does not exist. It also looks how far the partitions reach while nothing is fetched from them, and
-// commits what could not be committed and is followed by nothing that would.
+// watch looks, at the start and from then on, whether there is what the source shall read: franz-go
+// waits in silence for a hub that does not exist. It also looks how far the partitions reach while
+// nothing is fetched from them, and commits what could not be committed and is followed by nothing
+// that would.
 //
 // It comes back from a panic, after a wait.
 func (s *Source) watch(ctx context.Context) {
@@ -54,7 +55,8 @@ func (s *Source) look(ctx context.Context) {
 	}
 }
 
-// readHubs returns the hubs of the configuration that are there, with their number of partitions, and says which are not.
+// readHubs returns the hubs of the configuration that are there, with their number of partitions,
+// and says which are not.
 func (s *Source) readHubs(ctx context.Context) (found []string, err error) {
 	patterns := slices.ContainsFunc(s.cfg.Hubs, isPattern)
 	req := kmsg.NewPtrMetadataRequest()

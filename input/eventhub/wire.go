@@ -12,14 +12,17 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// wire is a connection to a broker. It shows answers to the budget and to members before franz-go decodes them.
+// wire is a connection to a broker. It shows answers to the budget and to members before franz-go
+// decodes them.
 //
-// A producer chooses what a batch says of itself, and franz-go believes it: a batch of 60 kB that claims six million
-// records takes a gigabyte. A decompressor learns of it too late, and only of compressed batches. So the answer is
-// looked at where it arrives, in the client's own buffer. Nothing is copied.
+// A producer chooses what a batch says of itself, and franz-go believes it: a batch of 60 kB that
+// claims six million records takes a gigabyte. A decompressor learns of it too late, and only of
+// compressed batches. So the answer is looked at where it arrives, in the client's own buffer.
+// Nothing is copied.
 //
-// franz-go writes a request with one call. It reads the size of an answer, then the rest into a buffer of that size.
-// wire depends on that, and ends the connection with an error when franz-go does anything else.
+// franz-go writes a request with one call. It reads the size of an answer, then the rest into a
+// buffer of that size. wire depends on that, and ends the connection with an error when franz-go
+// does anything else.
 type wire struct {
 	net.Conn
 	budget  *budget

@@ -71,8 +71,8 @@ func isNotFound(err error) bool {
 	return errors.As(err, &s) && s.code == http.StatusNotFound
 }
 
-// get calls u, as soon as q allows, and has read read the body of a 200. An answer of 401 is tried again with a fresh token, and
-// 429 when its Retry-After is over. u must be on the API's host.
+// get calls u, as soon as q allows, and has read read the body of a 200. An answer of 401 is tried
+// again with a fresh token, and 429 when its Retry-After is over. u must be on the API's host.
 func (a *api) get(ctx context.Context, u *url.URL, q quota, timeout time.Duration, limit int64, read func(*bounded) error) error {
 	refreshed := false
 	for attempt := 1; ; attempt++ {
@@ -142,8 +142,8 @@ func (a *api) call(ctx context.Context, u *url.URL, timeout time.Duration, limit
 	return &statusError{code: resp.StatusCode, message: errorMessage(head)}
 }
 
-// retryAfter is how long a Retry-After asks to wait, in seconds or as a date: a minute when it does not say, and
-// at most the hour that the longest quota has.
+// retryAfter is how long a Retry-After asks to wait, in seconds or as a date: a minute when it does
+// not say, and at most the hour that the longest quota has.
 func retryAfter(v string, now time.Time) time.Duration {
 	d := time.Minute
 	if s, err := strconv.Atoi(strings.TrimSpace(v)); err == nil {
@@ -227,8 +227,8 @@ type cursor struct {
 // maxPages ends a list that has no end: 10 million devices in pages of 10,000.
 const maxPages = 1000
 
-// page fetches the page at c, calls each for every device, moves c on, and tells whether it was the last page.
-// After an error c is where it was.
+// page fetches the page at c, calls each for every device, moves c on, and tells whether it was the
+// last page. After an error c is where it was.
 func (a *api) page(ctx context.Context, c *cursor, each func(machine)) (last bool, err error) {
 	u := c.next
 	if u == nil {

@@ -7,8 +7,9 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// breaker stops single look-ups after several failures in a row, so that records do not wait for an API that does not
-// answer. It then lets one through after 15 seconds, twice as long after each further failure, up to 5 minutes.
+// breaker stops single look-ups after several failures in a row, so that records do not wait for an
+// API that does not answer. It then lets one through after 15 seconds, twice as long after each
+// further failure, up to 5 minutes.
 type breaker struct {
 	mu       sync.Mutex
 	failures int
@@ -29,7 +30,8 @@ func (b *breaker) closed() bool {
 	return b.failures < tolerated
 }
 
-// enter tells whether a call may be made now. While the breaker is open it is the one that tries, and the next may after probe.
+// enter tells whether a call may be made now. While the breaker is open it is the one that tries,
+// and the next may after probe.
 func (b *breaker) enter(probe time.Duration) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

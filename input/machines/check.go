@@ -13,8 +13,9 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
 
-// Check asks the machines API for one device, which shows that it can be reached, that sign-in works and that the permission is
-// there. It returns within half a minute; without an API to ask it finds nothing.
+// Check asks the machines API for one device, which shows that it can be reached, that sign-in
+// works and that the permission is there. It returns within half a minute; without an API to ask it
+// finds nothing.
 func Check(ctx context.Context, cfg Config) []input.Finding {
 	if !cfg.On() {
 		return nil

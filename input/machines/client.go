@@ -27,13 +27,14 @@ const (
 	maxID       = 128
 )
 
-// Learn takes what the API said of a device: the properties of a DeviceInfo record, as JSON, valid only during the call.
-// evict: another device may give way to it. It is false for devices of the list, so that a tenant with more devices than the
-// cache holds does not push out those that alerts are about. It is called from several goroutines.
+// Learn takes what the API said of a device: the properties of a DeviceInfo record, as JSON, valid
+// only during the call. evict: another device may give way to it. It is false for devices of the
+// list, so that a tenant with more devices than the cache holds does not push out those that alerts
+// are about. It is called from several goroutines.
 type Learn func(tenant string, deviceInfo []byte, evict bool)
 
-// Client asks the machines API of one tenant. It fetches the list of all devices when it starts and at intervals, and
-// answers look-ups.
+// Client asks the machines API of one tenant. It fetches the list of all devices when it starts and
+// at intervals, and answers look-ups.
 type Client struct {
 	cfg   Config
 	learn Learn
@@ -78,8 +79,8 @@ const (
 	lookup  = "look-up"
 )
 
-// Open starts a client. It fails only when the identity cannot be used at all; the network is tried in the background.
-// log gets one message when the API does not work and one when it does again.
+// Open starts a client. It fails only when the identity cannot be used at all; the network is tried
+// in the background. log gets one message when the API does not work and one when it does again.
 func Open(cfg Config, learn Learn, log *slog.Logger) (*Client, error) {
 	base, err := url.Parse(cfg.URL)
 	if err != nil {
@@ -132,9 +133,10 @@ func (c *Client) Stats() Stats {
 	return s
 }
 
-// Lookup asks for devices of tenant, all at once, and waits until the API has answered for each or ctx ends. It does not
-// wait when waiting cannot help: when the API does not work, or its quota is used up for longer than ctx has.
-// What was found has been given to Learn. It returns the ids whose answer is still to come; for the others there is none.
+// Lookup asks for devices of tenant, all at once, and waits until the API has answered for each or
+// ctx ends. It does not wait when waiting cannot help: when the API does not work, or its quota is
+// used up for longer than ctx has. What was found has been given to Learn. It returns the ids whose
+// answer is still to come; for the others there is none.
 func (c *Client) Lookup(ctx context.Context, tenant string, ids []string) (pending []string) {
 	if !strings.EqualFold(tenant, c.cfg.Tenant) {
 		return nil
@@ -195,7 +197,8 @@ func (c *Client) Lookup(ctx context.Context, tenant string, ids []string) (pendi
 	return pending
 }
 
-// askable tells whether an id, in lower case, may be part of an address: it comes from records, and is hexadecimal as far as is known.
+// askable tells whether an id, in lower case, may be part of an address: it comes from records, and
+// is hexadecimal as far as is known.
 func askable(id string) bool {
 	if id == "" || len(id) > maxID {
 		return false
@@ -242,8 +245,8 @@ func (c *Client) fly(f *flight) {
 	close(f.done)
 }
 
-// ask looks a device up, and the one that it was merged into. What was found before an error stays found. err is what the
-// log should say: nothing while the breaker tolerates failures.
+// ask looks a device up, and the one that it was merged into. What was found before an error stays
+// found. err is what the log should say: nothing while the breaker tolerates failures.
 func (c *Client) ask(id string) (found, unknown bool, err error) {
 	defer input.Catch("look up a device", &err)
 	if !c.breaker.enter(lookupTimeout) {
@@ -334,7 +337,8 @@ func (c *Client) listPage(at *cursor) (last bool, err error) {
 	})
 }
 
-// complain says that the API does not work, unless that has been said. part is what failed: list or lookup.
+// complain says that the API does not work, unless that has been said. part is what failed: list or
+// lookup.
 func (c *Client) complain(part string, err error) {
 	c.troubles.Begin(subject, part, "failed", slog.LevelWarn,
 		"the machines API does not work; alerts go on with what is known of their devices, and it is tried again",

@@ -12,20 +12,28 @@
 //	Learn <-----------------|  a machine, as the columns of DeviceInfo  <------+-------|               |
 //	(into transform's cache)+--------------------------------------------------+       +---------------+
 //
-// The API is a help and never a need: whatever it does, [Client.Lookup] returns when its context ends, and at once when waiting
-// cannot help. Nothing is kept here but which devices were asked for lately; what was learned goes to Learn as JSON with
-// DeviceInfo's own column names, so the cache need not know where it came from.
+// The API is a help and never a need: whatever it does, [Client.Lookup] returns when its context
+// ends, and at once when waiting cannot help. Nothing is kept here but which devices were asked for
+// lately; what was learned goes to Learn as JSON with DeviceInfo's own column names, so the cache
+// need not know where it came from.
 //
 // # What is not obvious
 //
-//   - The quota is 100 calls in a minute and 1,500 in an hour: 25 look-ups a minute for long, or 10,000 devices a call with
-//     the list. So the list is the main way, and look-ups are for what came after it. Each leaves the other a part.
-//   - 404 means an unknown device, or a tenant without any, or, now and then, a device that exists. It counts for 10 minutes.
-//   - A page is read as it comes in and never held whole. The devices before a cut are kept; the page is asked for again.
-//   - A link to the next page must stay on the API's host, and redirects are not followed: the token goes with them.
-//   - 429 stops all calls until Retry-After is over. Anything else that is not an answer counts towards the breaker, which
-//     opens after 3 in a row and stops look-ups; the list goes on trying, with waits of 30 seconds to 10 minutes.
-//   - What does not work is said once, by the first call that fails, and once more when all works again.
-//   - Every instance of the plugin has its own count of calls. Several that use the same application share its
-//     quota without knowing, which costs a 429 now and then and nothing more.
+//   - The quota is 100 calls in a minute and 1,500 in an hour: 25 look-ups a minute for long, or
+//     10,000 devices a call with the list. So the list is the main way, and look-ups are for what
+//     came after it. Each leaves the other a part.
+//   - 404 means an unknown device, or a tenant without any, or, now and then, a device that
+//     exists. It counts for 10 minutes.
+//   - A page is read as it comes in and never held whole. The devices before a cut are kept; the
+//     page is asked for again.
+//   - A link to the next page must stay on the API's host, and redirects are not followed: the
+//     token goes with them.
+//   - 429 stops all calls until Retry-After is over. Anything else that is not an answer counts
+//     towards the breaker, which opens after 3 in a row and stops look-ups; the list goes on
+//     trying, with waits of 30 seconds to 10 minutes.
+//   - What does not work is said once, by the first call that fails, and once more when all works
+//     again.
+//   - Every instance of the plugin has its own count of calls. Several that use the same
+//     application share its quota without knowing, which costs a 429 now and then and nothing
+//     more.
 package machines

@@ -9,9 +9,10 @@ import (
 )
 
 // The API allows 100 calls in a minute and 1,500 in an hour to one application
-// (learn.microsoft.com/defender-endpoint/api/get-machines, "rate limitations"). How the service cuts its minutes is not
-// said, so the limiter keeps to both in every window of that length wherever it begins, and the windows are
-// a little longer than the real ones because a call arrives later than it was sent.
+// (learn.microsoft.com/defender-endpoint/api/get-machines, "rate limitations"). How the service
+// cuts its minutes is not said, so the limiter keeps to both in every window of that length
+// wherever it begins, and the windows are a little longer than the real ones because a call arrives
+// later than it was sent.
 const (
 	perMinute = 100
 	perHour   = 1500
@@ -19,8 +20,9 @@ const (
 	hour      = time.Hour + 30*time.Second
 )
 
-// quota is how many of all calls in a window a kind of call may bring the count to. What it leaves is for the other kind: a list of
-// many pages must not keep an alert waiting for its device, and a flood of unknown devices must not keep the list from coming.
+// quota is how many of all calls in a window a kind of call may bring the count to. What it leaves
+// is for the other kind: a list of many pages must not keep an alert waiting for its device, and a
+// flood of unknown devices must not keep the list from coming.
 type quota struct{ minute, hour int }
 
 var (
@@ -28,8 +30,8 @@ var (
 	forPage   = quota{perMinute / 2, perHour}
 )
 
-// limiter says when the next call may be made. A token bucket would allow twice the number in a window that straddles a refill;
-// this remembers when the last calls were made.
+// limiter says when the next call may be made. A token bucket would allow twice the number in a
+// window that straddles a refill; this remembers when the last calls were made.
 type limiter struct {
 	mu    sync.Mutex
 	calls [perHour]time.Time // a ring of the last calls

@@ -10,8 +10,9 @@ import (
 	jsoniter "github.com/json-iterator/go"
 )
 
-// columns gives the DeviceInfo column of a property of a machine, by its name in lower case: the service and its
-// documentation spell some both ways. version ("22H2") is not OSVersion ("10.0"). The last three have no column in DeviceInfo.
+// columns gives the DeviceInfo column of a property of a machine, by its name in lower case: the
+// service and its documentation spell some both ways. version ("22H2") is not OSVersion ("10.0").
+// The last three have no column in DeviceInfo.
 var columns = map[string]string{
 	"id":                    "DeviceId",
 	"mergedintomachineid":   "MergedToDeviceId",
@@ -67,7 +68,8 @@ func newReader(body *bounded) *reader {
 	return &reader{body: body, it: jsoniter.Parse(jsonAPI, body, 32<<10), out: jsoniter.NewStream(jsonAPI, nil, 2<<10)}
 }
 
-// page reads {"value":[machine...],"@odata.nextLink":"..."} and calls each for every machine, also for those before an error.
+// page reads {"value":[machine...],"@odata.nextLink":"..."} and calls each for every machine, also
+// for those before an error.
 func (r *reader) page(each func(machine)) (n int, next string, err error) {
 	if t := r.it.WhatIsNext(); t != jsoniter.ObjectValue {
 		return 0, "", r.problem("it is not a JSON object")
@@ -116,7 +118,8 @@ func (r *reader) one() (machine, error) {
 	return m, nil
 }
 
-// problem says what is wrong with the answer, without its content: where it ended, else what, else what the iterator found.
+// problem says what is wrong with the answer, without its content: where it ended, else what, else
+// what the iterator found.
 func (r *reader) problem(what string) error {
 	text := ""
 	if r.it.Error != nil {
@@ -194,7 +197,8 @@ func (r *reader) text(column string) string {
 	return s
 }
 
-// scalar copies a string, number or boolean into column; what is empty, nested or for no column is skipped.
+// scalar copies a string, number or boolean into column; what is empty, nested or for no column is
+// skipped.
 func (r *reader) scalar(column string) {
 	t := r.it.WhatIsNext()
 	switch {
@@ -214,8 +218,8 @@ func (r *reader) scalar(column string) {
 	}
 }
 
-// tags writes the tags as DeviceInfo has them, a list as JSON in a string. The API does not say which of them are from
-// the registry.
+// tags writes the tags as DeviceInfo has them, a list as JSON in a string. The API does not say
+// which of them are from the registry.
 func (r *reader) tags() {
 	if r.it.WhatIsNext() != jsoniter.ArrayValue {
 		r.it.Skip()
@@ -237,10 +241,12 @@ func (r *reader) tags() {
 	}
 }
 
-// maxMachine is the most bytes of one machine in a list. A real one has about 1.5 kB. What is read of it is held whole.
+// maxMachine is the most bytes of one machine in a list. A real one has about 1.5 kB. What is read
+// of it is held whole.
 const maxMachine = 1 << 20
 
-// bounded is a body that fails after limit bytes, or after maxMachine bytes within one machine. It remembers how it ended.
+// bounded is a body that fails after limit bytes, or after maxMachine bytes within one machine. It
+// remembers how it ended.
 type bounded struct {
 	r       io.Reader
 	limit   int64

@@ -394,7 +394,8 @@ func TestLinksInACircle(t *testing.T) {
 	}
 }
 
-// A machine that takes all of a page: a text without end, one column again and again, tags without end.
+// A machine that takes all of a page: a text without end, one column again and again, tags without
+// end.
 func TestMachineWithoutEnd(t *testing.T) {
 	for what, parts := range map[string][2]string{
 		"text":    {"", strings.Repeat("x", 1<<10)},
@@ -605,7 +606,8 @@ func TestRetryAfterForms(t *testing.T) {
 	}
 }
 
-// An API that fails, hangs or talks nonsense costs the enrichment and nothing else, is said once, and is tried again.
+// An API that fails, hangs or talks nonsense costs the enrichment and nothing else, is said once,
+// and is tried again.
 func TestAPIThatDoesNotWork(t *testing.T) {
 	say := func(code int, body string) func(http.ResponseWriter, *http.Request) {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -780,7 +782,7 @@ func checkWindows(t *testing.T, calls []time.Time) {
 	}
 }
 
-// A flood of devices that nobody knows, and lists of many pages beside it, for three simulated hours.
+// A flood of unknown devices and lists of many pages beside it, for three simulated hours.
 func TestQuotaIsNeverExceeded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeAPI{devices: ids(900), pageMax: 10, byLink: true} // 90 pages a list

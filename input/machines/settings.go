@@ -20,8 +20,8 @@ var Settings = []input.Setting{
 	{Key: "device_info.api.refresh", Kind: input.Duration, Default: "6h", Doc: "How often the whole list of devices is fetched, one call for 10,000 devices; 0 fetches it never and asks for single devices only."},
 }
 
-// place is where a service keeps its API, and the audience of its tokens (learn.microsoft.com/defender-endpoint/gov). That of
-// the commercial one is not its host.
+// place is where a service keeps its API, and the audience of its tokens
+// (learn.microsoft.com/defender-endpoint/gov). That of the commercial one is not its host.
 type place struct{ url, scope string }
 
 var places = map[string]place{

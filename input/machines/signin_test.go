@@ -15,7 +15,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 )
 
-// The whole way over TLS: a token from azidentity, the list, a look-up, a token that is taken back, a secret that is wrong.
+// The whole way over TLS: a token from azidentity, the list, a look-up, a token that is taken back,
+// a secret that is wrong.
 func TestSignIn(t *testing.T) {
 	const secret = "s3cret-value"
 	var issued atomic.Int64

@@ -102,7 +102,8 @@ func TestTokenAnswerWithoutEnd(t *testing.T) {
 	}
 }
 
-// The metadata service is asked directly: a proxy would fetch the token of its own machine, and could keep it.
+// The metadata service is asked directly: a proxy would fetch the token of its own machine, and
+// could keep it.
 func TestManagedIdentityHasNoProxy(t *testing.T) {
 	var asked atomic.Int64
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

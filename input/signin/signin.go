@@ -1,8 +1,8 @@
 // Package signin makes Entra ID credentials.
 //
-// One identity serves all sources of a section: the azure.* settings say who it is, and each source's own auth setting
-// (eventhub.auth, blob.auth, device_info.auth) says how it signs in. Tokens are fetched, cached and renewed
-// by azidentity.
+// One identity serves all sources of a section: the azure.* settings say who it is, and each
+// source's own auth setting (eventhub.auth, blob.auth, device_info.auth) says how it signs in.
+// Tokens are fetched, cached and renewed by azidentity.
 package signin
 
 import (
@@ -110,11 +110,12 @@ func (c Config) Check(s *input.Settings, authKey, method string) {
 	}
 }
 
-// Credential returns what fetches tokens by method, one of Methods. It asks nobody yet: wrong secrets show at the first
-// token.
+// Credential returns what fetches tokens by method, one of Methods. It asks nobody yet: wrong
+// secrets show at the first token.
 func (c Config) Credential(method string) (azcore.TokenCredential, error) {
 	options := azcore.ClientOptions{Cloud: c.cloud(), Transport: c.transport()}
-	// azidentity asks Microsoft's own host whether it knows the authority; a private one it cannot know.
+	// azidentity asks Microsoft's own host whether it knows the authority; a private one it cannot
+	// know.
 	private := c.AuthorityHost != ""
 	var cred azcore.TokenCredential
 	var err error
@@ -150,11 +151,12 @@ func (c Config) Credential(method string) (azcore.TokenCredential, error) {
 	return cred, nil
 }
 
-// maxToken is the most bytes of a token answer, or of anything else that a sign-in host answers. Real ones have a few kB.
+// maxToken is the most bytes of a token answer, or of anything else that a sign-in host answers.
+// Real ones have a few kB.
 const maxToken = 1 << 20
 
-// transport is what sign-in asks with. Service Fabric pins its certificate into the client, and azidentity refuses one that
-// it cannot take apart there; that endpoint is on the machine itself.
+// transport is what sign-in asks with. Service Fabric pins its certificate into the client, and
+// azidentity refuses one that it cannot take apart there; that endpoint is on the machine itself.
 func (c Config) transport() policy.Transporter {
 	if c.HTTP == nil {
 		return nil
@@ -176,8 +178,8 @@ func (c Config) cloud() cloud.Configuration {
 	return conf
 }
 
-// Explain turns an error of azidentity, which can fill pages, into one line that says what to check.
-// Any other error is returned as it is.
+// Explain turns an error of azidentity, which can fill pages, into one line that says what to
+// check. Any other error is returned as it is.
 func Explain(err error) error {
 	var failed *azidentity.AuthenticationFailedError
 	if !errors.As(err, &failed) {

@@ -32,7 +32,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const tenant = "11111111-1111-1111-1111-111111111111"
 
-// authority is Entra's token endpoint for one tenant and one application, over TLS with a CA of its own.
+// authority is Entra's token endpoint for one tenant and one application, over TLS with a CA of its
+// own.
 func authority(t *testing.T) (url, caFile string, tokens *atomic.Int64) {
 	t.Helper()
 	tokens = new(atomic.Int64)

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// IsLoopback reports whether host is this machine. host is a name or an address without port and brackets. Only there may
-// secrets and events go unencrypted, to an emulator. No name but localhost counts: what others resolve to is not known
-// when settings are read, and may change.
+// IsLoopback reports whether host is this machine. host is a name or an address without port and
+// brackets. Only there may secrets and events go unencrypted, to an emulator. No name but localhost
+// counts: what others resolve to is not known when settings are read, and may change.
 func IsLoopback(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true
@@ -17,8 +17,9 @@ func IsLoopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// CheckAddress says what is wrong with the address of a service that gets a credential, or "". It must be https; plain
-// http is for an emulator on this machine. It names a host and, perhaps, a path.
+// CheckAddress says what is wrong with the address of a service that gets a credential, or "". It
+// must be https; plain http is for an emulator on this machine. It names a host and, perhaps, a
+// path.
 func CheckAddress(text string) (problem string) {
 	u, err := url.Parse(text)
 	switch {

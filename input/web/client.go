@@ -1,7 +1,9 @@
-// Package web makes the HTTP clients of all sources. They follow no redirect, because a credential would go along; they
-// read no answer without end; and they reach the machine's own metadata service without a proxy.
+// Package web makes the HTTP clients of all sources. They follow no redirect, because a credential
+// would go along; they read no answer without end; and they reach the machine's own metadata
+// service without a proxy.
 //
-// It also holds the one rule for the address of a service that gets a credential: see [CheckAddress].
+// It also holds the one rule for the address of a service that gets a credential: see
+// [CheckAddress].
 package web
 
 import (
@@ -18,9 +20,10 @@ import (
 	"golang.org/x/net/http/httpproxy"
 )
 
-// NewClient returns a client that goes through the environment's proxy. It trusts the system's authorities and those of
-// caFile, if one is given. It has no timeout for a whole exchange, which may be a large download: contexts end those. Its
-// Transport is an [*http.Transport], so that a source can tune a clone of it. Answers are bounded by [Guard].
+// NewClient returns a client that goes through the environment's proxy. It trusts the system's
+// authorities and those of caFile, if one is given. It has no timeout for a whole exchange, which
+// may be a large download: contexts end those. Its Transport is an [*http.Transport], so that a
+// source can tune a clone of it. Answers are bounded by [Guard].
 func NewClient(caFile string) (*http.Client, error) {
 	tlsConfig := &tls.Config{MinVersion: tls.VersionTLS12}
 	if caFile != "" {
@@ -49,8 +52,9 @@ func NewClient(caFile string) (*http.Client, error) {
 // stay has a client return a redirect as it came.
 func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// proxyFunc returns the environment's proxies, as of now. Link-local addresses are of this machine's own network: the metadata
-// service at 169.254.169.254 hands out tokens, and a proxy would fetch those of its own machine.
+// proxyFunc returns the environment's proxies, as of now. Link-local addresses are of this
+// machine's own network: the metadata service at 169.254.169.254 hands out tokens, and a proxy
+// would fetch those of its own machine.
 func proxyFunc() func(*http.Request) (*url.URL, error) {
 	environment := httpproxy.FromEnvironment().ProxyFunc()
 	return func(r *http.Request) (*url.URL, error) {
@@ -83,8 +87,8 @@ type Limit func(*http.Response) int64
 // AtMost is a Limit of n bytes for every answer.
 func AtMost(n int64) Limit { return func(*http.Response) int64 { return n } }
 
-// Guard returns a client that makes its requests as c does. A redirect is a [RedirectError], and a body that is longer
-// than limit allows ends with a [LengthError].
+// Guard returns a client that makes its requests as c does. A redirect is a [RedirectError], and a
+// body that is longer than limit allows ends with a [LengthError].
 func Guard(c *http.Client, limit Limit) *http.Client {
 	guarded := *c
 	guarded.CheckRedirect = stay

@@ -27,7 +27,8 @@ func client(t *testing.T) *http.Client {
 	return c
 }
 
-// No redirect is followed, whatever its code, and whether it leads to another host, another port or the same one.
+// No redirect is followed, whatever its code, and whether it leads to another host, another port or
+// the same one.
 func TestNoRedirect(t *testing.T) {
 	var reached atomic.Int64
 	evil := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))
@@ -67,7 +68,8 @@ func TestNoRedirect(t *testing.T) {
 	}
 }
 
-// A body ends with an error just after the limit, also where it is packed, or where its length is told.
+// A body ends with an error just after the limit, also where it is packed, or where its length is
+// told.
 func TestBound(t *testing.T) {
 	const limit = 10_000
 	length := make(chan int, 1)

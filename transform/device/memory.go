@@ -31,8 +31,8 @@ type Config struct {
 	Lookup func(ctx context.Context, tenant string, ids []string) (pending []string)
 }
 
-// Memory is the devices and recent alerts that are known. All Transformers of an instance share one.
-// It may be used from several goroutines.
+// Memory is the devices and recent alerts that are known. All Transformers of an instance share
+// one. It may be used from several goroutines.
 //
 // A device is kept under its tenant and id, as the encoded values of its columns and when each was
 // said. So a hit is a look-up and a copy. Memory is bounded in bytes, and the least recently used

@@ -15,8 +15,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// Names is a cache from a key of the input, and the path above it, to the encoded name of a field. It
-// also knows which names the map being written has already.
+// Names is a cache from a key of the input, and the path above it, to the encoded name of a field.
+// It also knows which names the map being written has already.
 //
 // Names come from outside, so the cache is bounded. It is reset between two records when it has
 // grown beyond maxNames or maxNameBytes. One record may add about as much again, see room.

@@ -12,7 +12,8 @@ type refs struct {
 	written int               // bytes of text that were written in place of references, in this record
 }
 
-// several stands for the objects of an id that more than one has: a reference to it is left as it is.
+// several stands for the objects of an id that more than one has: a reference to it is left as it
+// is.
 const several = ^uint32(0)
 
 // maxResolved: bytes that resolve_refs writes for one record. References to objects with references

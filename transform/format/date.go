@@ -65,9 +65,10 @@ func daysOf(year, month int) int {
 	return 31
 }
 
-// appendEntityID appends the id of a process as Elastic's data of Defender has it, so that the two can be joined:
-// base64(SHA-1(a zero byte, pid|start|device)), start with three digits of a second and Z. ok is false, and nothing
-// appended, if start is no time in UTC or one of the others is missing.
+// appendEntityID appends the id of a process as Elastic's data of Defender has it, so that
+// the two can be joined: base64(SHA-1(a zero byte, pid|start|device)).
+// start has three digits of a second and Z. Without a time in UTC or without a device,
+// ok is false and nothing is appended.
 func appendEntityID(dst []byte, pid int64, start, device []byte) (_ []byte, ok bool) {
 	d, ok := splitDate(start)
 	if !ok || len(device) == 0 || len(device) > 200 || len(d.zone) > 1 {

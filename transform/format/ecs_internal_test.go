@@ -49,8 +49,8 @@ func asECS(t testing.TB, raw []byte, own Own) map[string]any {
 	return doc
 }
 
-// The rules that are built in fit their fields: a conversion makes what the index type takes, and every
-// column is one that Microsoft documents or that the stream is known to have.
+// The rules that are built in fit their fields: a conversion makes what the index type takes, and
+// every column is one that Microsoft documents or that the stream is known to have.
 func TestECSMapping(t *testing.T) {
 	m, err := ecsMapping()
 	if err != nil {
@@ -112,7 +112,8 @@ func TestPattern(t *testing.T) {
 	}
 }
 
-// What only a record shows: one column under two names of a process, times, addresses, an inbound port.
+// What only a record shows: one column under two names of a process, times, addresses, an inbound
+// port.
 func TestECSRecord(t *testing.T) {
 	for _, c := range []struct{ table, properties, path, want string }{
 		{"DeviceProcessEvents", `"FileName":"a.exe","FolderPath":"C:\\x","InitiatingProcessFileName":"b.exe"`, "process.parent.name", `"b.exe"`},

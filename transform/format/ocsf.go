@@ -9,12 +9,14 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// ocsf writes records as events of OCSF 1.8.0. ocsf.txt says which class a record gets and from which columns its attributes
-// come. What no attribute holds whole goes to unmapped, so that no value is lost.
+// ocsf writes records as events of OCSF 1.8.0. ocsf.txt says which class a record gets and from
+// which columns its attributes come. What no attribute holds whole goes to unmapped, so that no
+// value is lost.
 //
-// Events are valid by construction. A layout fills a sheet; objects whose needs are not met are dropped from it; if the event
-// then lacks what its class needs, the next layout is tried, and in the end the record is a base event. Nothing is
-// written before that is known. All of it is of one record and is used again for the next.
+// Events are valid by construction. A layout fills a sheet; objects whose needs are not met are
+// dropped from it; if the event then lacks what its class needs, the next layout is tried, and in
+// the end the record is a base event. Nothing is written before that is known. All of it is of one
+// record and is used again for the next.
 type ocsf struct {
 	m      *ocsfMapping
 	sheet  *sheet
@@ -199,7 +201,8 @@ func (o *ocsf) begin(w *event.Writer, r *record.Record, own *Own) {
 	}
 }
 
-// read notes the columns that are not empty, and, if the mapping knows the table, which of them it reads.
+// read notes the columns that are not empty, and, if the mapping knows the table, which of them it
+// reads.
 func (o *ocsf) read(mapped bool) {
 	tr := &o.r.Columns
 	hint := int32(-1)
@@ -264,7 +267,8 @@ func (o *ocsf) open(slot ocsfSlot, members map[string]ocsfSlot) {
 	}
 }
 
-// container returns a value that is an array or object, natively or as JSON in a string of a column.
+// container returns a value that is an array or object, natively or as JSON in a string of a
+// column.
 func (o *ocsf) container(v *ocsfValue) (record.Tree, uint32, bool) {
 	if v.state == 0 || v.packed != nil {
 		return record.Tree{}, 0, false
@@ -300,7 +304,8 @@ func (o *ocsf) alert() {
 	}
 }
 
-// get returns the text of a value that is a scalar, nil for any other and for none. It is valid until the next record.
+// get returns the text of a value that is a scalar, nil for any other and for none. It is valid
+// until the next record.
 func (o *ocsf) get(slot ocsfSlot) []byte {
 	v := &o.values[slot]
 	if v.state == 1 {
@@ -369,8 +374,8 @@ func (o *ocsf) first(slots []ocsfSlot) (text []byte, source uint16) {
 	return nil, noSource
 }
 
-// list returns the texts of the first slot that has any: the elements of a list, or the one text. whole reports whether they
-// are all that the column holds. It is valid until the next call.
+// list returns the texts of the first slot that has any: the elements of a list, or the one text.
+// whole reports whether they are all that the column holds. It is valid until the next call.
 func (o *ocsf) list(slots []ocsfSlot) (texts [][]byte, source uint16, whole bool) {
 	clear(o.words)
 	o.words = o.words[:0]
@@ -765,7 +770,8 @@ func (o *ocsf) metadata(ready *ocsfReady) {
 	w.Out[at+2] = byte(n)
 }
 
-// observables writes what others look for, once each. A base event's have no name: its class has none of these attributes.
+// observables writes what others look for, once each. A base event's have no name: its class has
+// none of these attributes.
 func (o *ocsf) observables(lay *ocsfLayout, base bool) {
 	s := o.sheet
 	for _, i := range lay.observed {

@@ -109,7 +109,8 @@ type ocsfChoice struct {
 	ifText    string   // and only with this text
 }
 
-// ocsfConstant is an attribute with a value that the rule gives: an id and its caption, or a boolean.
+// ocsfConstant is an attribute with a value that the rule gives: an id and its caption, or a
+// boolean.
 type ocsfConstant struct {
 	name    string
 	id      int64
@@ -307,7 +308,8 @@ type ocsfAttribute struct {
 	when   string
 }
 
-// attribute takes a line apart. prefix is the full name of the object around it, with a dot, or empty.
+// attribute takes a line apart. prefix is the full name of the object around it, with a dot, or
+// empty.
 func (m *ocsfMapping) attribute(prefix string, l ocsfLine) (a ocsfAttribute, err error) {
 	text := l.text
 	if before, when, ok := strings.Cut(text, " when "); ok {
@@ -386,7 +388,8 @@ func join(object, name string) string {
 	return object + "." + name
 }
 
-// walk calls enter for each attribute below an object, and leave for each object when all below it has been entered.
+// walk calls enter for each attribute below an object, and leave for each object when all below it
+// has been entered.
 func (m *ocsfMapping) walk(prefix string, lines []ocsfLine, enter, leave func(ocsfAttribute) error) error {
 	for _, l := range lines {
 		a, err := m.attribute(prefix, l)

@@ -75,7 +75,8 @@ var ocsfSplats = map[string]ocsfSplat{
 		"parent_process.created_time", "parent_process.created_time_dt")},
 }
 
-// find returns the id and caption for a word of Defender. Of an unknown word the id is 99, and its caption is the word.
+// find returns the id and caption for a word of Defender. Of an unknown word the id is 99, and its
+// caption is the word.
 func (e ocsfEnum) find(text []byte) (id int64, caption string, known bool) {
 	for i := range e {
 		if w := &e[i]; w.prefix && hasPrefixFold(text, w.word) || equalFold(text, w.word) {
@@ -146,7 +147,8 @@ func (o *ocsf) port(st *ocsfStep) {
 	}
 }
 
-// moment writes a time in milliseconds and the text beside it, which keeps the digits. What is before 1971 is no time.
+// moment writes a time in milliseconds and the text beside it, which keeps the digits. What is
+// before 1971 is no time.
 func (o *ocsf) moment(st *ocsfStep) {
 	text, source := o.first(st.args[0])
 	o.setMoment(st.field, st.fields[0], text, source)
@@ -195,7 +197,8 @@ func (o *ocsf) mac(st *ocsfStep) {
 	o.sheet.setText(st.field, text, source)
 }
 
-// isEmail reports whether a text is an email_t of OCSF, whose pattern is [a-zA-Z0-9!#$%&'*+-/=?^_`{|}~.]+@[a-zA-Z0-9-]+\.[a-zA-Z0-9-.]+.
+// isEmail reports whether a text is an email_t of OCSF, whose pattern is
+// [a-zA-Z0-9!#$%&'*+-/=?^_`{|}~.]+@[a-zA-Z0-9-]+\.[a-zA-Z0-9-.]+.
 func isEmail(text []byte) bool {
 	local, domain, ok := bytes.Cut(text, []byte{'@'})
 	dot := bytes.IndexByte(domain, '.')
@@ -227,7 +230,8 @@ func (o *ocsf) emails(st *ocsfStep) {
 	}
 }
 
-// attacks writes techniques and tactics, one element each: the row does not say which technique belongs to which tactic.
+// attacks writes techniques and tactics, one element each: the row does not say which technique
+// belongs to which tactic.
 func (o *ocsf) attacks(st *ocsfStep) {
 	s := o.sheet
 	pair := func(b []byte, name, id []byte) []byte {
@@ -309,7 +313,8 @@ func (o *ocsf) enumOrUnknown(st *ocsfStep) {
 	o.setEnum(st.fields[0], st.fields[1], st.enum, text, source)
 }
 
-// setEnum writes an id and its caption. A caption that is another word than the column's leaves the column where it is.
+// setEnum writes an id and its caption. A caption that is another word than the column's leaves the
+// column where it is.
 func (o *ocsf) setEnum(id, caption fieldID, e ocsfEnum, text []byte, source uint16) {
 	if len(text) == 0 {
 		return
@@ -372,8 +377,8 @@ var ocsfHashes = [...]struct {
 	name string
 }{{2, "SHA-1"}, {3, "SHA-256"}, {1, "MD5"}}
 
-// file writes a file. arguments: name, folder or path, SHA1, SHA256, MD5. A file needs a name: without one it is the last part
-// of the path, or a hash.
+// file writes a file. arguments: name, folder or path, SHA1, SHA256, MD5. A file needs a name:
+// without one it is the last part of the path, or a hash.
 func (o *ocsf) file(st *ocsfStep) {
 	s := o.sheet
 	name, nameSource := o.first(st.args[0])
@@ -612,7 +617,8 @@ func (o *ocsf) cpuBits(st *ocsfStep) {
 	}
 }
 
-// serviceWithoutAddress names the service of an endpoint that has no address, since the class needs one.
+// serviceWithoutAddress names the service of an endpoint that has no address, since the class needs
+// one.
 func (o *ocsf) serviceWithoutAddress(st *ocsfStep) {
 	if !o.sheet.has(st.fields[1]) {
 		text, _ := o.first(st.args[0])
@@ -620,7 +626,8 @@ func (o *ocsf) serviceWithoutAddress(st *ocsfStep) {
 	}
 }
 
-// provider names a cloud. arguments: the source of the data, and the columns for resources of Azure, AWS and GCP.
+// provider names a cloud. arguments: the source of the data, and the columns for resources of
+// Azure, AWS and GCP.
 func (o *ocsf) provider(st *ocsfStep) {
 	text, _ := o.first(st.args[0])
 	for i, name := range [...]string{"Azure", "AWS", "GCP"} {
@@ -747,7 +754,8 @@ func (o *ocsf) device() {
 	s.setEncoded(o.m.enrichments, b[from:len(b):len(b)], noSource)
 }
 
-// parentProcess writes the parent of an alert's process, which is an object in AdditionalFields, or a reference to one.
+// parentProcess writes the parent of an alert's process, which is an object in AdditionalFields, or
+// a reference to one.
 func (o *ocsf) parentProcess(st *ocsfStep) {
 	v := &o.values[slotParentProcess]
 	if v.state == 0 || v.packed != nil {

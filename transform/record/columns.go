@@ -2,8 +2,8 @@ package record
 
 import "strings"
 
-// Class is the type of a column, the same in every table and record. So an index never sees two types
-// under one name. Values that do not fit go to <column>_raw, as text.
+// Class is the type of a column, the same in every table and record. So an index never sees two
+// types under one name. Values that do not fit go to <column>_raw, as text.
 type Class uint8
 
 // The classes.

@@ -33,8 +33,8 @@ var tables = func() map[string]string {
 // Tables are the documented tables of Advanced Hunting.
 func Tables() []string { return strings.Fields(tableNames) }
 
-// TableName is a table's name as it is documented, whatever the case of its letters; another name stays
-// what it is.
+// TableName is a table's name as it is documented, whatever the case of its letters; another name
+// stays what it is.
 func TableName(name string) string {
 	if known, ok := tables[strings.ToLower(name)]; ok {
 		return known
