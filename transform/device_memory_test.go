@@ -134,7 +134,7 @@ func TestSnapshot(t *testing.T) {
 		break
 	}
 	_, d4 := withDevices(cfg)
-	for k, v := range map[string][]byte{"no slash": {1, 0}, "t/": file[aTenant+"/"+ws1], aTenant + "/" + ws1: {2, 0, 1}, aTenant + "/" + ws2: nil} {
+	for k, v := range map[string][]byte{"no slash": {1, 0}, "t/": file[aTenant+"/"+ws1], aTenant + "/" + ws1: {3, 0, 1}, aTenant + "/" + ws2: nil} {
 		if d4.Restore(k, v) {
 			t.Errorf("%q is taken", k)
 		}

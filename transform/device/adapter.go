@@ -26,7 +26,7 @@ func (m *Memory) adapter(r *record.Record, tenant uint32) {
 	if key == nil {
 		return
 	}
-	dev, known := m.cache.Peek(record.View(key))
+	dev, known := m.cache.peek(record.View(key))
 	if !known {
 		return // addresses alone are no device
 	}

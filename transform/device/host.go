@@ -185,7 +185,7 @@ func sameText(a, b []byte) bool {
 // witness merges what evidence says of its host: less than any report does, and only where none
 // has.
 func (m *Memory) witness(r *record.Record, h *host, key []byte) {
-	if dev, ok := m.cache.Peek(record.View(key)); ok && factsOf(dev.groups).reported {
+	if dev, ok := m.cache.peek(record.View(key)); ok && factsOf(dev.groups).reported {
 		// Mostly a report has said all this before.
 		said := 0
 		for w := (walker{rest: dev.groups}); ; {

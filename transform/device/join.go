@@ -165,7 +165,7 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 	}
 	if key != nil {
 		s.match = h.match
-		if dev, ok := m.cache.Peek(record.View(key)); ok {
+		if dev, ok := m.cache.peek(record.View(key)); ok {
 			s.key = dev.key
 		} else {
 			s.key = string(key)

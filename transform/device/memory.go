@@ -4,13 +4,10 @@ import (
 	"bytes"
 	"context"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
-	"math"
 	"slices"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
 // Config is the choices of the user.
@@ -35,9 +32,9 @@ type Config struct {
 // one. It may be used from several goroutines.
 //
 // A device is kept under its tenant and id, as the encoded values of its columns and when each was
-// said. So a hit is a look-up and a copy. Memory is bounded in bytes, and the least recently used
-// devices give way. An update is no use: the hourly reports of a large tenant do not push out the
-// devices that alerts are about.
+// said. So a hit is a look-up and a copy. Memory is bounded in bytes, and devices that no record has
+// asked for give way first. So the hourly reports of a large tenant do not push out the devices that
+// alerts are about.
 type Memory struct {
 	cfg    Config
 	fields fieldSet
@@ -45,8 +42,7 @@ type Memory struct {
 	now    func() time.Time
 
 	mu         sync.Mutex // covers all below; never held while waiting
-	cache      *simplelru.LRU[string, *device]
-	bytes      int64
+	cache      cache
 	limit      int64
 	alerts     alerts
 	recents    *recents
@@ -85,6 +81,7 @@ type device struct {
 	key    string
 	groups []byte
 	dirty  bool // its key is in changed
+	used   bool // in the cache's list of that name
 }
 
 const (
@@ -109,8 +106,7 @@ func New(cfg Config) *Memory {
 		}
 	}
 	m.limit = cfg.CacheBytes - cfg.CacheBytes/alertShare
-	// Bounded by bytes here and not by number there.
-	m.cache, _ = simplelru.NewLRU[string, *device](math.MaxInt, nil)
+	m.cache = newCache(m.limit)
 	m.alerts = newAlerts(cfg.CacheBytes/alertShare*3/4, m.tenants)
 	m.recents = newRecents(cfg.CacheBytes / alertShare / 4)
 	m.byName, m.byResource = newNameTable(hostNames), newNameTable(resourceNames)
@@ -126,7 +122,7 @@ func (m *Memory) Stats() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.stats
-	s.Devices, s.Bytes = int64(m.cache.Len()), m.bytes+m.tenants.bytes
+	s.Devices, s.Bytes = int64(m.cache.len()), m.cache.bytes+m.tenants.bytes
 	s.Alerts, s.AlertBytes = int64(m.alerts.cache.Len()), m.alerts.bytes+m.recents.bytes
 	s.Status, s.Match = make(map[string]int64), make(map[string]int64)
 	for i, n := range m.found {
@@ -218,9 +214,9 @@ func appendID(dst []byte, key string) []byte {
 // key that it was found under. missing is the key that is worth asking for: of a device that is not
 // known, or "". used makes it recently used.
 func (m *Memory) find(key string, used bool) (dev *device, at, missing string) {
-	look := m.cache.Peek
+	look := m.cache.peek
 	if used {
-		look = m.cache.Get
+		look = m.use
 	}
 	dev, ok := look(key)
 	if !ok {
@@ -252,10 +248,19 @@ func (m *Memory) find(key string, used bool) (dev *device, at, missing string) {
 	return dev, at, ""
 }
 
+// use returns a device that a record asks for.
+func (m *Memory) use(key string) (*device, bool) {
+	d, moved := m.cache.use(key)
+	if moved {
+		m.change(d) // a snapshot has it among those
+	}
+	return d, d != nil
+}
+
 // put merges columns that were said at stamp into the device of key; empty is as in merge. Without
 // evict a new device is only taken in where there is room.
 func (m *Memory) put(key []byte, stamp int64, columns []column, empty []columnID, evict bool) {
-	dev, known := m.cache.Peek(record.View(key))
+	dev, known := m.cache.peek(record.View(key))
 	var old []byte
 	if known {
 		old = dev.groups
@@ -278,22 +283,21 @@ func (m *Memory) put(key []byte, stamp int64, columns []column, empty []columnID
 		return
 	}
 	groups := append([]byte(nil), merged...) // whose capacity is what it really takes
-	cost := int64(cap(groups)) - int64(cap(old))
 	if !known {
-		if cost += overhead + int64(len(key)); !evict && m.bytes+m.tenants.bytes+cost > m.limit {
+		dev = &device{key: string(key), groups: groups}
+		if !evict && m.cache.bytes+m.tenants.bytes+dev.bytes() > m.limit {
 			return
 		}
-		dev = &device{key: string(key)}
-		m.cache.Add(dev.key, dev)
+		m.cache.add(dev)
 		m.tenants.refer(dev.key)
+	} else {
+		m.cache.replace(dev, groups)
 	}
-	dev.groups = groups
 	if renamed {
 		m.index(dev)
 	}
-	m.bytes += cost
 	m.change(dev)
-	for m.bytes+m.tenants.bytes > m.limit && m.cache.Len() > 1 {
+	for m.cache.bytes+m.tenants.bytes > m.limit && m.cache.len() > 1 {
 		m.evict()
 	}
 }
@@ -333,22 +337,21 @@ func (m *Memory) note(key string) {
 }
 
 func (m *Memory) evict() {
-	key, dev, ok := m.cache.RemoveOldest()
+	dev, ok := m.cache.removeOldest()
 	if !ok {
 		return
 	}
 	m.unindex(dev)
-	m.bytes -= overhead + int64(len(key)) + int64(cap(dev.groups))
 	m.stats.Evicted++
 	// It is to go from the snapshot too. While nobody takes one, some stay in the file until the
 	// next start, when they are read and have to find room again.
 	if m.saving && (dev.dirty || m.waiting < m.limit/waitingShare) {
-		m.waiting += keyBytes(key)
+		m.waiting += keyBytes(dev.key)
 		if !dev.dirty {
-			m.note(key)
+			m.note(dev.key)
 		}
 	}
-	m.tenants.leave(key)
+	m.tenants.leave(dev.key)
 }
 
 // Learn takes a report of a device in the form of the properties of a DeviceInfo record, as JSON,

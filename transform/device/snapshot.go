@@ -12,8 +12,11 @@ type Saved struct {
 	Groups []byte
 }
 
-// snapshotVersion begins every device that is saved; what begins otherwise is not read.
-const snapshotVersion = 1
+// Every device that is saved begins with one of these; what begins otherwise is not read.
+const (
+	savedSeen = 1
+	savedUsed = 2 // a record has asked for it
+)
 
 // One part in waitingShare of the bytes for devices is for the keys of those that are gone and
 // still in the snapshot.
@@ -36,9 +39,9 @@ func (m *Memory) Save(n int, write func([]Saved) error) (more bool, err error) {
 	for _, key := range taken {
 		tenant, _ := m.tenants.name(key)
 		s := Saved{Key: tenant + "/" + string(appendID(nil, key))}
-		if dev, ok := m.cache.Peek(key); ok {
+		if dev, ok := m.cache.peek(key); ok {
 			dev.dirty = false
-			s.Groups = m.appendSaved(nil, dev.groups)
+			s.Groups = m.appendSaved(nil, dev)
 		} else {
 			m.waiting = max(m.waiting-keyBytes(key), 0)
 		}
@@ -55,7 +58,7 @@ func (m *Memory) Save(n int, write func([]Saved) error) (more bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, key := range taken {
-		dev, ok := m.cache.Peek(key)
+		dev, ok := m.cache.peek(key)
 		switch {
 		case err == nil, ok && dev.dirty: // or changed again meanwhile
 			m.tenants.leave(key)
@@ -70,14 +73,25 @@ func (m *Memory) Save(n int, write func([]Saved) error) (more bool, err error) {
 	return more || err != nil, err
 }
 
+// Changed is how many devices Save has yet to write.
+func (m *Memory) Changed() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.changed)
+}
+
 // appendSaved appends groups for a snapshot: the names of columns that columnNames does not list
 // stand before them, because their ids are of this run.
 //
-//	saved: version (1), number of names (1), each id (1), length (1), name; then groups
-func (m *Memory) appendSaved(dst, groups []byte) []byte {
-	dst = append(dst, snapshotVersion, 0)
+//	saved: savedSeen or savedUsed (1), number of names (1), each id (1), length (1), name; then groups
+func (m *Memory) appendSaved(dst []byte, dev *device) []byte {
+	kind := byte(savedSeen)
+	if dev.used {
+		kind = savedUsed
+	}
+	dst = append(dst, kind, 0)
 	at := len(dst) - 1
-	for w := (walker{rest: groups}); ; {
+	for w := (walker{rest: dev.groups}); ; {
 		c, ok := w.next()
 		if !ok {
 			break
@@ -88,14 +102,14 @@ func (m *Memory) appendSaved(dst, groups []byte) []byte {
 			dst = append(append(dst, byte(c.id), byte(len(name))), name...)
 		}
 	}
-	return append(dst, groups...)
+	return append(dst, dev.groups...)
 }
 
 // Restore takes a device from a snapshot, and reports false if it cannot be read or there is no
 // room: it should then be deleted there. Columns that are no longer wanted are left out.
 func (m *Memory) Restore(key string, saved []byte) bool {
 	tenantName, id, ok := strings.Cut(key, "/")
-	if !ok || len(saved) < 2 || saved[0] != snapshotVersion {
+	if !ok || len(saved) < 2 || saved[0] != savedSeen && saved[0] != savedUsed {
 		return false
 	}
 	m.mu.Lock()
@@ -120,11 +134,12 @@ func (m *Memory) Restore(key string, saved []byte) bool {
 	saving := m.saving
 	m.saving = false // it is in the snapshot as it is
 	defer func() { m.saving = saving }()
+	used := saved[0] == savedUsed
 	var columns []column
 	stamp := newest(rest)
 	flush := func() {
 		if len(columns) > 0 {
-			m.put(devKey, stamp, columns, nil, false)
+			m.put(devKey, stamp, columns, nil, used)
 		}
 		columns = columns[:0]
 	}
@@ -150,7 +165,11 @@ func (m *Memory) Restore(key string, saved []byte) bool {
 		columns = append(columns, c)
 	}
 	flush()
-	_, ok = m.cache.Peek(string(devKey))
+	if used {
+		_, ok = m.use(string(devKey))
+	} else {
+		_, ok = m.cache.peek(string(devKey))
+	}
 	return ok
 }
 

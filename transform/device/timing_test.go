@@ -49,6 +49,9 @@ func BenchmarkMillionDevices(b *testing.B) {
 	}
 	keys := device.Keys(d, aTenant, func(i int) string { return fmt.Sprintf("%040x", i*7919) }, n)
 	h := device.NewHitter(d)
+	for _, key := range keys {
+		h.Hit(key) // the first time moves a device to those that records have asked for
+	}
 	i, columns := 0, 0
 	var hits []time.Duration // of a thousand hits, and of those the quickest, which other work on the machine has not lengthened
 	hits = make([]time.Duration, 0, 1<<16)
