@@ -28,8 +28,12 @@ const (
 //	ctx ends               last(false)             commit first, while every lane is still ours:
 //	                       endFetch()              a Fetch that ends may give lanes away, and drop their marks
 //	Fetch has returned     last(true)              commit what the host took meanwhile
+//
+// Each of them stores what was learned from the messages first. A process that is killed in between
+// reads a message again, and never has a position behind a report that it has forgotten.
 type committer struct {
 	source   Source
+	store    func()
 	outbox   *Outbox
 	every    time.Duration
 	log      *slog.Logger
@@ -40,7 +44,10 @@ type committer struct {
 }
 
 func newCommitter(p *Pump, src Source) *committer {
-	c := &committer{source: src, outbox: p.Outbox, every: p.CommitEvery, log: p.Log, troubles: NewTroubles(p.Log), pending: make(Marks)}
+	c := &committer{source: src, outbox: p.Outbox, every: p.CommitEvery, log: p.Log, troubles: NewTroubles(p.Log), pending: make(Marks), store: p.Store}
+	if c.store == nil {
+		c.store = func() {}
+	}
 	if c.every <= 0 {
 		c.every = 5 * time.Second
 	}
@@ -94,6 +101,7 @@ func (c *committer) keep() {
 	defer cancel()
 	err := func() (err error) {
 		defer Catch("keep positions", &err)
+		c.store()
 		return c.source.Keep(ctx, marks)
 	}()
 	if err != nil {
@@ -125,6 +133,7 @@ func (c *committer) tick(ctx context.Context) error {
 
 func (c *committer) commit(ctx context.Context, marks []Mark) (err error) {
 	defer Catch("commit positions", &err)
+	c.store()
 	return c.source.Commit(ctx, marks)
 }
 

@@ -33,6 +33,10 @@ type Pump struct {
 	// It must account for every message: what cannot be read goes on as an unreadable record.
 	Transform func(ctx context.Context, dst *Batch, messages []Message)
 
+	// Store makes durable what Transform has learned from messages. It is called before their marks
+	// are kept or committed, from the goroutine that does so, and logs what fails. May be nil.
+	Store func()
+
 	Outbox      *Outbox
 	CommitEvery time.Duration // 0 for 5 s; the first commits come sooner
 	Log         *slog.Logger

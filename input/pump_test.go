@@ -28,6 +28,7 @@ type hub struct {
 	closed    int
 	gives     bool          // the lane is given away when Fetch ends
 	fetch     func(n int64) // called before message n is returned; may panic
+	keep      func(marks []input.Mark)
 }
 
 type tenure struct {
@@ -65,12 +66,20 @@ func (s *tenure) Fetch(ctx context.Context) ([]input.Message, error) {
 	}}, nil
 }
 
-func (s *tenure) Keep(context.Context, []input.Mark) error { return nil }
+func (s *tenure) Keep(_ context.Context, marks []input.Mark) error {
+	if s.keep != nil {
+		s.keep(marks)
+	}
+	return nil
+}
 
 func (s *tenure) Commit(_ context.Context, marks []input.Mark) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.commits++
+	if s.keep != nil {
+		s.keep(marks)
+	}
 	if s.failures > 0 {
 		s.failures--
 		return errors.New("broker is busy")
@@ -241,6 +250,46 @@ func TestPumpGivesUpACommitAtTheEnd(t *testing.T) {
 		}
 		if n := strings.Count(log.String(), "given up"); n != 1 {
 			t.Errorf("said %d times, want once:\n%s", n, log.String())
+		}
+	})
+}
+
+// What was learned from a message is stored before its position is, whatever kills the process.
+func TestPumpStoresBeforeItCommits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hub{messages: 1000}
+		var mu sync.Mutex
+		learned, stored, checked := int64(0), int64(0), 0
+		h.keep = func(marks []input.Mark) {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, m := range marks {
+				if checked++; m.Next > stored {
+					t.Errorf("position %d is written, and what was learned up to %d", m.Next, stored)
+				}
+			}
+		}
+		o := input.NewOutbox(1 << 20)
+		p := input.Pump{Open: h.open, Outbox: o, Log: logTo(io.Discard), Store: func() { mu.Lock(); stored = learned; mu.Unlock() },
+			Transform: func(ctx context.Context, dst *input.Batch, messages []input.Message) {
+				mu.Lock()
+				learned = messages[len(messages)-1].Mark.Next
+				mu.Unlock()
+				copyBodies(ctx, dst, messages)
+				time.Sleep(10 * time.Millisecond)
+			}}
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { p.Run(ctx) })
+		for range 100 {
+			drain(o)
+			time.Sleep(100 * time.Millisecond)
+		}
+		drain(o)
+		cancel()
+		run.Wait()
+		if h.committed < 900 || checked < 40 {
+			t.Errorf("committed %d, %d positions written", h.committed, checked)
 		}
 	})
 }

@@ -14,7 +14,7 @@ import (
 
 const (
 	deviceBucket  = "devices"        // of the state file
-	saveEvery     = 30 * time.Second // what changed meanwhile is learned again after a crash
+	saveEvery     = 30 * time.Second // for what the API said; reports are saved with the positions of their messages
 	savedAtOnce   = 2000             // devices in one transaction, about 1 MB
 	leastForCache = 1 << 20
 )
@@ -108,6 +108,9 @@ type devices struct {
 	log    *slog.Logger
 	cancel context.CancelFunc
 	saving sync.WaitGroup
+
+	mu      sync.Mutex // of one save at a time
+	failing bool       // it was said that saving fails
 }
 
 // openDevices reads the snapshot and starts what keeps it, and the API's client.
@@ -173,24 +176,34 @@ func (d *devices) restore() {
 
 // keep writes changed devices into the state file until ctx ends, and once more then.
 func (d *devices) keep(ctx context.Context) {
-	failing := false
 	for ctx.Err() == nil {
 		_ = input.Sleep(ctx, saveEvery)
-		switch err := d.save(); {
-		case err != nil && !failing:
-			d.log.Warn("save devices to the state file; it is tried again", "error", err)
-			failing = true
-		case err == nil && failing:
-			d.log.Info("devices are saved to the state file again")
-			failing = false
-		}
+		d.save()
 	}
 }
 
-func (d *devices) save() (err error) {
+// save writes the devices that have changed. When it returns, all that was learned before is in the
+// file, or the log says why not.
+func (d *devices) save() {
+	if d.state == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch err := d.trySave(); {
+	case err != nil && !d.failing:
+		d.log.Warn("save devices to the state file; it is tried again", "error", err)
+		d.failing = true
+	case err == nil && d.failing:
+		d.log.Info("devices are saved to the state file again")
+		d.failing = false
+	}
+}
+
+func (d *devices) trySave() (err error) {
 	defer input.Catch("save devices", &err)
-	for more := true; more; {
-		if more, err = d.Save(savedAtOnce, d.write); err != nil {
+	for n := d.Changed(); n > 0; n -= savedAtOnce { // what changes meanwhile is for the next time
+		if _, err = d.Save(savedAtOnce, d.write); err != nil {
 			return err
 		}
 	}

@@ -8,11 +8,18 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/eventhub"
 )
 
 const (
@@ -85,6 +92,53 @@ func TestDeviceOnAlertAndAfterARestart(t *testing.T) {
 		if strings.HasPrefix(k, "DeviceInfo.") {
 			t.Errorf("%s with device_info off", k)
 		}
+	}
+}
+
+// A host that is killed has not forgotten a report whose position was kept.
+func TestReportOutlivesAKill(t *testing.T) {
+	t.Parallel()
+	h := startHub(t, 1)
+	so, host := build(t)
+	args := append(settings(h, "db="+filepath.Join(t.TempDir(), "state.db")), "-quiet")
+	send(t, h, reportOf(deviceA))
+	cmd := exec.Command(host, append(args, so)...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitForCommit(t, h, 1)
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	forgetMembers(t, h)
+	send(t, h, fileRow(1, deviceA))
+	r := runHost(t, append([]string{"-seconds", "60", "-records", "1"}, args[:len(args)-1]...)...).ok(t)
+	if len(r.events) != 1 {
+		t.Errorf("%d events, want the alert alone: the report was read again", len(r.events))
+	}
+	if got := deviceFields(t, r)[1]; got["DeviceInfo.status"] != "hit" || got["DeviceInfo.MachineGroup"] != "Finance" {
+		t.Errorf("%v\n%s", got, r.log)
+	}
+}
+
+// waitForCommit waits until the offset of partition 0 that the plugin's group has committed is n.
+func waitForCommit(t *testing.T, h *fakehub.Hub, n int64) {
+	t.Helper()
+	client, err := kgo.NewClient(h.ClientOpts()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for {
+		offsets, err := kadm.NewClient(client).FetchOffsets(ctx, eventhub.DefaultGroup)
+		if err != nil && ctx.Err() != nil {
+			t.Fatal(err)
+		}
+		if o, ok := offsets.Lookup(hub, 0); ok && o.At >= n {
+			return
+		}
+		_ = input.Sleep(ctx, 20*time.Millisecond)
 	}
 }
 

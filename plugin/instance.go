@@ -155,6 +155,9 @@ func (in *instance) start(c config) {
 	}
 	for _, open := range opens {
 		p := &input.Pump{Open: open, Transform: in.newTransform(c), Outbox: in.outbox, Log: in.log}
+		if in.devices != nil {
+			p.Store = in.devices.save
+		}
 		in.pumps.Go(func() { p.Run(ctx) })
 	}
 }
