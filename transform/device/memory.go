@@ -32,9 +32,9 @@ type Config struct {
 // one. It may be used from several goroutines.
 //
 // A device is kept under its tenant and id, as the encoded values of its columns and when each was
-// said. So a hit is a look-up and a copy. Memory is bounded in bytes, and devices that no record has
-// asked for give way first. So the hourly reports of a large tenant do not push out the devices that
-// alerts are about.
+// said. So a hit is a look-up and a copy. Memory is bounded in bytes, and devices that no record
+// has asked for give way first. So the hourly reports of a large tenant do not push out the devices
+// that alerts are about.
 type Memory struct {
 	cfg    Config
 	fields fieldSet
