@@ -2,6 +2,7 @@ package input
 
 import (
 	"bytes"
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -33,6 +34,10 @@ const (
 	// The longest key and value that are stored. A blob's name has at most 1,024 characters.
 	maxKey   = 8 << 10
 	maxValue = 1 << 20
+
+	// An entry takes at least this much of the file: bucket, key and checksum, and the header of a
+	// record (sqlite.org/fileformat.html, 2.1).
+	leastEntry = 12
 
 	pageBytes = 1 << 20 // Each reads about this much at once
 )
@@ -75,14 +80,24 @@ var (
 	errForeign = errors.New("foreign")
 	errGone    = errors.New("the file was moved, deleted or overwritten by another program")
 	errClosed  = errors.New("state file is closed")
+	errNoFile  = errors.New("no file")
 )
+
+// createTable makes the one table. A file with another one, or with anything beside it, is none of
+// ours: views and triggers are programs that may never end.
+const createTable = `create table if not exists defender_state
+		(bucket text not null, key text not null, value blob not null, crc integer not null, primary key (bucket, key)) without rowid`
 
 // OpenState opens the file, and makes it if it does not exist. A file that is damaged is renamed,
 // with an error in the log, and a new one begun with what can be read of it. A file of an earlier
 // version, which kept a bbolt database, is converted once; the old one stays beside it.
 func OpenState(path string, log *slog.Logger) (*State, error) {
 	s := &State{path: path, log: log}
-	if err := convert(path, log); err != nil {
+	err := regular(path)
+	if err == nil {
+		err = convert(path, log)
+	}
+	if err != nil {
 		return nil, explainOpen(path, err)
 	}
 	db, err := open(path)
@@ -170,6 +185,9 @@ func open(path string) (d *database, err error) {
 			letGo(path)
 		}
 	}()
+	if err := regular(path); err != nil {
+		return nil, err
+	}
 	// The system's own errors are clearer than SQLite's.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -181,28 +199,75 @@ func open(path string) (d *database, err error) {
 	return d, err
 }
 
+// regular is an error unless all that SQLite opens beside path, and path itself, are files or not
+// there. SQLite would wait for ever for somebody to write into a pipe.
+func regular(path string) error {
+	for _, suffix := range []string{"", "-journal", "-wal", "-shm"} {
+		if info, err := os.Stat(path + suffix); err == nil && !info.Mode().IsRegular() {
+			return fmt.Errorf("%w: %s is a directory, a pipe or a device (%v); remove it, or change db", errNoFile, path+suffix, info.Mode().Type())
+		}
+	}
+	return nil
+}
+
+// connect opens the file with the pragmas that do not look into it yet. SQLite refuses to read
+// anything longer than what we write: it would be held whole.
+func connect(path, options string) (*sql.DB, error) {
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+options+"&_pragma=cell_size_check(1)&_pragma=mmap_size(0)&_pragma=trusted_schema(0)")
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(1)
+	conn, err := db.Conn(context.Background())
+	if err == nil {
+		_, err = sqlite.Limit(conn, sqliteLimitLength, maxKey+maxValue+4096)
+		err = errors.Join(err, conn.Close())
+	}
+	return db, err
+}
+
+// schema looks at what a file declares. ours: it has the table, as we make it. others counts what
+// else there is.
+func schema(db *sql.DB) (ours bool, others int, err error) {
+	rows, err := db.Query("select type, name, coalesce(sql, '') from sqlite_schema")
+	if err != nil {
+		return false, 0, ofSQLite(err)
+	}
+	defer rows.Close()
+	words := func(text string) string { return strings.ToLower(strings.Join(strings.Fields(text), " ")) }
+	want := words(strings.Replace(createTable, "if not exists ", "", 1))
+	for rows.Next() {
+		var kind, name, text string
+		if err := rows.Scan(&kind, &name, &text); err != nil {
+			return false, 0, fmt.Errorf("%w: %w", errDamaged, err)
+		}
+		switch {
+		case name != "defender_state":
+			others++
+		case kind != "table" || words(text) != want:
+			return false, 0, fmt.Errorf("%w: defender_state is not as it was made", errDamaged)
+		default:
+			ours = true
+		}
+	}
+	return ours, others, ofSQLite(rows.Err())
+}
+
 func (d *database) open(path string) (err error) {
-	name := "file:" + (&url.URL{Path: path}).EscapedPath() + "?"
-	for _, p := range []string{
-		fmt.Sprintf("busy_timeout(%d)", lockWait.Milliseconds()), "locking_mode(EXCLUSIVE)",
-		"journal_mode(PERSIST)", "synchronous(FULL)", "cache_size(-1000)", "cell_size_check(1)", "mmap_size(0)", "trusted_schema(0)",
-	} {
-		name += "&_pragma=" + p
+	if d.DB, err = connect(path, fmt.Sprintf("_pragma=busy_timeout(%d)&_pragma=locking_mode(EXCLUSIVE)", lockWait.Milliseconds())); err != nil {
+		return ofSQLite(err)
 	}
-	if d.DB, err = sql.Open("sqlite", name); err != nil {
-		return err
-	}
-	d.SetMaxOpenConns(1)
 	// The lock that this takes is kept.
-	if _, err = d.Exec("begin exclusive; commit"); err != nil {
+	if _, err = d.Exec("pragma cache_size = -1000; pragma journal_mode = persist; pragma synchronous = full; begin exclusive; commit"); err != nil {
 		return ofSQLite(err)
 	}
-	var tables, ours int
-	if err = d.QueryRow("select count(*), count(iif(name = 'defender_state', 1, null)) from sqlite_schema").Scan(&tables, &ours); err != nil {
-		return ofSQLite(err)
-	}
-	if tables > 0 && ours == 0 {
+	switch ours, others, err := schema(d.DB); {
+	case err != nil:
+		return err
+	case others > 0 && !ours:
 		return errForeign
+	case others > 0:
+		return fmt.Errorf("%w: something was added to it", errDamaged)
 	}
 	var verdict string
 	if err = d.QueryRow("pragma quick_check(1)").Scan(&verdict); err != nil {
@@ -211,8 +276,17 @@ func (d *database) open(path string) (err error) {
 	if verdict != "ok" {
 		return fmt.Errorf("%w: %s", errDamaged, verdict)
 	}
-	_, err = d.Exec(`create table if not exists defender_state
-		(bucket text not null, key text not null, value blob not null, crc integer not null, primary key (bucket, key)) without rowid`)
+	if _, err = d.Exec(createTable); err != nil {
+		return ofSQLite(err)
+	}
+	// A look-up holds the entries that it comes by whole.
+	var long int
+	if err = d.QueryRow("select count(*) from defender_state where octet_length(key) > ? or octet_length(value) > ?", maxKey, maxValue).Scan(&long); err != nil {
+		return ofSQLite(err)
+	}
+	if long > 0 {
+		return fmt.Errorf("%w: an entry is longer than any that is stored", errDamaged)
+	}
 	for _, p := range []struct {
 		to   **sql.Stmt
 		text string
@@ -244,6 +318,10 @@ const (
 	sqliteShortRead = 10 | 2<<8
 	sqliteMoved     = 8 | 4<<8
 )
+
+// sqliteLimitLength is the limit of a string, a blob or a row: SQLITE_LIMIT_LENGTH
+// (sqlite.org/c3ref/c_limit_attached.html).
+const sqliteLimitLength = 0
 
 // ofSQLite tells damage from what may pass, and says what SQLite leaves out.
 func ofSQLite(err error) error {
@@ -410,6 +488,9 @@ func (s *State) replace(damage error) (err error) {
 				"file", s.path, "error", s.err)
 		}
 	}()
+	if err := regular(s.path); err != nil {
+		return err
+	}
 	aside := s.path + time.Now().UTC().Format(".damaged-20060102T150405.000")
 	if s.ruined {
 		return errors.New("SQLite has failed: no state is stored until the next start")
@@ -439,14 +520,22 @@ func (s *State) replace(damage error) (err error) {
 // one back.
 func (s *State) salvage(from string) (n int) {
 	err := guard(func() error {
-		old, err := sql.Open("sqlite", "file:"+(&url.URL{Path: from}).EscapedPath()+"?mode=ro&immutable=1&_pragma=cell_size_check(1)&_pragma=cache_size(-1000)")
+		old, err := connect(from, "mode=ro&immutable=1")
+		if old != nil {
+			defer old.Close()
+		}
 		if err != nil {
 			return err
 		}
-		defer old.Close()
-		old.SetMaxOpenConns(1)
+		if ours, _, err := schema(old); err != nil || !ours {
+			return err
+		}
+		info, err := os.Stat(from)
+		if err != nil {
+			return err
+		}
 		for _, order := range []string{"bucket, key", "bucket desc, key desc"} {
-			if n, err = s.copyFrom(old, order, n); err == nil {
+			if n, err = s.copyFrom(old, order, n, info.Size()/leastEntry); err == nil {
 				break
 			}
 		}
@@ -458,7 +547,8 @@ func (s *State) salvage(from string) (n int) {
 	return n
 }
 
-func (s *State) copyFrom(old *sql.DB, order string, n int) (int, error) {
+// copyFrom copies entries in this order until an error, or until there were more than most.
+func (s *State) copyFrom(old *sql.DB, order string, n int, most int64) (int, error) {
 	rows, err := old.Query("select bucket, key, value, crc from defender_state order by " + order)
 	if err != nil {
 		return n, err
@@ -466,6 +556,7 @@ func (s *State) copyFrom(old *sql.DB, order string, n int) (int, error) {
 	defer rows.Close()
 	var changes []Change
 	last, size := "", 0
+	seen := int64(0)
 	flush := func() error {
 		err := s.db.write(last, changes)
 		if err == nil {
@@ -480,6 +571,10 @@ func (s *State) copyFrom(old *sql.DB, order string, n int) (int, error) {
 			value       []byte
 			crc         int64
 		)
+		// Damaged pages may lead to each other, and so to the same entries again and again.
+		if seen++; seen > most {
+			return n, fmt.Errorf("%w: it leads in a circle", errDamaged)
+		}
 		if err := rows.Scan(&bucket, &key, &value, &crc); err != nil || sum(bucket, key, value) != crc {
 			continue
 		}
