@@ -91,6 +91,7 @@ func faults() error {
 		return nil
 	}
 	defer o.real.close()
+	began := time.Now()
 	fmt.Printf("seed %d\n\n%s", o.seed, heading)
 	var table strings.Builder
 	var failed []string
@@ -112,7 +113,11 @@ func faults() error {
 		fmt.Fprintf(os.Stderr, "  %s on %s: %v\n", result.row.name, result.host, result.took.Round(100*time.Millisecond))
 	}
 	if *readme != "" {
-		text := fmt.Sprintf("%s%s\nSeed %d.\n", heading, table.String(), o.seed)
+		version := ""
+		if o.fluentBit != "" {
+			version = firstLine(o.fluentBit, "--version")
+		}
+		text := heading + table.String() + "\n" + summary(ran, skipped, time.Since(began), firstLine("git", "describe", "--always", "--dirty", "--exclude", "*"), version, o.seed)
 		if err := writeReadme(*readme, text); err != nil {
 			return err
 		}

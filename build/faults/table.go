@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"time"
 )
@@ -43,6 +44,29 @@ const (
 	readmeBegin = "<!-- faults:begin, written by make faults -->\n"
 	readmeEnd   = "<!-- faults:end -->"
 )
+
+// summary says under the table which run it is of.
+func summary(ran, skipped int, took time.Duration, commit, fluentBit string, seed uint64) string {
+	if fluentBit == "" {
+		fluentBit = "no Fluent Bit"
+	}
+	s := fmt.Sprintf("%d rows in %d minutes, at commit %s, with %s, seed %d.", ran, int(took.Round(time.Minute)/time.Minute), commit, fluentBit, seed)
+	if skipped > 0 {
+		s += fmt.Sprintf("\n%d more were not run.", skipped)
+	}
+	return s + "\n"
+}
+
+// firstLine is the first line that a command prints, without the v of a version, or "" when it
+// fails.
+func firstLine(command ...string) string {
+	out, err := exec.Command(command[0], command[1:]...).Output()
+	if err != nil {
+		return ""
+	}
+	line, _, _ := strings.Cut(string(out), "\n")
+	return strings.Replace(strings.TrimSpace(line), " v", " ", 1)
+}
 
 // writeReadme puts text between the markers of a file.
 func writeReadme(path, text string) error {
