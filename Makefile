@@ -78,7 +78,7 @@ test: plugin host ## every test with the race detector and leak checks, then eve
 	CGO_ENABLED=0 $(GO) test $(TESTFLAGS) $(PURE)
 
 integration: plugin host ## tests against real servers: Apache Kafka (needs java and mvn), Azurite (needs node and npm)
-	$(GO) test -race -tags integration -run Integration -timeout 10m -v $(TESTFLAGS) ./...
+	$(GO) test -race -tags integration -run Integration -timeout 20m -v $(TESTFLAGS) ./...
 
 # Rows on real servers prepare those themselves, as integration does, and say in the table what they need where it is missing.
 faults: plugin host ## the fault matrix: every fault under load, events counted. ROWS=ci or names, SEED=n. All rows go into README=build/faults/README.md

@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -248,9 +250,25 @@ func TestIntegrationKafka(t *testing.T) {
 			t.Fatal(err)
 		}
 		fill(t, "killed", 400, 800)
+		after := r.fetch(ctx, 400)
+		if strings.Contains(r.log.String(), "partitions given away") {
+			// A slow machine was without the broker for longer than a membership lasts. What was
+			// not committed is read again, and nothing is missing.
+			last := map[string]input.Message{}
+			for all := slices.Concat(ms, after); ; all = r.fetch(ctx, 1) {
+				for _, m := range all {
+					last[string(m.Body)] = m
+				}
+				if len(last) == 800 {
+					break
+				}
+			}
+			check(t, slices.Collect(maps.Values(last)), 0, 800)
+			return
+		}
 		// The membership outlives a short absence of the broker: nothing is read again, and the
 		// marks from before count.
-		check(t, r.fetch(ctx, 400), 400, 800)
+		check(t, after, 400, 800)
 		eventually(t, 60*time.Second, func() error { return r.Commit(ctx, newest(ms)) })
 		if n := r.Stats().Stale; n != 0 {
 			t.Errorf("%d marks were dropped", n)
