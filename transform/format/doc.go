@@ -7,8 +7,9 @@
 //	splunk.go        splunk: nested as received, in an order for the add-on (splunk.txt)
 //	elastic.go       elastic: the text, and the device beside it, for Elastic's pipeline
 //	ecs.go           ecs: Elastic Common Schema; ecs.txt is its mapping, ecs_columns.txt and
-//	                 ecs_fields.txt the names and types (ecs_mapping.go). What concerns more than
-//	                 one column is in ecs_special.go, what no field holds in ecs_rest.go
+//	                 ecs_fields.txt the names and types (ecs_mapping.go). The rules of a table
+//	                 are chosen once (ecs_plan.go). What concerns more than one column is in
+//	                 ecs_special.go, what no field holds in ecs_rest.go
 //	ocsf.go          ocsf: OCSF 1.8.0; ocsf.txt is its mapping (ocsf_mapping.go), ocsf_values.go
 //	                 the conversions
 //

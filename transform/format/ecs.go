@@ -31,13 +31,14 @@ type ecs struct {
 	r   *record.Record
 	own *Own
 
+	tables map[string]*ecsTable // by name
+	table  *ecsTable
+
 	tree  *record.Tree // that the columns are of
 	at    []uint32     // node of a column's value in tree; 0 for a column that is absent or empty
-	texts [][]byte     // text of a column, once it was asked for
+	texts [][]byte     // text of a column, where it is a part of the record, or was asked for
 	used  []columnNumber
-	taken []bool         // columns that a field holds whole
-	next  []columnNumber // the column that came after each one the last time: a guess
-	last  columnNumber
+	taken []bool // columns that a field holds whole
 
 	additional   record.Tree // AdditionalFields, opened
 	additionalAt uint32
@@ -69,9 +70,10 @@ func newECS() (*ecs, error) {
 	}
 	e := &ecs{
 		mapping: m, sheet: newSheet(m.form), names: event.NewNames("."),
-		at: make([]uint32, len(m.columns)), texts: make([][]byte, len(m.columns)), taken: make([]bool, len(m.columns)),
-		next: make([]columnNumber, len(m.columns)),
+		at: make([]uint32, len(m.columns)+1), texts: make([][]byte, len(m.columns)), taken: make([]bool, len(m.columns)),
+		tables: make(map[string]*ecsTable),
 	}
+	e.at[m.constant()] = told
 	for _, r := range []struct {
 		to     any
 		prefix string
@@ -95,18 +97,7 @@ func (e *ecs) record(w *event.Writer, r *record.Record, own *Own) {
 	e.alert()
 	table, action := own.Table, e.text(e.col.ActionType)
 	as := processRole(table, action, e.has(e.col.ProcessId) || e.has(e.col.ProcessCommandLine))
-	program := &e.mapping.general
-	if p := e.mapping.programs[table]; p != nil {
-		program = p
-	}
-	for i := range program[as] {
-		s := &program[as][i]
-		if !s.when || s.byOther && e.matches(s.other, s.value) || !s.byOther && matchesAny(s.actions, action) {
-			for j := range s.rules {
-				e.apply(&s.rules[j])
-			}
-		}
-	}
+	e.follow(e.table.plan(as, action))
 	e.special(table, action, as)
 	e.envelope()
 	e.device()
@@ -125,18 +116,13 @@ func (e *ecs) begin(w *event.Writer, r *record.Record, own *Own) {
 	e.rest.begin()
 	e.repairs, e.opened = 0, false
 	e.w, e.r, e.own = w, r, own
-}
-
-func matchesAny(patterns []pattern, b []byte) bool {
-	if len(b) == 0 {
-		return false
-	}
-	for _, p := range patterns {
-		if p.match(b) {
-			return true
+	if e.table = e.tables[own.Table]; e.table == nil {
+		if len(e.tables) >= maxTables {
+			clear(e.tables)
 		}
+		e.table = e.mapping.table(own.Table)
+		e.tables[own.Table] = e.table
 	}
-	return false
 }
 
 // matches reports whether the text of a column, or a text in its list, is what a rule asks for.
@@ -167,10 +153,12 @@ func (e *ecs) read() {
 	}
 	e.tree = &r.Columns
 	tr := e.tree
+	n := 0
 	for k, end := r.Props+1, tr.Nodes[r.Props].Next; k < end; k = tr.Nodes[k+1].Next {
 		if !tr.Nothing(k + 1) {
-			e.readMember(tr, k)
+			e.readMember(tr, k, n)
 		}
+		n++
 	}
 	if e.at[e.col.AdditionalFields] != 0 {
 		e.additional, e.additionalAt, e.opened = e.open(e.col.AdditionalFields)
@@ -183,6 +171,7 @@ func (e *ecs) readEnvelope() {
 	r := e.r
 	doc, env := &r.Doc, &r.Envelope
 	e.tree = doc
+	n := 0
 	for k, end := uint32(1), doc.Nodes[0].Next; k < end; k = doc.Nodes[k+1].Next {
 		switch v := k + 1; v {
 		case env.Time, env.TenantID, env.Operation, env.Category, env.Received, env.Tenant:
@@ -196,25 +185,26 @@ func (e *ecs) readEnvelope() {
 			case r.Lifted:
 				e.addMember(doc, k)
 			default:
-				e.readMember(doc, k)
+				e.readMember(doc, k, n)
 			}
 		}
+		n++
 	}
 }
 
-// readMember notes the column whose key is node k of tr, which is the tree of all columns.
-func (e *ecs) readMember(tr *record.Tree, k uint32) {
+// readMember notes the column whose key is node k of tr, which is the tree of all columns. n is how
+// many members are before it.
+func (e *ecs) readMember(tr *record.Tree, k uint32, n int) {
 	key := tr.Inner(k)
-	c := e.next[e.last]
+	c := e.table.column(n)
 	if e.mapping.columns[c].name != string(key) {
 		var ok bool
 		if c, ok = e.mapping.byName[string(key)]; !ok {
 			e.addMember(tr, k)
 			return
 		}
-		e.next[e.last] = c
+		e.table.note(n, c)
 	}
-	e.last = c
 	if e.mapping.columns[c].class >= record.ClassObject && emptyJSON(tr, k+1) {
 		return
 	}
@@ -224,6 +214,12 @@ func (e *ecs) readMember(tr *record.Tree, k uint32) {
 	}
 	e.at[c] = k + 1
 	e.used = append(e.used, c)
+	switch v := &tr.Nodes[k+1]; {
+	case v.Kind == record.KindString && v.Flags&(record.FlagEscaped|record.FlagWide) == 0:
+		e.texts[c] = tr.Inner(k + 1)
+	case v.Kind < record.KindString:
+		e.texts[c] = tr.Raw(k + 1)
+	}
 }
 
 // emptyJSON reports whether a string says nothing, as JSON.
@@ -250,9 +246,14 @@ func (e *ecs) text(c columnNumber) []byte {
 	if e.at[c] == 0 {
 		return nil
 	}
-	if e.texts[c] == nil {
-		e.texts[c] = e.scalar(e.tree, e.at[c])
+	if text := e.texts[c]; text != nil {
+		return text
 	}
+	return e.makeText(c)
+}
+
+func (e *ecs) makeText(c columnNumber) []byte {
+	e.texts[c] = e.scalar(e.tree, e.at[c])
 	return e.texts[c]
 }
 
@@ -332,42 +333,43 @@ func (e *ecs) member(name string) []byte {
 	return e.scalar(&e.additional, n)
 }
 
-// apply gives a field the value that a rule makes.
-func (e *ecs) apply(r *rule) {
+// follow gives fields the values that rules make.
+func (e *ecs) follow(plan []planned) {
 	s := e.sheet
-	if r.constant != nil {
-		if r.how == asDefault && s.has(r.field) {
-			return
+	for i := range plan {
+		p := &plan[i]
+		switch {
+		case e.at[p.column] == 0:
+		case p.plain:
+			s.setText(p.field, e.text(p.column), p.source)
+		case !p.when.byOther || e.matches(p.when.other, p.when.value):
+			e.apply(p)
 		}
-		s.setText(r.field, r.constant, noSource)
-		return
 	}
-	source, text := uint16(noSource), []byte(nil)
-	if r.member == "" {
-		if !e.has(r.column) {
-			return
+}
+
+func (e *ecs) apply(p *planned) {
+	s, r := e.sheet, p.rule
+	switch {
+	case r.constant != nil:
+		if r.how != asDefault || !s.has(r.field) {
+			s.setText(r.field, r.constant, noSource)
 		}
-		if r.keeps {
-			source = r.column
+	case r.member == "" && r.how == asList:
+		e.applyList(r, p.source)
+	case r.member == "":
+		if text := e.text(r.column); len(text) > 0 {
+			e.set(r.field, r.how, text, p.source)
 		}
-		if r.how == asList {
-			e.applyList(r, source)
-			return
-		}
-		text = e.text(r.column)
-	} else {
-		text = e.member(r.member)
-		if r.how == asList && text == nil && e.opened {
+	default:
+		if text := e.member(r.member); len(text) > 0 {
+			e.set(r.field, r.how, text, noSource)
+		} else if r.how == asList && text == nil && e.opened {
 			if n := e.additional.Find(e.additionalAt, r.member); n != 0 && e.additional.Nodes[n].Kind == record.KindArray {
 				e.addTexts(r.field, &e.additional, n)
 			}
-			return
 		}
 	}
-	if len(text) == 0 {
-		return
-	}
-	e.set(r.field, r.how, text, source)
 }
 
 // set gives a field a text, converted. source is the column that the field then holds whole if

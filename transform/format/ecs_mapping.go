@@ -303,7 +303,7 @@ func (m *mapping) add(program *[]step, l line, as role) error {
 	}
 	r := rule{field: field, how: how, keeps: !strings.HasPrefix(name, "related.")}
 	if constant, ok := strings.CutPrefix(l.column, "="); ok {
-		r.constant = []byte(constant)
+		r.constant, r.column, r.keeps = []byte(constant), m.constant(), false
 	} else {
 		whole, member, _ := strings.Cut(l.column, ".")
 		if r.column, ok = m.byName[whole]; !ok {

@@ -229,7 +229,7 @@ func (e *ecs) addScalar(n *restName, tr *record.Tree, v uint32) {
 }
 
 func (e *ecs) addText(n *restName, text []byte) {
-	e.addValue(n, entry{kind: entryText, text: text})
+	e.addValue(n, entry{kind: entryText, text: view(text)})
 }
 
 func (e *ecs) addValue(n *restName, value entry) {
@@ -249,7 +249,7 @@ func (e *ecs) nestedEntry(tr record.Tree, v uint32, name string) entry {
 	}
 	from := len(e.sheet.text)
 	e.sheet.text = e.w.AppendIndexed(e.sheet.text, &tr, v, nestedLevel)
-	return entry{kind: entryEncoded, text: e.made(from)}
+	return entry{kind: entryEncoded, text: view(e.made(from))}
 }
 
 // addLongLeaves adds the texts in a value that event.Writer.Indexed leaves out because they are
@@ -402,6 +402,5 @@ func (e *ecs) leaveOpened(c columnNumber) bool {
 }
 
 func (e *ecs) put(f fieldID, value entry) bool {
-	value.field, value.source = f, noSource
-	return e.sheet.put(value)
+	return e.sheet.put(f, value.kind, value.text, value.number, noSource)
 }

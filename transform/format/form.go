@@ -1,7 +1,7 @@
 package format
 
 import (
-	"bytes"
+	"encoding/binary"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -33,14 +33,16 @@ const (
 type form struct {
 	fields []field
 	byName map[string]fieldID // full names, with dots
+	keys   []byte             // the last part of each name, in msgpack, in order
 }
 
 type field struct {
-	name   string // whole
-	key    []byte // last part of the name, in msgpack
-	parent fieldID
-	end    fieldID // the field after this one and all that is below it
-	kind   fieldKind
+	name    string // whole
+	key     uint16 // where its key begins in keys
+	keySize uint8
+	parent  fieldID
+	end     fieldID // the field after this one and all that is below it
+	kind    fieldKind
 }
 
 // newForm compiles a form. names are full names, "host.os.type"; the objects above a name need not
@@ -94,16 +96,24 @@ func newForm(names []string) (*form, error) {
 	number = func(n *node, parent fieldID) {
 		id := fieldID(len(f.fields))
 		f.byName[n.name] = id
-		f.fields = append(f.fields, field{name: n.name, key: msgp.AppendString(nil, n.name[strings.LastIndexByte(n.name, '.')+1:]), parent: parent, kind: n.kind})
+		from := len(f.keys)
+		f.keys = msgp.AppendString(f.keys, n.name[strings.LastIndexByte(n.name, '.')+1:])
+		f.fields = append(f.fields, field{name: n.name, key: uint16(from), keySize: uint8(min(len(f.keys)-from, 255)), parent: parent, kind: n.kind})
 		for _, c := range n.children {
 			number(c, id)
 		}
 		f.fields[id].end = fieldID(len(f.fields))
 	}
 	number(root, wholeEvent)
-	if len(f.fields) > 1<<15 {
-		return nil, fmt.Errorf("%d fields are too many", len(f.fields))
+	if len(f.fields) > 1<<12 || len(f.keys) > 1<<16-1 {
+		return nil, fmt.Errorf("%d fields, with keys of %d bytes, are too many", len(f.fields), len(f.keys))
 	}
+	for i := range f.fields {
+		if f.fields[i].keySize > maxKey {
+			return nil, fmt.Errorf("the last part of %s is longer than %d bytes", f.fields[i].name, maxKey)
+		}
+	}
+	f.keys = append(f.keys, make([]byte, maxKey)...) // a key is read with what follows it, see appendTo
 	return f, nil
 }
 
@@ -123,14 +133,18 @@ const (
 	entryEncoded                  // text is msgpack already
 )
 
+// entry: a value that was set. Thirty-two bytes: two share a line of the processor's cache.
 type entry struct {
-	text   []byte
+	text   string // a view of what was passed
 	number int64
-	next   int32 // the next one of the same list, or -1
+	next   uint16 // the next one of the same list, or none
 	field  fieldID
 	source uint16 // the column whose whole value this is, or noSource
 	kind   entryKind
 }
+
+// none stands in place of the number of an entry.
+const none = 0xffff
 
 // noSource marks a value that does not hold a column whole: a constant, or a part of one, or one
 // that was changed.
@@ -139,6 +153,9 @@ const noSource = 0xffff
 // maxElements bounds a list: what is beyond it is not added, and the column stays where it is
 // whole.
 const maxElements = 500
+
+// maxKey is the longest last part of a name, in msgpack.
+const maxKey = 48
 
 // sheet: a form that is filled in for one record and then written in one pass. Setting a field also
 // counts it in its object, so that every map header is known when its turn comes.
@@ -151,20 +168,27 @@ type sheet struct {
 	slots   []slot   // by field
 	entries []entry
 	text    []byte
+	marked  int // fields that were ever set for this record
+	size    int // bytes of the texts in entries
 }
 
-// slot: what a sheet knows of a field that is set.
+// slot: what a sheet knows of a field that is set, and beside it what the form says of the field.
+// It is small because an event touches a hundred of them, far apart.
 type slot struct {
-	members     uint32 // of an object: how many fields are set in it; of a list: how many elements it has
-	first, last int32  // entries of a value or list; -1 for none
+	members     uint16 // of an object: how many fields are set in it; of a list: how many elements it has
+	first, last uint16 // entries of a value or list, or none
 	parent      fieldID
+	key         uint16 // where its key begins in form.keys
+	keySize     uint8
 	kind        fieldKind
 }
 
 func newSheet(f *form) *sheet {
 	s := &sheet{form: f, marks: make([]uint64, (len(f.fields)+63)/64), slots: make([]slot, len(f.fields))}
 	for i := range s.slots {
-		s.slots[i].parent, s.slots[i].kind = f.fields[i].parent, f.fields[i].kind
+		at := &s.slots[i]
+		at.parent, at.kind = f.fields[i].parent, f.fields[i].kind
+		at.key, at.keySize = f.fields[i].key, f.fields[i].keySize
 	}
 	return s
 }
@@ -176,6 +200,7 @@ func (s *sheet) reset() {
 	s.marks[0] = 1
 	s.entries = s.entries[:0]
 	s.text = s.text[:0]
+	s.marked, s.size = 0, 0
 }
 
 // release gives back what a giant record needed, and forgets the texts of the last one.
@@ -196,30 +221,43 @@ func (s *sheet) has(f fieldID) bool { return s.marks[f/64]&(1<<(f%64)) != 0 }
 
 // mark sets a field that is not set, and the objects around it.
 func (s *sheet) mark(f fieldID) {
-	for below := uint32(0); ; below = 1 {
-		at := &s.slots[f]
+	s.marks[f/64] |= 1 << (f % 64)
+	s.marked++
+	at := &s.slots[f]
+	at.members, at.first = 0, none
+	for f = at.parent; !s.has(f); f = at.parent {
 		s.marks[f/64] |= 1 << (f % 64)
-		at.members, at.first = below, -1
-		if f = at.parent; s.has(f) {
-			s.slots[f].members++
-			return
-		}
+		s.marked++
+		at = &s.slots[f]
+		at.members, at.first = 1, none
 	}
+	s.slots[f].members++
 }
 
 // put adds an entry, and reports whether the field has this value now. A field of one value keeps
 // the first.
-func (s *sheet) put(e entry) bool {
-	e.next = -1
-	f := e.field
+func (s *sheet) put(f fieldID, kind entryKind, text string, number int64, source uint16) bool {
+	if s.has(f) {
+		return s.putBeside(f, kind, text, number, source)
+	}
+	n := s.add(f, kind, text, number, source)
+	if n == none {
+		return false
+	}
+	s.mark(f)
+	at := &s.slots[f]
+	at.members, at.first, at.last = 1, n, n
+	return true
+}
+
+// putBeside is put for a field that is set.
+func (s *sheet) putBeside(f fieldID, kind entryKind, text string, number int64, source uint16) bool {
 	in := &s.slots[f]
-	if !s.has(f) {
-		s.mark(f)
-	} else if in.kind != fieldList {
-		for at := in.first; at >= 0; at = s.entries[at].next {
-			if s.entries[at].same(&e) {
-				if e.source != noSource { // so it holds that column, too: an entry that nothing writes
-					s.entries = append(s.entries, e)
+	if in.kind != fieldList {
+		for at := in.first; at != none; at = s.entries[at].next {
+			if e := &s.entries[at]; e.kind == kind && e.number == number && e.text == text {
+				if source != noSource { // so it holds that column, too: an entry that nothing writes
+					s.add(f, kind, text, number, source)
 				}
 				return true
 			}
@@ -231,20 +269,32 @@ func (s *sheet) put(e entry) bool {
 	if in.members >= maxElements {
 		return false
 	}
-	at := int32(len(s.entries))
-	s.entries = append(s.entries, e)
-	if in.first < 0 {
-		in.first = at
-	} else {
-		s.entries[in.last].next = at
+	n := s.add(f, kind, text, number, source)
+	if n == none {
+		return false
 	}
-	in.last = at
+	s.entries[in.last].next = n
+	in.last = n
 	in.members++
 	return true
 }
 
-func (e *entry) same(o *entry) bool {
-	return e.kind == o.kind && e.number == o.number && bytes.Equal(e.text, o.text)
+// add appends an entry, and returns its number, or none if there are too many. The entry is filled
+// in where it stands: as an argument of append it would be copied twice.
+func (s *sheet) add(f fieldID, kind entryKind, text string, number int64, source uint16) uint16 {
+	n := len(s.entries)
+	switch {
+	case n < cap(s.entries):
+		s.entries = s.entries[:n+1]
+	case n >= none:
+		return none
+	default:
+		s.entries = append(s.entries, entry{})
+	}
+	s.size += len(text)
+	e := &s.entries[n]
+	e.text, e.number, e.next, e.field, e.source, e.kind = text, number, none, f, source, kind
+	return uint16(n)
 }
 
 // Each of these sets a field, or adds to a list, and reports whether the value is there now: set by
@@ -252,15 +302,15 @@ func (e *entry) same(o *entry) bool {
 // empty text is not set.
 
 func (s *sheet) setText(f fieldID, text []byte, source uint16) bool {
-	return len(text) > 0 && s.put(entry{field: f, kind: entryText, text: text, source: source})
+	return len(text) > 0 && s.put(f, entryText, view(text), 0, source)
 }
 
 func (s *sheet) setWord(f fieldID, text string) bool {
-	return s.put(entry{field: f, kind: entryText, text: bytesOf(text), source: noSource})
+	return s.put(f, entryText, text, 0, noSource)
 }
 
 func (s *sheet) setInteger(f fieldID, n int64, source uint16) bool {
-	return s.put(entry{field: f, kind: entryInteger, number: n, source: source})
+	return s.put(f, entryInteger, "", n, source)
 }
 
 func (s *sheet) setBoolean(f fieldID, b bool, source uint16) bool {
@@ -268,19 +318,19 @@ func (s *sheet) setBoolean(f fieldID, b bool, source uint16) bool {
 	if b {
 		n = 1
 	}
-	return s.put(entry{field: f, kind: entryBoolean, number: n, source: source})
+	return s.put(f, entryBoolean, "", n, source)
 }
 
 func (s *sheet) setEncoded(f fieldID, value []byte, source uint16) bool {
-	return s.put(entry{field: f, kind: entryEncoded, text: value, source: source})
+	return s.put(f, entryEncoded, view(value), 0, source)
 }
 
 // textOf returns the first value of a field, if it is a text.
 func (s *sheet) textOf(f fieldID) []byte {
-	if !s.has(f) || s.slots[f].first < 0 || s.entries[s.slots[f].first].kind != entryText {
+	if !s.has(f) || s.slots[f].first == none || s.entries[s.slots[f].first].kind != entryText {
 		return nil
 	}
-	return s.entries[s.slots[f].first].text
+	return bytesOf(s.entries[s.slots[f].first].text)
 }
 
 // drop takes back a field with all that is below it, and the objects that are empty then.
@@ -313,41 +363,55 @@ func (s *sheet) held(taken []bool) {
 
 // appendTo appends the members of the event's map, without its header, and returns how many there
 // are. more has members of objects that are no fields of the form.
+//
+// There is room for all before the first byte is written. So a key is copied as an array of its
+// largest size, which takes two instructions and no call; what follows it in keys is written over.
 func (s *sheet) appendTo(dst []byte, more []moreMembers) ([]byte, uint32) {
+	const perField, perEntry = maxKey + 4, 9 // a key and the header of a map; the header of a value, or a number
+	keys := s.form.keys
+	room := s.marked*perField + len(s.entries)*perEntry + s.size + maxKey
+	dst = slices.Grow(dst, room)
 	for w, word := range s.marks {
 		if w == 0 {
 			word &^= 1
 		}
 		for ; word != 0; word &= word - 1 {
 			id := fieldID(w*64 + bits.TrailingZeros64(word))
-			f := &s.form.fields[id]
-			dst = append(dst, f.key...)
-			switch f.kind {
-			case fieldOne:
-				dst = append(dst, 0x91)
-				fallthrough
-			case fieldObject:
-				n, here := s.slots[id].members, -1
+			at := &s.slots[id]
+			n, size := len(dst), int(at.keySize)
+			to, key := dst[n:n+maxKey], keys[at.key:]
+			binary.LittleEndian.PutUint64(to, binary.LittleEndian.Uint64(key))
+			binary.LittleEndian.PutUint64(to[8:], binary.LittleEndian.Uint64(key[8:]))
+			if size > 16 {
+				copy(to[16:], key[16:size])
+			}
+			dst = dst[:n+size]
+			switch at.kind {
+			case fieldValue:
+				dst = appendEntry(dst, &s.entries[at.first])
+			case fieldObject, fieldOne:
+				if at.kind == fieldOne {
+					dst = append(dst, 0x91)
+				}
+				members, here := uint32(at.members), -1
 				for i := range more {
 					if more[i].in == id {
-						n, here = n+more[i].count, i
+						members, here = members+more[i].count, i
 					}
 				}
-				dst = msgp.AppendMapHeader(dst, n)
+				dst = msgp.AppendMapHeader(dst, members)
 				if here >= 0 {
-					dst = more[here].append(dst)
+					dst = slices.Grow(more[here].append(dst), room)
 				}
-			case fieldValue:
-				dst = appendEntry(dst, &s.entries[s.slots[id].first])
 			default:
-				dst = msgp.AppendArrayHeader(dst, s.slots[id].members)
-				for at := s.slots[id].first; at >= 0; at = s.entries[at].next {
-					dst = appendEntry(dst, &s.entries[at])
+				dst = msgp.AppendArrayHeader(dst, uint32(at.members))
+				for next := at.first; next != none; next = s.entries[next].next {
+					dst = appendEntry(dst, &s.entries[next])
 				}
 			}
 		}
 	}
-	return dst, s.slots[wholeEvent].members
+	return dst, uint32(s.slots[wholeEvent].members)
 }
 
 // moreMembers: members of an object that are known only when a record is read.
@@ -360,7 +424,10 @@ type moreMembers struct {
 func appendEntry(dst []byte, e *entry) []byte {
 	switch e.kind {
 	case entryText:
-		return msgp.AppendStringFromBytes(dst, e.text)
+		if n := len(e.text); n < 32 {
+			return append(append(dst, 0xa0|byte(n)), e.text...)
+		}
+		return msgp.AppendString(dst, e.text)
 	case entryInteger:
 		return msgp.AppendInt64(dst, e.number)
 	case entryBoolean:

@@ -783,9 +783,9 @@ func (o *ocsf) observables(lay *ocsfLayout, base bool) {
 		case fieldValue:
 			o.observe(i, s.textOf(f))
 		case fieldList:
-			for at := s.slots[f].first; at >= 0; at = s.entries[at].next {
+			for at := s.slots[f].first; at != none; at = s.entries[at].next {
 				if s.entries[at].kind == entryText {
-					o.observe(i, s.entries[at].text)
+					o.observe(i, bytesOf(s.entries[at].text))
 				}
 			}
 			for j := range o.hashes {

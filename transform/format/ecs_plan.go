@@ -1,0 +1,99 @@
+package format
+
+import "slices"
+
+// ecsTable: what the records of one table have in common, found once.
+type ecsTable struct {
+	steps *[2][]step
+	plans [2]map[string][]planned // by ActionType: the rules whose conditions it meets
+	order []columnNumber          // by member: the column that it was in the last record, a guess
+}
+
+// planned: a rule of a plan, and beside it what is needed to pass over it.
+type planned struct {
+	column columnNumber // that must be there; the mapping's constant for a rule that needs none
+	field  fieldID
+	source uint16
+	plain  bool // the field gets the text of the column, on no condition
+	rule   *rule
+	when   *step
+}
+
+const (
+	// maxTables and maxActions bound how many plans are kept: tables and ActionTypes come from
+	// outside. Microsoft documents some 40 tables, and fewer than 200 ActionTypes of one.
+	maxTables     = 256
+	maxActions    = 512
+	maxActionText = 256
+
+	maxOrder = 512 // members of a record whose columns are guessed
+)
+
+// constant is the number that stands in place of a column where a rule needs none.
+func (m *mapping) constant() columnNumber { return columnNumber(len(m.columns)) }
+
+// table returns what the records of a table have in common.
+func (m *mapping) table(name string) *ecsTable {
+	t := &ecsTable{steps: &m.general}
+	if steps := m.programs[name]; steps != nil {
+		t.steps = steps
+	}
+	for as := range t.plans {
+		t.plans[as] = make(map[string][]planned)
+	}
+	return t
+}
+
+// plan returns the rules for an ActionType, in their order. It allocates only the first time that
+// an ActionType is met.
+func (t *ecsTable) plan(as role, action []byte) []planned {
+	if plan, ok := t.plans[as][string(action)]; ok {
+		return plan
+	}
+	var plan []planned
+	for i := range t.steps[as] {
+		s := &t.steps[as][i]
+		if s.when && !s.byOther && !matchesAny(s.actions, action) {
+			continue
+		}
+		for j := range s.rules {
+			r := &s.rules[j]
+			p := planned{column: r.column, field: r.field, source: noSource, rule: r, when: s}
+			if r.keeps {
+				p.source = r.column
+			}
+			p.plain = r.how == asText && r.member == "" && r.constant == nil && !s.byOther
+			plan = append(plan, p)
+		}
+	}
+	if len(action) <= maxActionText {
+		if len(t.plans[as]) >= maxActions {
+			clear(t.plans[as])
+		}
+		t.plans[as][string(action)] = plan
+	}
+	return plan
+}
+
+func matchesAny(patterns []pattern, b []byte) bool {
+	return len(b) > 0 && slices.ContainsFunc(patterns, func(p pattern) bool { return p.match(b) })
+}
+
+// column returns the column that member n of a record is, as a guess.
+func (t *ecsTable) column(n int) columnNumber {
+	if n < len(t.order) {
+		return t.order[n]
+	}
+	return 0
+}
+
+// note notes that member n of a record is column c.
+func (t *ecsTable) note(n int, c columnNumber) {
+	if n >= maxOrder {
+		return
+	}
+	for len(t.order) <= n {
+		t.order = append(t.order, 0)
+	}
+	t.order[n] = c
+}
