@@ -7,6 +7,10 @@ import "slices"
 // record makes a larger chunk.
 const ChunkBytes = 1 << 20
 
+// partBytes is when a batch is queued before its last message is through. Events may be a hundred
+// times as large as what they are made of: each value of [1,1,1] is one that cannot be read.
+const partBytes = 4 << 20
+
 // Chunk is a run of whole events for one tag: what one append hands to the host.
 type Chunk struct {
 	Tag     string // empty for the section's own
@@ -25,6 +29,10 @@ type Batch struct {
 	open  map[string]int // of a batch that is filled: tag -> index of its last chunk, until that is full
 	taken int            // of a queued batch: chunks that the host has taken
 	bytes int64
+
+	// full takes what is in the batch, and empties it, when that is partBytes or more; nil: nobody
+	// does. What it takes has no marks, so it is read again until the rest of its message is safe.
+	full func()
 }
 
 // Append copies one event to the chunk of its tag.
@@ -48,7 +56,9 @@ func (b *Batch) Append(tag string, event []byte) {
 	c := &b.Chunks[i]
 	c.Data = append(c.Data, event...)
 	c.Records++
-	b.bytes += int64(len(event))
+	if b.bytes += int64(len(event)); b.bytes >= partBytes && b.full != nil {
+		b.full()
+	}
 }
 
 // Mark adds the mark of a message. The marks of a lane come in order, so the last one counts.

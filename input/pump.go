@@ -85,6 +85,13 @@ func (p *Pump) tenure(ctx context.Context) (err error) {
 func (p *Pump) forward(ctx, fetching context.Context, src Source) (err error) {
 	defer Catch("read "+src.Name(), &err)
 	b := &Batch{Source: src.Name()}
+	var full error // of a part that could not be queued; what follows it is dropped
+	b.full = func() {
+		if full == nil {
+			full = p.Outbox.Put(ctx, b)
+		}
+		b.Reset()
+	}
 	for {
 		messages, err := src.Fetch(fetching)
 		if err != nil {
@@ -100,6 +107,9 @@ func (p *Pump) forward(ctx, fetching context.Context, src Source) (err error) {
 			p.Transform(ctx, b, messages[:n])
 			if err := ctx.Err(); err != nil {
 				return err // a transform that was cut short may have left something out
+			}
+			if full != nil {
+				return full
 			}
 			for i := range messages[:n] {
 				b.Mark(messages[i].Mark)

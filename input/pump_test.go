@@ -394,3 +394,59 @@ func TestBackoff(t *testing.T) {
 		t.Errorf("waits %v after a success", d)
 	}
 }
+
+// The events of one message may be many times its size. They do not wait for its end: no more of
+// them are held than the outbox may hold and a part. A part is not safe without the rest.
+func TestEventsOfOneMessageAreQueuedInParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const events, size, limit = 64, 1 << 20, 8 << 20
+		h := &hub{messages: 2}
+		o := input.NewOutbox(limit)
+		made := 0
+		p := input.Pump{Open: h.open, Outbox: o, Log: logTo(io.Discard), CommitEvery: time.Hour,
+			Transform: func(_ context.Context, dst *input.Batch, messages []input.Message) {
+				for range messages {
+					for range events {
+						made++
+						dst.Append("", bytes.Repeat([]byte{byte(made)}, size))
+					}
+				}
+			}}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); p.Run(ctx) }()
+		for taken := 0; taken < events; {
+			synctest.Wait()
+			if held := made - taken; held > (limit+2*4<<20)/size {
+				t.Fatalf("%d events of %d are held", held, events)
+			}
+			if marks := o.Safe("hub"); len(marks) > 0 {
+				t.Fatalf("%v is safe after %d of %d events", marks, taken, events)
+			}
+			b := o.Take()
+			for c := b.Next(); c != nil; c = b.Next() {
+				for at := 0; at < len(c.Data); at += size {
+					if taken++; c.Data[at] != byte(taken) {
+						t.Fatalf("event %d comes as the %d.", c.Data[at], taken)
+					}
+				}
+				b.Taken()
+			}
+			o.Done(b)
+		}
+		synctest.Wait()
+		// The mark comes with the last part, which may hold no event.
+		for b := o.Take(); b != nil && b.Next() == nil; b = o.Take() {
+			o.Done(b)
+			synctest.Wait()
+		}
+		if marks := o.Safe("hub"); len(marks) != 1 || marks[0].Next != 1 {
+			t.Errorf("%v is safe at the end of the first message", marks)
+		}
+		cancel()
+		<-ended
+		if h.committed > 1 {
+			t.Errorf("%d is committed, with half of the second message queued", h.committed)
+		}
+	})
+}
