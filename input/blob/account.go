@@ -168,7 +168,7 @@ func (a *account) list(ctx context.Context, containerName, prefix, delimiter, ma
 	}
 	var page listed
 	page, err = a.page(ctx, containerName, prefix, delimiter, marker)
-	if errors.Is(err, errTooLarge) && !a.smallPages.Swap(true) {
+	if long := new(web.LengthError); errors.As(err, &long) && !a.smallPages.Swap(true) {
 		page, err = a.page(ctx, containerName, prefix, delimiter, marker)
 	}
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
 
 // trouble is the kind of an error: what is counted, and what is said once as long as it lasts.
@@ -37,6 +38,8 @@ const (
 func kindOf(err error) trouble {
 	var answer *azcore.ResponseError
 	var token *azidentity.AuthenticationFailedError
+	var elsewhere *web.RedirectError
+	var long *web.LengthError
 	switch {
 	case errors.Is(err, errState):
 		return broken
@@ -44,10 +47,14 @@ func kindOf(err error) trouble {
 		return changed
 	case errors.Is(err, errNotRange):
 		return notRange
-	case errors.Is(err, errCircle), errors.Is(err, errTooLarge), errors.Is(err, errManyEmpty):
+	case errors.Is(err, errCircle), errors.Is(err, errManyEmpty):
 		return endless
 	case errors.As(err, &token):
-		return noSignIn
+		return noSignIn // also when it was the answer of the sign-in host that was refused
+	case errors.As(err, &elsewhere):
+		return redirect
+	case errors.As(err, &long):
+		return endless
 	case !errors.As(err, &answer):
 		return network
 	}
@@ -62,9 +69,6 @@ func kindOf(err error) trouble {
 		return changed
 	case http.StatusRequestedRangeNotSatisfiable:
 		return outside
-	}
-	if answer.StatusCode/100 == 3 {
-		return redirect
 	}
 	return refused
 }
@@ -106,6 +110,8 @@ func (a *account) explain(err error, listed bool) error {
 		return signin.Explain(err)
 	case kindOf(err) == notRange, kindOf(err) == endless:
 		return fmt.Errorf("%s: %w", a.host, cause(err))
+	case kindOf(err) == redirect:
+		return fmt.Errorf("%s: %w; redirects are not followed: check blob.account_url or BlobEndpoint, and proxies", a.host, cause(err))
 	case errors.As(err, &answer):
 		line := strings.TrimSpace(fmt.Sprintf("%d %s", answer.StatusCode, answer.ErrorCode))
 		if hint := a.hint(answer, listed); hint != "" {
@@ -123,7 +129,15 @@ func (a *account) explain(err error, listed bool) error {
 
 // cause is the error below those that the SDK and net/http put around it, which may quote the URL.
 func cause(err error) error {
-	for _, known := range []error{errNotRange, errCircle, errTooLarge, errManyEmpty} {
+	var elsewhere *web.RedirectError
+	var long *web.LengthError
+	switch {
+	case errors.As(err, &elsewhere):
+		return elsewhere
+	case errors.As(err, &long):
+		return long
+	}
+	for _, known := range []error{errNotRange, errCircle, errManyEmpty} {
 		if errors.Is(err, known) {
 			return known
 		}
@@ -134,9 +148,6 @@ func cause(err error) error {
 func (a *account) hint(answer *azcore.ResponseError, listed bool) string {
 	if answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusServiceUnavailable {
 		return "the storage account is throttling; reading goes on as it allows"
-	}
-	if kindOf(answer) == redirect {
-		return "the endpoint sends requests elsewhere, and redirects are not followed; check blob.account_url or BlobEndpoint, and proxies"
 	}
 	if k := kindOf(answer); k != denied {
 		return ""

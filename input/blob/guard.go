@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
 
 const (
@@ -26,23 +27,20 @@ const (
 	headerMost = 64 << 10
 )
 
-var (
-	errTooLarge = fmt.Errorf("the answer is larger than %d MB", listMost>>20)
-	errNotRange = errors.New("the answer is not the range that was asked for; something between here and the storage account ignores x-ms-range: check proxies and gateways")
-)
+var errNotRange = errors.New("the answer is not the range that was asked for; something between here and the storage account ignores x-ms-range: check proxies and gateways")
 
-// guard is the HTTP client of an account. It trusts no answer: it follows no redirect, which would
-// carry the signature or the key elsewhere; it bounds every body in bytes; and it takes an answer
-// to a ranged read only if it is that range.
-type guard struct{ client http.Client }
+// guard is the HTTP client of an account. To what [web.Guard] refuses it adds: an answer to a
+// ranged read counts only if it is that range, and no more than the beginning of an error is read.
+type guard struct{ client *http.Client }
 
 func newGuard(transport *http.Transport) *guard {
 	transport.MaxResponseHeaderBytes = headerMost
-	return &guard{client: http.Client{
-		Transport: transport,
-		// The SDK then sees the redirect itself, which it takes for an error.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	return &guard{client: web.Guard(&http.Client{Transport: transport}, func(resp *http.Response) int64 {
+		if failed(resp) || rangeOf(resp.Request) != "" {
+			return 0 // an error is cut below, and a range is as long as was asked for
+		}
+		return listMost
+	})}
 }
 
 // Do sends req, as azcore's policy.Transporter.
@@ -51,24 +49,29 @@ func (g *guard) Do(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	asked := req.Header.Get("x-ms-range")
-	//lint:ignore SA1008 the SDK sets it in lower case, which Get does not find
-	if v := req.Header["x-ms-range"]; len(v) > 0 {
-		asked = v[0]
-	}
-	switch {
-	case resp.StatusCode < 200 || resp.StatusCode > 299:
+	switch asked := rangeOf(req); {
+	case failed(resp):
 		resp.Body = struct {
 			io.Reader
 			io.Closer
 		}{io.LimitReader(resp.Body, errorMost), resp.Body}
 	case asked == "":
-		resp.Body = &bounded{ReadCloser: resp.Body, left: listMost}
 	case resp.StatusCode != http.StatusPartialContent || !answers(resp.Header.Get("Content-Range"), asked):
 		_ = resp.Body.Close()
 		return nil, errNotRange
 	}
 	return resp, nil
+}
+
+func failed(resp *http.Response) bool { return resp.StatusCode < 200 || resp.StatusCode > 299 }
+
+// rangeOf is the range that req asks for, such as "bytes=5-100", or "".
+func rangeOf(req *http.Request) string {
+	//lint:ignore SA1008 the SDK sets it in lower case, which Get does not find
+	if v := req.Header["x-ms-range"]; len(v) > 0 {
+		return v[0]
+	}
+	return req.Header.Get("x-ms-range")
 }
 
 // answers tells whether "bytes 5-9/10" answers "bytes=5-100": it begins where it should, and ends
@@ -89,21 +92,6 @@ func cutRange(text string) (first, last int64, ok bool) {
 	}
 	last, err = strconv.ParseInt(b, 10, 64)
 	return first, last, err == nil && first >= 0 && last >= first
-}
-
-// bounded is a body that ends with errTooLarge when there is more of it than left.
-type bounded struct {
-	io.ReadCloser
-	left int
-}
-
-func (b *bounded) Read(p []byte) (int, error) {
-	if b.left <= 0 {
-		return 0, errTooLarge
-	}
-	n, err := b.ReadCloser.Read(p[:min(len(p), b.left)])
-	b.left -= n
-	return n, err
 }
 
 // markers finds out whether a listing's markers come again: then it has no end. It keeps one of

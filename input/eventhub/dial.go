@@ -13,8 +13,6 @@ import (
 	"net/url"
 	"time"
 
-	"golang.org/x/net/http/httpproxy"
-
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
@@ -40,7 +38,7 @@ func newDialer(cfg *Config, b *budget, m *members) *dialer {
 		plain:   cfg.AllowPlaintext,
 		only:    len(cfg.Brokers) == 1,
 		// HTTPS_PROXY and NO_PROXY, as for every other connection that is made over TLS.
-		proxy: httpproxy.FromEnvironment().ProxyFunc(),
+		proxy: web.Proxies(),
 		net: net.Dialer{
 			Timeout: dialTimeout,
 			// Azure's load balancers drop connections that were silent for 240 s, without a word to

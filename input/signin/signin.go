@@ -199,7 +199,11 @@ func Explain(err error) error {
 			return fmt.Errorf("sign in: %s (%s)", known.check, known.code)
 		}
 	}
-	line, _, _ := strings.Cut(text, "\n")
+	line, rest, _ := strings.Cut(text, "\n")
+	if strings.HasSuffix(line, ":") { // what went wrong stands in the next one
+		rest, _, _ = strings.Cut(strings.TrimSpace(rest), "\n")
+		line += " " + rest
+	}
 	if r := failed.RawResponse; r != nil {
 		return fmt.Errorf("sign in: %s answered %s: %s", r.Request.URL.Host, r.Status, line)
 	}

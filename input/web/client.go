@@ -33,10 +33,11 @@ func NewClient(caFile string) (*http.Client, error) {
 		}
 		tlsConfig.RootCAs = pool
 	}
+	proxy := Proxies()
 	return &http.Client{
 		CheckRedirect: stay,
 		Transport: &http.Transport{
-			Proxy:                  proxyFunc(),
+			Proxy:                  func(r *http.Request) (*url.URL, error) { return proxy(r.URL) },
 			DialContext:            (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 			TLSClientConfig:        tlsConfig,
 			TLSHandshakeTimeout:    15 * time.Second,
@@ -52,16 +53,16 @@ func NewClient(caFile string) (*http.Client, error) {
 // stay has a client return a redirect as it came.
 func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// proxyFunc returns the environment's proxies, as of now. Link-local addresses are of this
-// machine's own network: the metadata service at 169.254.169.254 hands out tokens, and a proxy
-// would fetch those of its own machine.
-func proxyFunc() func(*http.Request) (*url.URL, error) {
+// Proxies returns the rule by which an address has a proxy or none: the environment's, as of now.
+// Link-local addresses have none, since they are of this machine's own network. The metadata
+// service at 169.254.169.254 hands out tokens, and a proxy would fetch those of its own machine.
+func Proxies() func(*url.URL) (*url.URL, error) {
 	environment := httpproxy.FromEnvironment().ProxyFunc()
-	return func(r *http.Request) (*url.URL, error) {
-		if ip := net.ParseIP(r.URL.Hostname()); ip != nil && ip.IsLinkLocalUnicast() {
+	return func(u *url.URL) (*url.URL, error) {
+		if ip := net.ParseIP(u.Hostname()); ip != nil && ip.IsLinkLocalUnicast() {
 			return nil, nil
 		}
-		return environment(r.URL)
+		return environment(u)
 	}
 }
 
