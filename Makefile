@@ -19,6 +19,9 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 NFPM        := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 CYCLONEDX   := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 
+# Images, with a digest where one is given, stand in one file.
+FLUENT_BIT_IMAGE ?= $(shell sed -n -E 's/^  fluent-bit: .*"(.+)".*/\1/p' examples/try/images.yaml)
+
 # Everything but the cgo boundary is pure Go and stays so.
 PURE = $(shell $(GO) list ./... | grep -v '/plugin$$')
 
@@ -62,7 +65,7 @@ comma := ,
 image: ARCHES = $(if $(PLATFORMS),$(patsubst linux/%,%,$(subst $(comma), ,$(PLATFORMS))),$(shell $(GO) env GOHOSTARCH))
 image: packages ## build the image with Fluent Bit and the package (needs Docker). IMAGE names it, PLATFORMS=linux/amd64,linux/arm64
 	docker buildx build -f build/Dockerfile -t $(IMAGE) --build-arg VERSION=$(VERSION) $(if $(PLATFORMS),--platform $(PLATFORMS)) \
-		$(if $(FLUENT_BIT_IMAGE),--build-arg FLUENT_BIT_IMAGE=$(FLUENT_BIT_IMAGE)) .
+		--build-arg FLUENT_BIT_IMAGE=$(FLUENT_BIT_IMAGE) .
 
 release: ## the packages of the newest version in CHANGELOG.md, with its notes, in build/out/release; refuses a dirty tree
 	MAKE='$(MAKE)' OUT=$(OUT)/release WORK=$(OUT)/package build/package/release.sh

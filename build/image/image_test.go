@@ -158,8 +158,8 @@ func one(t *testing.T, name, pattern string) string {
 // The image is made from the package, without a build of its own, and what the guides say of it
 // holds.
 func TestDockerfile(t *testing.T) {
-	if v := one(t, "build/Dockerfile", `FLUENT_BIT_IMAGE=fluent/fluent-bit:([0-9.]+)\n`); newer("4.1", v) {
-		t.Errorf("the Dockerfile has Fluent Bit %s, which is not supported", v)
+	if v := one(t, "examples/try/images.yaml", `"fluent/fluent-bit:([0-9.]+)["@]`); newer("4.1", v) {
+		t.Errorf("the image has Fluent Bit %s, which is not supported", v)
 	}
 	text := read(t, "build/Dockerfile")
 	if !strings.Contains(text, "\nADD build/out/packages/fluent-bit-defender-${VERSION}-linux-${TARGETARCH}.tar.gz /\n") ||
