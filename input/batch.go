@@ -26,9 +26,11 @@ type Batch struct {
 	Chunks []Chunk
 	Marks  []Mark
 
-	open  map[string]int // of a batch that is filled: tag -> index of its last chunk, until that is full
-	taken int            // of a queued batch: chunks that the host has taken
-	bytes int64
+	open    map[string]int // of a batch that is filled: tag -> index of its last chunk, until that is full
+	held    *withheld      // of its pump
+	settled []func()       // to be called when it has been put
+	taken   int            // of a queued batch: chunks that the host has taken
+	bytes   int64
 
 	// full takes what is in the batch, and empties it, when that is partBytes or more; nil: nobody
 	// does. What it takes has no marks, so it is read again until the rest of its message is safe.
@@ -70,6 +72,18 @@ func (b *Batch) Mark(m Mark) {
 	b.Marks = append(b.Marks, m)
 }
 
+// Keep notes that a row of a lane is not in b: it waits in the Transform, and Late appends it.
+// Marks of the lane are kept back until then. The result goes to Settled of that batch.
+func (b *Batch) Keep(lane string) (settle func()) {
+	if b.held == nil {
+		return func() {}
+	}
+	return b.held.keep(lane)
+}
+
+// Settled notes that a row that was kept has been appended to b.
+func (b *Batch) Settled(settle func()) { b.settled = append(b.settled, settle) }
+
 // Bytes is what b counts against the outbox: its events, and a little for itself and each mark, so
 // that batches without any event (tables that are excluded) are bounded too.
 func (b *Batch) Bytes() int64 { return b.bytes + 512 + 128*int64(len(b.Marks)) }
@@ -100,6 +114,8 @@ func (b *Batch) Reset() {
 	}
 	b.bytes = 0
 	b.Chunks, b.Marks = b.Chunks[:0], b.Marks[:0]
+	clear(b.settled)
+	b.settled = b.settled[:0]
 	clear(b.open)
 }
 

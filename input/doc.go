@@ -22,6 +22,8 @@
 //   - Order makes one mark stand for all before it. Batches are handed over in the order in which
 //     they were put, and a batch that was refused half-way goes on with the chunk that was
 //     refused.
+//   - A record may have to wait for its device. Marks of its lane are then kept back until it is in
+//     the outbox (withheld.go), and other lanes go on.
 //   - A batch holds chunks of several tags and is safe as a whole. A crash inside a batch repeats
 //     at most that batch and what was not committed yet: duplicates are bounded, and carry the
 //     same event_id.

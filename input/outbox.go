@@ -34,8 +34,8 @@ func NewOutbox(limit int64) *Outbox {
 }
 
 // Put queues a copy of b, which stays the caller's. It blocks while there is no room, until ctx
-// ends (its error is returned) or the outbox is closed (ErrClosed). The batches of one source are
-// put one after the other.
+// ends (its error is returned) or the outbox is closed (ErrClosed). When it returns, b stands
+// before every batch that is put after that.
 func (o *Outbox) Put(ctx context.Context, b *Batch) error {
 	stop := context.AfterFunc(ctx, func() {
 		// Taking the lock makes sure that a Put which has just looked at ctx is already waiting.

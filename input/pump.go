@@ -29,9 +29,15 @@ type Pump struct {
 	// panicked: what was not yet safe is then read again.
 	Open func(ctx context.Context) (Source, error)
 
-	// Transform appends the records of messages to dst. It may block as long as device_info.wait.
-	// It must account for every message: what cannot be read goes on as an unreadable record.
+	// Transform appends the records of messages to dst. It waits for nobody: a record that has to
+	// wait it keeps, and says so with Batch.Keep. It must account for every message: what cannot be
+	// read goes on as an unreadable record.
 	Transform func(ctx context.Context, dst *Batch, messages []Message)
+
+	// Late blocks until records that Transform has kept need to wait no longer, appends them to dst
+	// and says so with Batch.Settled. It runs beside Transform. When ctx ends it forgets what it
+	// keeps and returns an error; no Transform runs then. nil if Transform keeps nothing.
+	Late func(ctx context.Context, dst *Batch) error
 
 	// Store makes durable what Transform has learned from messages. It is called before their marks
 	// are kept or committed, from the goroutine that does so, and logs what fails. May be nil.
@@ -75,16 +81,66 @@ func (p *Pump) tenure(ctx context.Context) (err error) {
 	fetched := make(chan struct{})
 	c := newCommitter(p, src)
 	committing.Go(func() { c.run(ctx, endFetch, fetched) })
-	err = p.forward(ctx, fetching, src)
+
+	held := newWithheld()
+	lating, endLate := context.WithCancel(context.WithoutCancel(ctx))
+	defer endLate()
+	var late sync.WaitGroup
+	var lateErr error
+	if p.Late != nil {
+		late.Go(func() {
+			if lateErr = p.late(ctx, lating, src, held); lateErr != nil && ctx.Err() == nil {
+				endFetch() // or marks would be kept back for ever
+			}
+		})
+	}
+	err = p.forward(ctx, fetching, src, held)
+	endLate()
+	late.Wait()
 	close(fetched)
 	committing.Wait()
-	return errors.Join(err, closeSource(src))
+	return errors.Join(err, lateErr, closeSource(src))
+}
+
+// late queues what Transform has kept, and then the marks that had to wait for it. It returns nil
+// when lating ends.
+func (p *Pump) late(ctx, lating context.Context, src Source, held *withheld) (err error) {
+	defer Catch("wait for devices of "+src.Name(), &err)
+	b := &Batch{Source: src.Name()}
+	for {
+		b.Reset()
+		if err := p.Late(lating, b); err != nil {
+			if lating.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		if err := p.Outbox.Put(ctx, b); err != nil {
+			return err
+		}
+		for _, settle := range b.settled {
+			settle()
+		}
+		for marks := held.ready(); len(marks) > 0; marks = held.ready() {
+			if err := p.putMarks(ctx, b, marks); err != nil {
+				return err
+			}
+			held.drop(marks)
+		}
+	}
+}
+
+// putMarks queues a batch of nothing but marks.
+func (p *Pump) putMarks(ctx context.Context, b *Batch, marks []Mark) error {
+	b.Reset()
+	b.Marks = append(b.Marks, marks...)
+	return p.Outbox.Put(ctx, b)
 }
 
 // forward fetches, transforms and queues until something ends it.
-func (p *Pump) forward(ctx, fetching context.Context, src Source) (err error) {
+func (p *Pump) forward(ctx, fetching context.Context, src Source, held *withheld) (err error) {
 	defer Catch("read "+src.Name(), &err)
-	b := &Batch{Source: src.Name()}
+	b := &Batch{Source: src.Name(), held: held}
 	var full error // of a part that could not be queued; what follows it is dropped
 	b.full = func() {
 		if full == nil {
@@ -104,6 +160,7 @@ func (p *Pump) forward(ctx, fetching context.Context, src Source) (err error) {
 				n++
 			}
 			b.Reset()
+			held.begin()
 			p.Transform(ctx, b, messages[:n])
 			if err := ctx.Err(); err != nil {
 				return err // a transform that was cut short may have left something out
@@ -114,8 +171,15 @@ func (p *Pump) forward(ctx, fetching context.Context, src Source) (err error) {
 			for i := range messages[:n] {
 				b.Mark(messages[i].Mark)
 			}
+			var kept []Mark
+			b.Marks, kept = held.split(b.Marks)
 			if err := p.Outbox.Put(ctx, b); err != nil {
 				return err
+			}
+			if free := held.add(kept); len(free) > 0 {
+				if err := p.putMarks(ctx, b, free); err != nil {
+					return err
+				}
 			}
 			messages = messages[n:]
 		}

@@ -81,7 +81,7 @@ func readDeviceConfig(s *input.Settings, identity signin.Config, memory int64) *
 			Separator:    s.Text("separator"),
 			ArraysAsJSON: s.Choice("arrays") == "json",
 		},
-		api:    machines.ReadConfig(s, identity),
+		api:    machines.ReadConfig(s, identity, s.Duration("device_info.wait")),
 		prefix: s.Text("device_info.prefix"),
 		warmUp: s.Duration("device_info.warm_up"),
 	}
@@ -118,8 +118,8 @@ func openDevices(c *deviceConfig, state *input.State, log *slog.Logger) (*device
 	d := &devices{state: state, log: log}
 	memory := c.memory
 	if c.api.On() {
-		memory.Lookup = func(ctx context.Context, tenant string, ids []string) []string {
-			return d.client.Lookup(ctx, tenant, ids)
+		memory.Ask = func(tenant string, ids []string, wait time.Duration) (coming, left []string) {
+			return d.client.Ask(tenant, ids, wait, func(id string, answered bool) { d.Answered(tenant, id, answered) })
 		}
 	}
 	d.Memory = device.New(memory)

@@ -154,7 +154,8 @@ func (in *instance) start(c config) {
 		c.blob.FetchBytes = fetch
 	}
 	for _, open := range opens {
-		p := &input.Pump{Open: open, Transform: in.newTransform(c), Outbox: in.outbox, Log: in.log}
+		now, late := in.newTransform(c)
+		p := &input.Pump{Open: open, Transform: now, Late: late, Outbox: in.outbox, Log: in.log}
 		if in.devices != nil {
 			p.Store = in.devices.save
 		}
@@ -162,17 +163,23 @@ func (in *instance) start(c config) {
 	}
 }
 
-// newTransform returns the work between a source and the outbox, for one pump.
-func (in *instance) newTransform(c config) func(context.Context, *input.Batch, []input.Message) {
+// newTransform returns the work between a source and the outbox, for one pump: Pump.Transform and
+// Pump.Late.
+func (in *instance) newTransform(c config) (now func(context.Context, *input.Batch, []input.Message), late func(context.Context, *input.Batch) error) {
 	var (
-		t        = transform.New(c.transform)
-		tags     = newTags(c.tagPattern)
+		t        *transform.Transformer
 		payloads []transform.Payload
 		batch    *input.Batch
-		emit     = func(table string, event []byte) { batch.Append(tags.of(table), event) }
 	)
+	emitInto := func(batch **input.Batch) transform.Emit {
+		tags := newTags(c.tagPattern)
+		return func(table string, event []byte) { (*batch).Append(tags.of(table), event) }
+	}
+	emit := emitInto(&batch)
+	c.transform.Keep = func(lane string) func() { return batch.Keep(lane) }
+	t = transform.New(c.transform)
 	in.transforms = append(in.transforms, t)
-	return func(ctx context.Context, dst *input.Batch, messages []input.Message) {
+	now = func(ctx context.Context, dst *input.Batch, messages []input.Message) {
 		payloads = payloads[:0]
 		for i := range messages {
 			m := &messages[i]
@@ -182,6 +189,15 @@ func (in *instance) newTransform(c config) func(context.Context, *input.Batch, [
 		t.Append(ctx, payloads, emit)
 		batch = nil
 		clear(payloads)
+	}
+	if c.transform.Devices == nil {
+		return now, nil
+	}
+	var lateBatch *input.Batch
+	emitLate := emitInto(&lateBatch)
+	return now, func(ctx context.Context, dst *input.Batch) error {
+		lateBatch = dst
+		return t.Late(ctx, emitLate, dst.Settled)
 	}
 }
 

@@ -276,7 +276,7 @@ func (t *Transformer) record(b []byte, i, end int) {
 	tb := t.table(r.Category())
 	if t.hold != nil && t.tryKeep(tb, b, i, end) {
 		t.walk.emitted++
-		if int64(t.hold.bytes) > t.cfg.Memory/2 {
+		if int64(t.hold.bytes) > t.cfg.Memory/4 {
 			t.flush()
 		}
 		return
@@ -287,15 +287,15 @@ func (t *Transformer) record(b []byte, i, end int) {
 		return
 	}
 	t.walk.emitted++
-	t.finish(r, tb, nil, b, i, end)
+	t.finish(r, tb, nil, b[i:end], i)
 }
 
-// finish writes and emits the record r of a table, which is b[i:end] as received. s: its device, or
-// nil.
-func (t *Transformer) finish(r *record.Record, tb *table, s *device.Sighting, b []byte, i, end int) {
+// finish writes and emits the record r of a table, which is raw as received and begins at byte at
+// of the payload. s: its device, or nil.
+func (t *Transformer) finish(r *record.Record, tb *table, s *device.Sighting, raw []byte, at int) {
 	event, sec, from, err := t.tryWrite(r, tb, s)
 	if err != nil {
-		t.unreadable(reasonOf(err), err.Error(), i, b[i:end])
+		t.unreadable(reasonOf(err), err.Error(), at, raw)
 		return
 	}
 	t.stats.Records.Add(1)

@@ -2,6 +2,7 @@ package transform_test
 
 import (
 	"reflect"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,36 +39,54 @@ func TestAlertOnItsEvidence(t *testing.T) {
 	}
 }
 
-// AlertInfo may come a little later, through another source.
-func TestAlertInfoIsAwaited(t *testing.T) {
+// The other rows of an alert may come a little later, in another message, partition or source.
+func TestAlertIsAwaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := defaults()
 		cfg.Wait = 2 * time.Second
 		a, d := withDevices(cfg)
 		b := transform.New(transform.Config{Devices: d})
 		info := func(alert string) string { return recordOf("AlertInfo", "AlertId", alert, "Title", "T") }
-		f := func(r string, wait time.Duration, title any) {
+		machine := func(alert string) string { return evidenceRows(alert, ws1)["machine"] }
+		f := func(r string, wait time.Duration, title, match any) {
 			t.Helper()
 			start := time.Now()
 			e := run(t, a, r)[0]
-			if took := time.Since(start); took != wait || e.m["Title"] != title {
-				t.Errorf("waited %v, want %v; title %v, want %v", took, wait, e.m["Title"], title)
+			if took := time.Since(start).Round(100 * time.Millisecond); took != wait || e.m["Title"] != title || deviceOf(e)["match"] != match {
+				t.Errorf("waited %v, want %v; title %v, want %v; match %v, want %v", took, wait, e.m["Title"], title, deviceOf(e)["match"], match)
 			}
 		}
-		run(t, a, info("da0_1"))
-		f(row("da1_1", "Ip", `{}`), 0, nil) // nobody else reads AlertInfo
-		run(t, b, info("da0_1"))
-		f(row("da1_1", "Ip", `{}`, "Title", "Own"), 0, "Own")
-		f(row("da0_1", "Ip", `{}`), 0, "T")
-		go func() {
-			time.Sleep(500 * time.Millisecond)
-			run(t, b, info("da9_1"))
-			time.Sleep(500 * time.Millisecond)
-			run(t, b, info("da1_1"))
-		}()
-		f(row("da1_1", "Ip", `{}`), time.Second, "T")
-		f(row("da2_1", "Ip", `{}`), 2*time.Second, nil)
-		time.Sleep(time.Hour)
-		f(row("da2_1", "Ip", `{}`), 0, nil)
+		// A row that names its host and has its title waits for nothing, nor does one without an
+		// alert.
+		f(row("da1_1", "File", `{"Host":{"MachineId":"`+ws2+`"}}`, "Title", "Own"), 0, "Own", "evidence")
+		f(row("", "Ip", `{}`), 0, nil, nil)
+		f(row("da2_1", "Ip", `{}`, "Title", "Own"), time.Second, "Own", nil)
+		f(row("da2_1", "File", `{"Host":{"MachineId":"`+ws2+`"}}`), time.Second, nil, "evidence")
+		var later sync.WaitGroup
+		later.Go(func() {
+			time.Sleep(300 * time.Millisecond)
+			run(t, b, info("da9_1"), machine("da9_1"))
+			time.Sleep(200 * time.Millisecond)
+			run(t, b, info("da3_1"))
+			time.Sleep(200 * time.Millisecond)
+			run(t, b, machine("da3_1"))
+		})
+		f(row("da3_1", "Ip", `{}`), 700*time.Millisecond, "T", "alert")
+		f(row("da3_1", "Ip", `{}`), 0, "T", "alert")
+		later.Wait()
+		// Of one source: the row is read before the others, which Append does not hold up.
+		later.Go(func() {
+			time.Sleep(100 * time.Millisecond)
+			a.Append(t.Context(), []transform.Payload{{Body: []byte(info("da4_1"))}, {Body: []byte(machine("da4_1"))}}, func(string, []byte) {})
+		})
+		f(row("da4_1", "Ip", `{}`), 100*time.Millisecond, "T", "alert")
+		later.Wait()
+		// device_info.wait bounds this wait, too.
+		cfg.Wait = 400 * time.Millisecond
+		a, _ = withDevices(cfg)
+		f(row("da5_1", "Ip", `{}`), 400*time.Millisecond, nil, nil)
+		cfg.Wait = 0
+		a, _ = withDevices(cfg)
+		f(row("da5_1", "Ip", `{}`), 0, nil, nil)
 	})
 }

@@ -28,9 +28,12 @@ func defaults() device.Config {
 		Fields: strings.Fields("DeviceName OSPlatform OSVersion OSVersionInfo OSBuild OSFamily MachineGroup LoggedOnUsers ExposureLevel PublicIP Timestamp")}
 }
 
+// settled is a Config.Keep that keeps no mark back.
+func settled(string) func() { return func() {} }
+
 func withDevices(cfg device.Config) (*transform.Transformer, *device.Memory) {
 	d := device.New(cfg)
-	return transform.New(transform.Config{EventID: true, Devices: d}), d
+	return transform.New(transform.Config{EventID: true, Devices: d, Keep: settled}), d
 }
 
 // recordOf makes a record of a table. properties alternate names and values; of two with one name

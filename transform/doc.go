@@ -56,7 +56,8 @@
 //	Append -> body, values, object: find the records, one by one (body.go)
 //	            | Record.Read: the record's tree, its envelope, its columns (record/)
 //	            | table: which table it is of, and whether it is wanted (table.go)
-//	            | keep: a row that gets a device waits until all payloads are read (hold.go)
+//	            | keep: a row that gets a device waits until all payloads are read (hold.go),
+//	            |       and one whose device is still to come longer (late.go)
 //	            v
 //	          write: a Format writes it with a Writer (format/, event/)
 //	            | what cannot be read or written: unreadable (unreadable.go)
@@ -91,9 +92,26 @@
 //	                               |      |     of several none is guessed       match: several
 //	  all payloads are read:       v      |
 //	                             flush ---+- ask for what is missing, stale or known from evidence
-//	                               |         alone: Lookup, all at once, and one wait in a call
-//	                               v         of Append, device_info.wait at most
-//	                             write     status: hit, stale, unknown, pending, none
+//	                               |         alone: Ask, all at once
+//	             nothing to wait for     what is to come
+//	                               |        |
+//	                               v        v
+//	                             write     late: until the answer or the rest of the alert has come,
+//	                                        |    or the wait is over; then write
+//	                                        v
+//	                                      status: hit, stale, unknown, pending, none
+//
+// Only rows that wait for something wait, and Append waits for nothing:
+//
+//	a row that                                 waits for                at most
+//	names a device that no report speaks for   an answer of the API     device_info.wait
+//	has an AlertId and no host, or no Title    other rows of its alert  device_info.wait and 1 s
+//	has no reported device at the first start  blobs of DeviceInfo      device_info.warm_up_wait
+//
+// Rows that wait have a copy of their text, in a bounded number of bytes; those beyond it go on
+// with what is known. The mark of a message stays back while a row of its lane waits, and so do all
+// later marks of that lane (input/withheld.go). So a crash loses none of them, and repeats what
+// came behind them in their lanes.
 //
 // What speaks for what:
 //
@@ -141,7 +159,7 @@
 //     be found inside a string, since quotes are escaped there. The search is bounded: nested
 //     garbage cannot make it quadratic.
 //   - Each record is read whole before any of it is written. Rows that get a device wait for the
-//     end of the call.
+//     end of the call, and some longer. Rows may so overtake each other.
 //   - JSON in a string is opened by a list of columns, never by its first character, and each
 //     column has a declared kind. JSON of another kind goes to <column>_raw. So do values that do
 //     not fit the documented type of a column: one name has one type.

@@ -6,7 +6,8 @@ import (
 )
 
 // A hold keeps the rows that get a device until all payloads of the call have been read. So a
-// device and its alert may arrive in any order, and all missing devices are asked for at once.
+// device and its alert may arrive in any order, and all missing devices are asked for at once. Rows
+// that have to wait longer than that go to late.
 type hold struct {
 	devices   *device.Joiner
 	rows      []*held // of this call
@@ -45,7 +46,7 @@ func (t *Transformer) keep(tb *table, body []byte, at, end int) bool {
 	return true
 }
 
-// flush finds the devices of the held rows, waits for those that are missing, and writes all rows.
+// flush finds the devices of the held rows and writes them, but for those that have to wait.
 func (t *Transformer) flush() {
 	h := t.hold
 	if len(h.rows) == 0 {
@@ -55,7 +56,10 @@ func (t *Transformer) flush() {
 	payload, walk := t.payload, t.walk
 	for i, row := range h.rows {
 		t.payload = row.payload
-		t.finish(&row.Record, row.table, &row.sighting, row.body, row.at, row.end)
+		raw := row.body[row.at:row.end]
+		if waits, _ := row.sighting.Waits(); !waits || !t.wait(row, raw) {
+			t.finish(&row.Record, row.table, &row.sighting, raw, row.at)
+		}
 		h.rows[i] = nil
 		h.put(row)
 	}

@@ -38,10 +38,15 @@ type Config struct {
 	Devices       *device.Memory // what is known of devices, to be added to records; nil adds nothing
 	DevicePrefix  string         // of the names of what is added; "DeviceInfo." if empty
 
+	// Keep is called for each row that waits for its device when Append returns, with its lane. No
+	// mark that covers the row may move until Late has given it out. What Keep returns comes back
+	// from Late then. nil if no row waits. It is called with a lock held.
+	Keep func(lane string) (settle func())
+
 	// Memory: bytes for the work in progress, a share of memory_limit; 32 MB if 0. Half of it is
-	// for the nodes of one record, and a record with more goes on raw. The other half is for rows
-	// that wait for their device. The events of one Append may outgrow their records by as much,
-	// see room.
+	// for the nodes of one record, and a record with more goes on raw. A quarter is for rows until
+	// the end of their Append, and a quarter for those that wait for their device after it. The
+	// events of one Append may outgrow their records by as much, see room.
 	Memory int64
 
 	SplunkFillDevice bool // format splunk: the device stands in DeviceName and DeviceId where the row has none
@@ -54,7 +59,7 @@ func Formats() []string { return format.Names }
 // Transformer turns payloads into events. It is not safe for concurrent use: each pump has its own.
 type Transformer struct {
 	cfg   Config
-	stats Stats
+	stats *Stats
 	now   func() time.Time
 
 	scanner record.Scanner
@@ -63,6 +68,7 @@ type Transformer struct {
 	format  format.Format
 	writer  *event.Writer
 	hold    *hold                       // nil if no devices are added
+	late    *late                       // nil if no row waits
 	tables  map[string]*table           // by category as received
 	own     format.Own                  // of the record being written
 	peek    func(*record.Record) []byte // the platform of a record's device; nil if no devices are kept
@@ -78,6 +84,15 @@ type Transformer struct {
 
 // New returns a Transformer. It panics on a Format that is none of Formats.
 func New(cfg Config) *Transformer {
+	stats := &Stats{}
+	t := newTransformer(cfg, stats)
+	if t.hold != nil && cfg.Keep != nil {
+		t.late = newLate(t.cfg, stats)
+	}
+	return t
+}
+
+func newTransformer(cfg Config, stats *Stats) *Transformer {
 	if cfg.Separator == "" {
 		cfg.Separator = "."
 	}
@@ -98,7 +113,7 @@ func New(cfg Config) *Transformer {
 	if cfg.Devices != nil {
 		shape.DevicePrefix, shape.DeviceColumns = cfg.DevicePrefix, cfg.Devices.Columns()
 	}
-	t := &Transformer{cfg: cfg, now: time.Now, tables: make(map[string]*table), id: record.NewID()}
+	t := &Transformer{cfg: cfg, stats: stats, now: time.Now, tables: make(map[string]*table), id: record.NewID()}
 	var known bool
 	t.format, known = format.New(cfg.Format, shape)
 	if !known {
@@ -115,23 +130,19 @@ func New(cfg Config) *Transformer {
 }
 
 // Stats returns the counters, which go on counting.
-func (t *Transformer) Stats() *Stats { return &t.stats }
+func (t *Transformer) Stats() *Stats { return t.stats }
 
 // Append emits an event for every record of payloads, in order, and for everything that cannot be
 // read. Records that get a device come last, when all payloads have been read for what they say of
-// devices. Append does not keep payloads. When ctx ends it stops between two payloads, and what
+// devices. Those whose device is to come are left to Late. Append waits for nothing, and does not
+// keep payloads. When ctx ends it stops between two payloads, and what
 // follows has not been emitted.
 //
 // Append lets a panic of emit through, and no other. The caller must then not take the payloads as
 // done.
 func (t *Transformer) Append(ctx context.Context, payloads []Payload, emit Emit) {
-	t.emit = emit
-	t.began = t.now().Unix()
-	t.spare = int(t.cfg.Memory)
+	t.begin(emit)
 	defer t.release()
-	if t.hold != nil {
-		t.hold.devices.Begin(ctx)
-	}
 	for i := range payloads {
 		if ctx.Err() != nil {
 			break
@@ -154,6 +165,12 @@ func (t *Transformer) Append(ctx context.Context, payloads []Payload, emit Emit)
 	if t.hold != nil {
 		t.flush()
 	}
+}
+
+func (t *Transformer) begin(emit Emit) {
+	t.emit = emit
+	t.began = t.now().Unix()
+	t.spare = int(t.cfg.Memory)
 }
 
 // release lets go of the payloads, and of what a giant one needed.

@@ -36,14 +36,20 @@ func runPayloads(t testing.TB, tr *transform.Transformer, payloads []transform.P
 func transformed(t testing.TB, tr *transform.Transformer, payloads []transform.Payload) []event {
 	t.Helper()
 	var events []event
-	tr.Append(t.Context(), payloads, func(table string, b []byte) {
+	emit := func(table string, b []byte) {
 		e, err := decodeEvent(b)
 		if err != nil {
 			t.Fatalf("event of %q: %v\n% x", table, err, b[:min(len(b), 200)])
 		}
 		e.table = table
 		events = append(events, e)
-	})
+	}
+	tr.Append(t.Context(), payloads, emit)
+	for tr.Waiting() > 0 {
+		if err := tr.Late(t.Context(), emit, func(settle func()) { settle() }); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return events
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
@@ -35,6 +36,11 @@ type api struct {
 	scope   string
 	http    *http.Client
 	limiter limiter
+
+	// Of look-ups, for which rows wait: whether the service takes longer than patience for one.
+	patience time.Duration // 0 for any time
+	tooSlow  func()        // at that moment
+	inTime   func()        // it has answered before
 
 	newCredential func() (azcore.TokenCredential, error)
 	credMu        sync.Mutex
@@ -79,7 +85,7 @@ func (a *api) get(ctx context.Context, u *url.URL, q quota, timeout time.Duratio
 		if err := a.limiter.wait(ctx, q); err != nil {
 			return err
 		}
-		err := a.call(ctx, u, timeout, limit, read)
+		err := a.call(ctx, u, q, timeout, limit, read)
 		var status *statusError
 		switch {
 		case !errors.As(err, &status):
@@ -93,7 +99,7 @@ func (a *api) get(ctx context.Context, u *url.URL, q quota, timeout time.Duratio
 	}
 }
 
-func (a *api) call(ctx context.Context, u *url.URL, timeout time.Duration, limit int64, read func(*bounded) error) error {
+func (a *api) call(ctx context.Context, u *url.URL, q quota, timeout time.Duration, limit int64, read func(*bounded) error) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	cred, token, err := a.token(ctx)
@@ -106,6 +112,18 @@ func (a *api) call(ctx context.Context, u *url.URL, timeout time.Duration, limit
 	}
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("Accept", "application/json")
+	if q == forLookup && a.patience > 0 {
+		timer := time.AfterFunc(a.patience, func() {
+			var err error
+			defer input.Catch("note a slow answer", &err)
+			a.tooSlow()
+		})
+		defer func() {
+			if timer.Stop() && ctx.Err() == nil {
+				a.inTime()
+			}
+		}()
+	}
 	resp, err := a.http.Do(req)
 	if err != nil {
 		a.count(0)

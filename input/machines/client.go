@@ -57,9 +57,10 @@ type Client struct {
 
 // flight is one device that is being asked for; everybody who misses it waits for the same one.
 type flight struct {
-	id       string
-	done     chan struct{} // closed when it is over
-	answered bool          // before done is closed: the API said what it knows, or that it knows nothing
+	id   string
+	tell []func() // when it is over; c.mu
+	// answered, when it is over: the API said what it knows, or that it knows nothing.
+	answered bool
 }
 
 // Stats counts since the start.
@@ -94,13 +95,19 @@ func start(cfg Config, base *url.URL, hc *http.Client, newCredential func() (azc
 	if err != nil {
 		return nil, fmt.Errorf("device_info.auth: %w", err)
 	}
-	a := &api{base: base, scope: cfg.Scope, http: hc, newCredential: newCredential, cred: cred, codes: make(map[int]uint64)}
+	b := newBreaker()
+	a := &api{base: base, scope: cfg.Scope, http: hc, newCredential: newCredential, cred: cred, codes: make(map[int]uint64), patience: cfg.Wait, inTime: b.inTime}
 	answers, err := lru.New[string, time.Time](answersKept)
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{cfg: cfg, learn: learn, log: log, api: a, queue: make(chan *flight, maxFlights), breaker: newBreaker(), troubles: input.NewTroubles(log),
+	c := &Client{cfg: cfg, learn: learn, log: log, api: a, queue: make(chan *flight, maxFlights), breaker: b, troubles: input.NewTroubles(log),
 		flights: make(map[string]*flight), answers: answers}
+	a.tooSlow = func() {
+		if b.tooSlow() {
+			c.complain(lookup, fmt.Errorf("look up a device: no answer within device_info.wait, %v; answers that come later are for the next alert", cfg.Wait))
+		}
+	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	for range workers {
 		c.running.Go(c.work)
@@ -133,22 +140,20 @@ func (c *Client) Stats() Stats {
 	return s
 }
 
-// Lookup asks for devices of tenant, all at once, and waits until the API has answered for each or
-// ctx ends. It does not wait when waiting cannot help: when the API does not work, or its quota is
-// used up for longer than ctx has. What was found has been given to Learn. It returns the ids whose
-// answer is still to come; for the others there is none.
-func (c *Client) Lookup(ctx context.Context, tenant string, ids []string) (pending []string) {
+// Ask asks for devices of tenant, all at once, and waits for nothing. For each of coming done is
+// called once, when the API has answered or has failed to, unless the client is closed before. What
+// was found has been given to learn by then. For left there is no answer, and none will come within
+// wait: the API does not work or is too slow, or its quota is used up. For other ids there is
+// nothing that the API has not said lately.
+func (c *Client) Ask(tenant string, ids []string, wait time.Duration, done func(id string, answered bool)) (coming, left []string) {
 	if !strings.EqualFold(tenant, c.cfg.Tenant) {
-		return nil
+		return nil, nil
 	}
-	type wait struct {
-		f  *flight
-		id string
-	}
-	var waits []wait
 	closed := c.breaker.closed()
 	now := time.Now()
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	late := !closed || c.api.limiter.delay(forLookup, now) > wait || c.ctx.Err() != nil
 	for _, given := range ids {
 		id := strings.ToLower(given)
 		if !askable(id) {
@@ -159,42 +164,18 @@ func (c *Client) Lookup(ctx context.Context, tenant string, ids []string) (pendi
 		}
 		f := c.flights[id]
 		if f == nil && len(c.flights) < maxFlights && (closed || c.breaker.due()) && c.ctx.Err() == nil {
-			f = &flight{id: id, done: make(chan struct{})}
+			f = &flight{id: id}
 			c.flights[id] = f
 			c.queue <- f // never blocks: there are no more flights than places
 		}
-		if f == nil {
-			pending = append(pending, given)
+		if f == nil || late {
+			left = append(left, given)
 			continue
 		}
-		waits = append(waits, wait{f, given})
+		f.tell = append(f.tell, func() { done(given, f.answered) })
+		coming = append(coming, given)
 	}
-	c.mu.Unlock()
-
-	if d, ok := ctx.Deadline(); !closed || ok && c.api.limiter.delay(forLookup, now) > d.Sub(now) {
-		ended, cancel := context.WithCancel(ctx)
-		cancel()
-		ctx = ended
-	}
-	for _, w := range waits {
-		select {
-		case <-w.f.done:
-		default:
-			select {
-			case <-w.f.done:
-			case <-ctx.Done():
-				pending = append(pending, w.id)
-				continue
-			case <-c.ctx.Done():
-				pending = append(pending, w.id)
-				continue
-			}
-		}
-		if !w.f.answered {
-			pending = append(pending, w.id)
-		}
-	}
-	return pending
+	return coming, left
 }
 
 // askable tells whether an id, in lower case, may be part of an address: it comes from records, and
@@ -229,7 +210,6 @@ func (c *Client) fly(f *flight) {
 		c.complain(lookup, err)
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	switch {
 	case found:
 		c.stats.Found++
@@ -242,7 +222,11 @@ func (c *Client) fly(f *flight) {
 		c.answers.Add(f.id, time.Now())
 	}
 	delete(c.flights, f.id)
-	close(f.done)
+	tell := f.tell
+	c.mu.Unlock()
+	for _, told := range tell {
+		told()
+	}
 }
 
 // ask looks a device up, and the one that it was merged into. What was found before an error stays
@@ -264,8 +248,7 @@ func (c *Client) ask(id string) (found, unknown bool, err error) {
 		case c.ctx.Err() != nil:
 			return found, false, nil
 		case isNotFound(err):
-			c.relieve(lookup)
-			c.breaker.answered()
+			c.works()
 			return found, true, nil
 		case err != nil:
 			if c.breaker.failed() {
@@ -273,8 +256,7 @@ func (c *Client) ask(id string) (found, unknown bool, err error) {
 			}
 			return found, false, nil
 		}
-		c.relieve(lookup)
-		c.breaker.answered()
+		c.works()
 		found = true
 		if !askable(mergedInto) || seen[mergedInto] {
 			break
@@ -282,6 +264,14 @@ func (c *Client) ask(id string) (found, unknown bool, err error) {
 		id = mergedInto
 	}
 	return found, false, nil
+}
+
+// works notes that the API has answered a look-up.
+func (c *Client) works() {
+	c.breaker.answered()
+	if c.breaker.closed() {
+		c.relieve(lookup)
+	}
 }
 
 // keepList fetches the list, again and again. A page that fails is tried again from where it was.

@@ -3,7 +3,7 @@
 //
 //	                        +------------- Client -----------------------------+
 //	transform misses a      |                                                  |
-//	device      --Lookup--> |  answered lately? -> one flight a device -> 4    |        +---------------+
+//	device      --Ask-----> |  answered lately? -> one flight a device -> 4    |        +---------------+
 //	                        |                      (512 at most)       workers-+--+     |               |
 //	                        |                                                  |  |     | GET /machines |
 //	at the start and every  |  list, page by page ----------------------------+--+-->  |   ?$top&$skip |
@@ -12,10 +12,10 @@
 //	Learn <-----------------|  a machine, as the columns of DeviceInfo  <------+-------|               |
 //	(into transform's cache)+--------------------------------------------------+       +---------------+
 //
-// The API is a help and never a need: whatever it does, [Client.Lookup] returns when its context
-// ends, and at once when waiting cannot help. Nothing is kept here but which devices were asked for
-// lately; what was learned goes to Learn as JSON with DeviceInfo's own column names, so the cache
-// need not know where it came from.
+// The API is a help and never a need: [Client.Ask] waits for nothing, and says which answers may
+// come in time. Nothing is kept here but which devices were asked for lately; what was learned goes
+// to Learn as JSON with DeviceInfo's own column names, so the cache need not know where it came
+// from.
 //
 // # What is not obvious
 //
@@ -29,8 +29,9 @@
 //   - A link to the next page must stay on the API's host, and redirects are not followed: the
 //     token goes with them.
 //   - 429 stops all calls until Retry-After is over. Anything else that is not an answer counts
-//     towards the breaker, which opens after 3 in a row and stops look-ups; the list goes on
-//     trying, with waits of 30 seconds to 10 minutes.
+//     towards the breaker, and so does an answer that takes longer than device_info.wait. It opens
+//     after 3 in a row and stops look-ups; the list goes on trying, with waits of 30 seconds to 10
+//     minutes. What a slow answer says is learned all the same, for the next alert.
 //   - What does not work is said once, by the first call that fails, and once more when all works
 //     again.
 //   - Every instance of the plugin has its own count of calls. Several that use the same

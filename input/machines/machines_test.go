@@ -265,6 +265,39 @@ func open(t *testing.T, cfg Config, h http.Handler, srv *httptest.Server, cred f
 	return r
 }
 
+// Lookup asks and waits until everything has been answered or ctx ends. It returns the ids without
+// an answer.
+func (r *rig) Lookup(ctx context.Context, tenant string, ids []string) []string {
+	return lookUp(r.Client, ctx, tenant, ids)
+}
+
+func lookUp(c *Client, ctx context.Context, tenant string, ids []string) []string {
+	wait := time.Hour
+	if at, ok := ctx.Deadline(); ok {
+		wait = time.Until(at)
+	}
+	type answer struct {
+		id string
+		ok bool
+	}
+	answers := make(chan answer, len(ids))
+	coming, pending := c.Ask(tenant, ids, wait, func(id string, answered bool) { answers <- answer{id, answered} })
+	for len(coming) > 0 {
+		select {
+		case a := <-answers:
+			coming = slices.DeleteFunc(coming, func(id string) bool { return id == a.id })
+			if !a.ok {
+				pending = append(pending, a.id)
+			}
+		case <-ctx.Done():
+			return append(pending, coming...)
+		case <-c.ctx.Done():
+			return append(pending, coming...)
+		}
+	}
+	return pending
+}
+
 func serve(t *testing.T, h http.Handler) *httptest.Server {
 	srv := httptest.NewServer(h)
 	t.Cleanup(srv.Close)
@@ -928,5 +961,54 @@ func FuzzReader(f *testing.F) {
 			check(m)
 		}
 		_, _, _ = newReader(text(string(b))).page(check)
+	})
+}
+
+// An API that answers in 9 s: after a few look-ups nobody waits for it, what it says is learned all
+// the same, and when it is quick again rows wait for it again.
+func TestSlowAPI(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var slow atomic.Bool
+		slow.Store(true)
+		f := &fakeAPI{devices: ids(60), trouble: func(int, http.ResponseWriter, *http.Request) bool {
+			if slow.Load() {
+				time.Sleep(9 * time.Second)
+			}
+			return false
+		}}
+		c := open(t, Config{Wait: 2 * time.Second}, f, nil, nil)
+		defer c.Close()
+		waited := time.Duration(0)
+		look := func(i int) (pending int) {
+			start := time.Now()
+			pending = len(c.Lookup(within(t, 2*time.Second), tenant, f.devices[i:i+1]))
+			waited += time.Since(start)
+			time.Sleep(500 * time.Millisecond)
+			return pending
+		}
+		for i := range 20 {
+			if look(i) != 1 {
+				t.Error("it has answered in time")
+			}
+		}
+		if waited > 10*time.Second {
+			t.Errorf("20 rows have waited %v in all", waited)
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := c.learned.count(); n < 3 {
+			t.Errorf("%d devices are known of those that were answered late", n)
+		}
+		slow.Store(false)
+		for i := 20; i < 30; i++ {
+			look(i)
+			time.Sleep(time.Minute)
+		}
+		if look(40) != 0 {
+			t.Error("a look-up does not wait for an API that is quick again")
+		}
+		if log := c.log.String(); strings.Count(log, "does not work") != 1 || strings.Count(log, "works again") != 1 || !strings.Contains(log, "device_info.wait") {
+			t.Error(log)
+		}
 	})
 }

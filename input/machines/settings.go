@@ -38,19 +38,22 @@ type Config struct {
 	URL      string        // without a final slash
 	Scope    string        // what a token is asked for
 	Refresh  time.Duration // of the list of all devices; 0 for never
+	Wait     time.Duration // what takes longer than that is too slow; 0 for nothing
 }
 
 // On tells whether there is an API to ask.
 func (c Config) On() bool { return c.Auth != "off" }
 
-// ReadConfig reads how to reach the API as identity, and notes what is wrong with it in s.
-func ReadConfig(s *input.Settings, identity signin.Config) Config {
+// ReadConfig reads how to reach the API as identity, and notes what is wrong with it in s. wait:
+// how long rows wait for an answer.
+func ReadConfig(s *input.Settings, identity signin.Config, wait time.Duration) Config {
 	c := Config{
 		Auth:     s.Choice("device_info.auth"),
 		Identity: identity,
 		Tenant:   strings.ToLower(identity.TenantID),
 		URL:      strings.TrimRight(s.Text("device_info.api.url"), "/"),
 		Refresh:  s.Duration("device_info.api.refresh"),
+		Wait:     wait,
 	}
 	service := s.Choice("device_info.api.cloud")
 	if !c.On() {

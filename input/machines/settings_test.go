@@ -11,7 +11,7 @@ import (
 
 func read(set map[string]string) (Config, error) {
 	s := input.NewSettings(func(k string) string { return set[k] }, append(append([]input.Setting{}, Settings...), signin.Settings...))
-	return ReadConfig(s, signin.Read(s)), s.Err()
+	return ReadConfig(s, signin.Read(s), 2*time.Second), s.Err()
 }
 
 func TestConfig(t *testing.T) {

@@ -57,7 +57,7 @@ func TestSignIn(t *testing.T) {
 		}
 		defer c.Close()
 		eventually(t, "a whole list", func() bool { return c.Stats().Lists == 1 })
-		if p := c.Lookup(within(t, 10*time.Second), tenant, f.devices[20:]); len(p) != 0 || l.count() != 20 {
+		if p := lookUp(c, within(t, 10*time.Second), tenant, f.devices[20:]); len(p) != 0 || l.count() != 20 {
 			t.Errorf("pending %v, %d devices\n%s", p, l.count(), log.String())
 		}
 		if n := issued.Load(); n != 2 {
@@ -72,7 +72,7 @@ func TestSignIn(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		c.Lookup(within(t, 10*time.Second), tenant, f.devices[:1])
+		lookUp(c, within(t, 10*time.Second), tenant, f.devices[:1])
 		eventually(t, "said", func() bool { return strings.Contains(log.String(), "the client secret is wrong") })
 		if strings.Contains(log.String(), "wr0ng") || strings.Count(log.String(), "\n") != 1 {
 			t.Error(log.String())

@@ -2,7 +2,6 @@ package device
 
 import (
 	"bytes"
-	"context"
 	"strings"
 	"time"
 
@@ -64,20 +63,24 @@ type Sighting struct {
 	account  string // of a row without a host
 	sid      string
 	resource string   // in Azure, of a row without a host
+	hosts    []string // keys of the devices that the row itself names, if they are more than one
 	several  []string // keys of the devices among which none is guessed
-	pending  bool
-	alert    []byte // the AlertId, in the text of the payload
-	at       int64  // time of the event, in nanoseconds
-	lacks    bool   // an AlertEvidence without a title
+	alert    []byte   // the AlertId, in the text of the payload until Keep
+	at       int64    // time of the event, in nanoseconds
+	lacks    bool     // an AlertEvidence without a title
+	own      bool     // the row itself names its device
+
+	since    time.Time // when it was first resolved
+	until    time.Time // when the row's wait ends or is to be looked at again; zero if it does not wait
+	wants    string    // key of the device that should be asked for, or ""
+	question *question // nil if it was not asked for
+	awaits   string    // key of the alert that it waits for, or ""
 }
 
 // A Joiner is the way of one Transformer to the memory. It is not safe for concurrent use.
 type Joiner struct {
 	memory   *Memory
 	scanner  *record.Scanner
-	number   int
-	ctx      context.Context // of the call
-	left     time.Duration   // that it may still wait
 	text     []byte
 	values   []byte // of the device that Describe returned
 	extra    []byte // of what no report has
@@ -88,21 +91,14 @@ type Joiner struct {
 
 // NewJoiner returns a Joiner, which scans with s.
 func (m *Memory) NewJoiner(s *record.Scanner) *Joiner {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.joiners++
-	return &Joiner{memory: m, scanner: s, number: m.joiners}
+	return &Joiner{memory: m, scanner: s}
 }
 
 // Wants reports whether the records of a table get a device.
 func (j *Joiner) Wants(table string) bool { return j.memory.tables[strings.ToLower(table)] }
 
-// Begin begins a call of Append. What waits in it ends with ctx.
-func (j *Joiner) Begin(ctx context.Context) { j.ctx, j.left = ctx, j.memory.cfg.Wait }
-
 // End ends a call of Append.
 func (j *Joiner) End() {
-	j.ctx = nil
 	if cap(j.values) > record.KeepBytes {
 		j.values = nil
 		clear(j.device.Columns[:cap(j.device.Columns)])
@@ -129,11 +125,7 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 	}
 	if tenant != 0 && role == RoleAlert {
 		m.inform(r, tenant)
-		m.informs[j.number] = m.now()
-		if m.news != nil {
-			close(m.news)
-			m.news = nil
-		}
+		m.heard(tenant, alertID(r))
 	}
 	if s == nil && role != RoleEvidence && role != RoleBehavior {
 		return
@@ -147,6 +139,7 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 			m.reportKey = key
 			if al := m.alerts.make(tenant, alert); al != nil {
 				m.alerts.names(al, key, h.leading)
+				m.heard(tenant, alert)
 			}
 			m.witness(r, &h, key)
 			m.noteAlert(r, key, alert)
@@ -164,7 +157,7 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 		j.strangers(r, &h, s)
 	}
 	if key != nil {
-		s.match = h.match
+		s.match, s.own = h.match, true
 		if dev, ok := m.cache.peek(record.View(key)); ok {
 			s.key = dev.key
 		} else {
@@ -183,68 +176,6 @@ func alertID(r *record.Record) []byte {
 	return nil
 }
 
-// Resolve gives sightings the device of their alert where they have none, asks for all that are
-// missing, once, and waits for the answers, and for the AlertInfo of rows without a title.
-func (j *Joiner) Resolve(sightings []*Sighting) {
-	j.ask(sightings)
-	j.awaitAlerts(sightings)
-}
-
-func (j *Joiner) ask(sightings []*Sighting) {
-	m := j.memory
-	var missing map[string]bool // keys
-	m.mu.Lock()
-	for _, s := range sightings {
-		if s.match == matchNone && s.tenant != 0 {
-			m.guess(s)
-		}
-		if s.key == "" || m.cfg.Lookup == nil {
-			continue
-		}
-		if want := m.wanting(s); want != "" && !missing[want] {
-			if missing == nil {
-				missing = make(map[string]bool)
-			}
-			missing[strings.Clone(want)] = true
-		}
-	}
-	byTenant := make(map[string][]string)
-	for key := range missing {
-		if tenant, ok := m.tenants.name(key); ok {
-			byTenant[tenant] = append(byTenant[tenant], string(appendID(nil, key)))
-		}
-	}
-	m.mu.Unlock()
-	if len(missing) == 0 {
-		return
-	}
-
-	start := time.Now()
-	ctx, cancel := context.WithTimeout(j.ctx, j.left)
-	defer cancel()
-	pending := make(map[string]bool)
-	for tenant, ids := range byTenant {
-		for _, id := range m.cfg.Lookup(ctx, tenant, ids) {
-			pending[tenant+"/"+strings.ToLower(id)] = true
-		}
-	}
-	j.left -= min(j.left, time.Since(start))
-	if len(pending) == 0 {
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, s := range sightings {
-		if s.key == "" {
-			continue
-		}
-		if want := m.wanting(s); want != "" {
-			tenant, _ := m.tenants.name(want)
-			s.pending = pending[tenant+"/"+string(appendID(nil, want))]
-		}
-	}
-}
-
 // strangers notes what a row says of a host without an id: its name, its resource, its user.
 func (j *Joiner) strangers(r *record.Record, h *host, s *Sighting) {
 	if len(h.name) > 0 {
@@ -258,7 +189,7 @@ func (j *Joiner) strangers(r *record.Record, h *host, s *Sighting) {
 		j.text, _ = record.AppendText(j.text[:0], id)
 		if key := appendKey(j.memory.reportKey[:0], s.tenant, j.text); key != nil {
 			j.memory.reportKey = key
-			s.several = append(s.several, string(key))
+			s.hosts = append(s.hosts, string(key))
 		}
 	}
 	s.resource = j.resourceOf(r)
@@ -316,8 +247,8 @@ func (m *Memory) guess(s *Sighting) {
 		}
 		return key != ""
 	}
-	if len(s.several) > 0 { // the row itself names several
-		s.match = matchSeveral
+	if len(s.hosts) > 0 {
+		s.several, s.match = s.hosts, matchSeveral
 		return
 	}
 	if s.resource != "" {
@@ -343,62 +274,6 @@ func (m *Memory) guess(s *Sighting) {
 	if len(s.several) > 0 {
 		s.match = matchSeveral
 	}
-}
-
-// awaitAlerts waits for the AlertInfo of rows that do not repeat it, as those before 2023, if
-// another Transformer reads AlertInfo, so that it may be about to come. It waits no longer than
-// this call still may.
-func (j *Joiner) awaitAlerts(sightings []*Sighting) {
-	news := j.news(sightings)
-	if news == nil || j.left <= 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(j.ctx, j.left)
-	defer cancel()
-	start := time.Now()
-	for news != nil && ctx.Err() == nil {
-		select {
-		case <-news:
-		case <-ctx.Done():
-		}
-		news = j.news(sightings)
-	}
-	j.left -= min(j.left, time.Since(start))
-}
-
-// news is closed when another Transformer has had an AlertInfo. It is nil if there is nothing to
-// wait for.
-func (j *Joiner) news(sightings []*Sighting) chan struct{} {
-	m := j.memory
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	expected := false
-	for at, last := range m.informs {
-		expected = expected || at != j.number && m.now().Sub(last) < informsFor
-	}
-	if !expected || !m.lacksAlert(sightings) {
-		return nil
-	}
-	if m.news == nil {
-		m.news = make(chan struct{})
-	}
-	return m.news
-}
-
-// informsFor is how long after its last AlertInfo a Transformer is still expected to have another.
-const informsFor = 10 * time.Minute
-
-// lacksAlert reports whether a row has no title, and nothing is known of its alert.
-func (m *Memory) lacksAlert(sightings []*Sighting) bool {
-	for _, s := range sightings {
-		if s.tenant == 0 || !s.lacks {
-			continue
-		}
-		if al := m.alerts.get(s.tenant, s.alert); al == nil || al.info == nil {
-			return true
-		}
-	}
-	return false
 }
 
 // wanting is the key of the device that should be asked for, or "": one of which nothing or too
@@ -488,7 +363,7 @@ func (j *Joiner) describe(s *Sighting) Status {
 	j.id = appendID(j.id[:0], at)
 	d.ID = j.id
 	unknown := statusUnknown
-	if s.pending {
+	if s.question != nil && !s.question.answered {
 		unknown = statusPending
 	}
 	defer j.beside(s, at)

@@ -2,7 +2,6 @@ package device
 
 import (
 	"bytes"
-	"context"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 	"slices"
 	"strings"
@@ -16,16 +15,16 @@ type Config struct {
 	Fields       []string      // columns of DeviceInfo to add; * for all
 	CacheBytes   int64         // for devices and alerts together
 	TTL          time.Duration // older information is stale; 0 for never
-	Wait         time.Duration // the longest that one Append waits for Lookup; 0 for never
+	Wait         time.Duration // the longest that a row waits for its device; 0 for never
 	ByUser       bool          // rows with an account and no device get the one device that it is logged on to
 	Portal       string        // what links to the portal begin with; "" for none
 	Separator    string        // between the names of nested objects in lists
 	ArraysAsJSON bool          // write lists as JSON text
 
-	// Lookup asks for devices of tenant and blocks until each is answered or ctx ends. What it
-	// finds it gives to Learn. It returns the ids whose answer is still to come. nil if there is
-	// nobody to ask.
-	Lookup func(ctx context.Context, tenant string, ids []string) (pending []string)
+	// Ask asks for devices of tenant and does not wait. Answered is called for each of coming, what
+	// an answer says goes to Learn before. For left no answer comes within wait; for the other ids
+	// there is nothing to learn. nil if there is nobody to ask.
+	Ask func(tenant string, ids []string, wait time.Duration) (coming, left []string)
 }
 
 // Memory is the devices and recent alerts that are known. All Transformers of an instance share
@@ -48,11 +47,9 @@ type Memory struct {
 	recents    *recents
 	byName     *nameTable
 	byResource *nameTable
-	byUser     *nameTable        // nil if that is off
-	joiners    int               // numbered so far
-	informs    map[int]time.Time // when each Joiner last had a record of AlertInfo
-	news       chan struct{}     // closed when one has come; nil while nobody waits
-	tenants    *tenants          // by the number that the keys of devices and alerts begin with
+	byUser     *nameTable // nil if that is off
+	waits      waits
+	tenants    *tenants // by the number that the keys of devices and alerts begin with
 	learner    *learner
 	witnessed  int // columns that are kept and evidence tells of
 	merger     merger
@@ -95,7 +92,7 @@ const (
 
 // New returns an empty memory.
 func New(cfg Config) *Memory {
-	m := &Memory{cfg: cfg, now: time.Now, tenants: newTenants(), informs: make(map[int]time.Time), tables: make(map[string]bool)}
+	m := &Memory{cfg: cfg, now: time.Now, tenants: newTenants(), waits: newWaits(), tables: make(map[string]bool)}
 	for _, name := range cfg.Tables {
 		m.tables[strings.ToLower(name)] = true
 	}
@@ -270,6 +267,9 @@ func (m *Memory) put(key []byte, stamp int64, columns []column, empty []columnID
 		return
 	}
 	m.stats.Learned++
+	if m.waits.asked[string(key)] != nil {
+		m.waits.tell()
+	}
 	renamed := !known || !sameNames(old, merged)
 	if known && renamed {
 		m.unindex(dev)

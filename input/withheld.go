@@ -1,0 +1,146 @@
+package input
+
+import "sync"
+
+// withheld keeps marks back while rows of their lanes wait in the Transform: a mark says that every
+// row before it is with the host or on its way there.
+//
+//	Transform, call n, lane "hub/3":  rows -> batch     two rows wait    mark 70
+//	                                    |                     |             |
+//	                                  Put           keep: call n, 2 rows    |
+//	                                    |                     |             |
+//	                                    +------ then ---------|------> add: call n, mark 70
+//	Late:                                     rows -> batch -> Put
+//	                                              settle, settle: call n, 0 rows
+//	                                          ready: mark 70  -> batch -> Put -> drop(mark 70)
+//
+// So whatever a mark covers has been put into the outbox before the mark is, and the marks of a
+// lane are put in order: those that come after one that is kept back are kept back, too. Other
+// lanes go on. Rows of a lane may overtake each other, marks never.
+type withheld struct {
+	mu    sync.Mutex
+	calls uint64                 // of Transform so far
+	lanes map[string][]*laneCall // what is kept back, oldest first
+}
+
+// laneCall is what one call of Transform has left of a lane.
+type laneCall struct {
+	call uint64
+	rows int // that wait
+	mark Mark
+	has  bool // mark is set
+}
+
+func newWithheld() *withheld { return &withheld{lanes: make(map[string][]*laneCall)} }
+
+// begin begins a call of Transform.
+func (w *withheld) begin() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.calls++
+}
+
+// keep notes that a row of lane waits. The result is to be called when the row has been put into
+// the outbox.
+func (w *withheld) keep(lane string) (settle func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	calls := w.lanes[lane]
+	if len(calls) == 0 || calls[len(calls)-1].call != w.calls {
+		calls = append(calls, &laneCall{call: w.calls})
+		w.lanes[lane] = calls
+	}
+	c := calls[len(calls)-1]
+	c.rows++
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		c.rows--
+	}
+}
+
+// split takes the marks of lanes that have rows waiting out of marks, and returns them.
+func (w *withheld) split(marks []Mark) (free, kept []Mark) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.lanes) == 0 {
+		return marks, nil
+	}
+	free = marks[:0]
+	for _, m := range marks {
+		if len(w.lanes[m.Lane]) > 0 {
+			kept = append(kept, m)
+		} else {
+			free = append(free, m)
+		}
+	}
+	return free, kept
+}
+
+// add keeps marks of the call back, whose batch has been put. It returns those for which nothing
+// waits any more.
+func (w *withheld) add(marks []Mark) (free []Mark) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range marks {
+		calls := w.lanes[m.Lane]
+		if len(calls) == 0 {
+			free = append(free, m)
+			continue
+		}
+		last := calls[len(calls)-1]
+		if last.call != w.calls && (last.rows > 0 || !last.has) {
+			last = &laneCall{call: w.calls}
+			w.lanes[m.Lane] = append(calls, last)
+		}
+		last.mark, last.has = m, true
+	}
+	return free
+}
+
+// ready returns the newest mark of each lane before which nothing waits.
+func (w *withheld) ready() (marks []Mark) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for lane, calls := range w.lanes {
+		var newest *laneCall
+		for _, c := range calls {
+			if c.rows > 0 {
+				break
+			}
+			if c.has {
+				newest = c
+			} else {
+				break // its Transform is not over, or its batch is not put
+			}
+		}
+		switch {
+		case newest != nil:
+			marks = append(marks, newest.mark)
+		case calls[0].rows == 0:
+			// The last of the lane: add finds nothing that waits.
+			w.forget(lane, 1)
+		}
+	}
+	return marks
+}
+
+// drop lets go of marks that were put, and of all before them.
+func (w *withheld) drop(marks []Mark) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range marks {
+		for i, c := range w.lanes[m.Lane] {
+			if c.has && c.mark == m {
+				w.forget(m.Lane, i+1)
+				break
+			}
+		}
+	}
+}
+
+func (w *withheld) forget(lane string, n int) {
+	if w.lanes[lane] = w.lanes[lane][n:]; len(w.lanes[lane]) == 0 {
+		delete(w.lanes, lane)
+	}
+}
