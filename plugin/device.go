@@ -156,7 +156,7 @@ func (d *devices) restore() {
 	n := 0
 	var useless []input.Change
 	err := d.state.Each(deviceBucket, "", func(key, saved []byte) error {
-		if d.Restore(string(key), saved) {
+		if d.restoreOne(string(key), saved) {
 			n++
 		} else {
 			useless = append(useless, input.Change{Key: string(key)})
@@ -172,6 +172,12 @@ func (d *devices) restore() {
 	if n > 0 {
 		d.log.Info("devices read from the state file", "devices", n, "left_out", len(useless))
 	}
+}
+
+// restoreOne restores a device. A panic costs that device, not the start.
+func (d *devices) restoreOne(key string, saved []byte) (ok bool) {
+	defer input.CatchAndLog(d.log, "read a device from the state file")
+	return d.Restore(key, saved)
 }
 
 // keep writes changed devices into the state file until ctx ends, and once more then.

@@ -3,9 +3,11 @@ package transform_test
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
@@ -132,6 +134,27 @@ func TestSnapshot(t *testing.T) {
 			d.Stats()
 		}
 		break
+	}
+	// A name whose length does not fit its byte with what stands before it. Then any bytes at all.
+	named := append([]byte{1, 1, 200, 254}, bytes.Repeat([]byte("n"), 254)...)
+	named = append(named, 0, 0, 0, 0, 0, 0, 0, 1, 1, 200, 2, 0xa1, 'x')
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 11))
+	_, dn := withDevices(cfg)
+	for i := range 5_000 {
+		v := bytes.Clone(named)
+		for range min(i, random.IntN(5)) {
+			v[random.IntN(len(v))] = []byte{0, 1, 2, 253, 254, 255, byte(random.IntN(256))}[random.IntN(7)]
+		}
+		func() {
+			defer func() {
+				if p := recover(); p != nil {
+					t.Fatalf("seed %d, change %d: %v", seed, i, p)
+				}
+			}()
+			dn.Restore(aTenant+"/"+ws1, v)
+			dn.Stats()
+		}()
 	}
 	_, d4 := withDevices(cfg)
 	for k, v := range map[string][]byte{"no slash": {1, 0}, "t/": file[aTenant+"/"+ws1], aTenant + "/" + ws1: {3, 0, 1}, aTenant + "/" + ws2: nil} {

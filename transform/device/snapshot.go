@@ -117,11 +117,15 @@ func (m *Memory) Restore(key string, saved []byte) bool {
 	var names [256]string
 	rest := saved[2:]
 	for range saved[1] {
-		if len(rest) < 2 || len(rest) < 2+int(rest[1]) {
+		if len(rest) < 2 {
 			return false
 		}
-		names[rest[0]] = string(rest[2 : 2+rest[1]])
-		rest = rest[2+rest[1]:]
+		end := 2 + int(rest[1]) // may be 256 and more
+		if len(rest) < end {
+			return false
+		}
+		names[rest[0]] = string(rest[2:end])
+		rest = rest[end:]
 	}
 	tenant := m.tenants.get([]byte(tenantName))
 	if tenant == 0 || len(rest) == 0 || !validGroups(rest) {
