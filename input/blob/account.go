@@ -121,13 +121,19 @@ func (a *account) close() { a.transport.CloseIdleConnections() }
 // Ours may be wrong.
 func (a *account) now() time.Time { return time.Now().Add(time.Duration(a.skew.Load())).UTC() }
 
+// mostSkew is how far the service's clock may be ahead of ours, or behind. A proxy whose clock is
+// wrong answers with any Date. One answer of the year 2100 would have all blobs count as read long
+// ago, and the state file would keep that.
+const mostSkew = 14 * 24 * time.Hour
+
 func (a *account) sawDate(at *time.Time) {
 	if at == nil || at.IsZero() {
 		return
 	}
 	// Dates have whole seconds and are late by the way here: nothing below two seconds is a
-	// difference.
-	if d := time.Until(*at); d.Abs() > 2*time.Second {
+	// difference. Nor is a Date that is off by more than a machine can be and still accept the
+	// service's certificate.
+	if d := time.Until(*at); d.Abs() > 2*time.Second && d.Abs() < mostSkew {
 		a.skew.Store(int64(d))
 	} else {
 		a.skew.Store(0)
