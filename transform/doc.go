@@ -170,9 +170,13 @@
 //     restored.
 //   - {"$ref":"3"} writes nothing, and the target's "$id" is dropped. A reference to nothing in
 //     its record is kept as it is.
-//   - Only records whose category begins with AdvancedHunting- have columns. Every other one, with
-//     or without properties, is flattened as it is. Its table is its category. Without a category
-//     it is SecurityAlert, SecurityRecommendation and so on for Defender for Cloud, else unknown.
+//   - Records whose category begins with AdvancedHunting- have columns, and so have those that a
+//     Log Analytics workspace exports of the same tables: one name and type from both. TenantId
+//     is the workspace there, and takes the place of the tenant where devices are looked up.
+//     Every other record, with or without properties, is flattened as it is. Its table is its
+//     category. Without a category it is SecurityAlert, SecurityRecommendation and so on for
+//     Defender for Cloud, else unknown. SecurityAlert has one type a name, too: Microsoft Sentinel
+//     has as text what Defender for Cloud has as lists and objects (record.AlertClass).
 //   - In names, a dot inside a key becomes _, and more that an index refuses a record over is
 //     avoided: see join in event/names.go. Two members that end up with one name are both kept:
 //     the later one gets _2, _3. A key that is cut because it is long is kept whole in the value.

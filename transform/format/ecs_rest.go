@@ -198,6 +198,12 @@ func (e *ecs) addMember(tr *record.Tree, k uint32) {
 		e.addScalar(n, tr, v)
 		return
 	default:
+		if isAlert(e.r, e.own) && tr == &e.r.Doc {
+			if tr, v = e.alertMember(&in, k); tr == nil {
+				e.addText(n, bytesOf(alertBooleans[v]))
+				return
+			}
+		}
 		switch shapeOf(tr, v) {
 		case shapeObjects:
 			if n.object == nil {
@@ -215,6 +221,29 @@ func (e *ecs) addMember(tr *record.Tree, k uint32) {
 		n.raw = e.rest.behind(n, "_raw")
 	}
 	e.addScalar(n.raw, tr, v)
+}
+
+// alertBooleans are the texts of what a column says with 0 or 1, too.
+var alertBooleans = [...]string{"false", "true"}
+
+// alertMember returns what the member with key k of an alert holds: a list or object also where it
+// stands as text. Of a boolean it returns nil and 0 or 1. in is where a tree that was opened goes.
+func (e *ecs) alertMember(in *record.Tree, k uint32) (*record.Tree, uint32) {
+	doc, v := &e.r.Doc, k+1
+	switch c := record.AlertClass(doc.Inner(k)); {
+	case c == record.ClassBoolean:
+		if b, ok := record.ParseBoolean(e.scalar(doc, v)); ok {
+			if b {
+				return nil, 1
+			}
+			return nil, 0
+		}
+	case c >= record.ClassObject && doc.Nodes[v].Kind == record.KindString:
+		if *in = e.r.Open(e.w.Scanner(), v); len(in.Nodes) > 0 && in.Fits(0, c) {
+			return in, 0
+		}
+	}
+	return doc, v
 }
 
 // addTwin notes a column that the record has already, as text under a name of its own.

@@ -62,7 +62,16 @@ func newElastic() Format {
 func (f *elastic) record(w *event.Writer, r *record.Record, own *Own) {
 	w.Out = append(w.Out, f.keys.message...)
 	w.Count(1)
-	w.JSON(r.Doc.Raw(0))
+	if r.Bare { // the pipeline tells the table by the category, and reads properties
+		f.text = append(appendQuoted(append(f.text[:0], `{"category":`...), bytesOf(r.Category())), `,"properties":`...)
+		f.text = append(append(f.text, r.Doc.Raw(0)...), '}')
+		w.JSON(f.text)
+		if cap(f.text) > record.KeepBytes {
+			f.text = nil
+		}
+	} else {
+		w.JSON(r.Doc.Raw(0))
+	}
 	tags := elasticTags
 	if !own.Hunting || !elasticTables[own.Table] {
 		tags = elasticTagsKeep

@@ -36,7 +36,9 @@ func (f *flat) record(w *event.Writer, r *record.Record, own *Own) {
 	if e.Category != 0 && !own.Exact {
 		w.Text(event.NameCategory, doc, e.Category)
 	}
-	f.rest(w, r, own)
+	if !r.Bare {
+		f.rest(w, r, own)
+	}
 	if r.Lifted {
 		f.columns(w, r)
 	}
@@ -49,6 +51,7 @@ func (f *flat) record(w *event.Writer, r *record.Record, own *Own) {
 // rest writes the members of the envelope that have no field of their own.
 func (f *flat) rest(w *event.Writer, r *record.Record, own *Own) {
 	doc, e := &r.Doc, &r.Envelope
+	alert := isAlert(r, own)
 	hint := int32(-1)
 	for k, end := uint32(1), doc.Nodes[0].Next; k < end && !w.Over(); k = doc.Nodes[k+1].Next {
 		switch v := k + 1; v {
@@ -66,9 +69,25 @@ func (f *flat) rest(w *event.Writer, r *record.Record, own *Own) {
 				}
 			}
 		default:
-			w.Member(w.Child(event.Root(0), doc, k, &hint), doc, k, 2)
+			id := w.Child(event.Root(0), doc, k, &hint)
+			if c := alertClass(alert, doc, k); c != record.ClassAny {
+				w.Column(r, id, c, v)
+			} else {
+				w.Member(id, doc, k, 2)
+			}
 		}
 	}
+}
+
+// isAlert reports whether members of the record have the types of the table of alerts.
+func isAlert(r *record.Record, own *Own) bool { return !r.Lifted && own.Table == record.AlertTable }
+
+// alertClass is the class of the member with key k.
+func alertClass(alert bool, doc *record.Tree, k uint32) record.Class {
+	if !alert {
+		return record.ClassAny
+	}
+	return record.AlertClass(doc.Inner(k))
 }
 
 func (f *flat) columns(w *event.Writer, r *record.Record) {

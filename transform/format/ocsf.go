@@ -884,6 +884,10 @@ func (o *ocsf) restOfEnvelope() {
 			}
 		}
 	}
+	if o.r.Bare {
+		return // all of it is columns
+	}
+	alert := isAlert(o.r, o.own)
 	hint := int32(-1)
 	for k, end := uint32(1), doc.Nodes[0].Next; k < end && !w.Over(); k = doc.Nodes[k+1].Next {
 		switch v := k + 1; v {
@@ -900,7 +904,12 @@ func (o *ocsf) restOfEnvelope() {
 				}
 			}
 		default:
-			w.Member(w.Child(event.Root(0), doc, k, &hint), doc, k, 3)
+			id := w.Child(event.Root(0), doc, k, &hint)
+			if c := alertClass(alert, doc, k); c != record.ClassAny {
+				w.Column(o.r, id, c, v)
+			} else {
+				w.Member(id, doc, k, 3)
+			}
 		}
 	}
 }

@@ -68,6 +68,7 @@ const splunkOther = "defender:xdr"
 // splunkNames are the names of ours.
 type splunkNames struct {
 	sourcetype, device, properties, body       event.Name
+	category                                   event.Name
 	id, match, status, filled                  event.Name
 	deviceName, deviceID, tenantID, techniques event.Name
 	bodyProperties, bodyTechniques             event.Name
@@ -88,7 +89,7 @@ func (f *splunk) begin() {
 	f.marks = f.marks[:0]
 	at := func(level int, text string) event.Name { return f.names.ID(event.Root(level), []byte(text)) }
 	f.objects = splunkNames{
-		sourcetype: at(0, "splunk_sourcetype"), device: at(0, "DeviceInfo"), properties: at(0, "properties"), body: at(0, "body"),
+		sourcetype: at(0, "splunk_sourcetype"), device: at(0, "DeviceInfo"), properties: at(0, "properties"), body: at(0, "body"), category: at(0, "category"),
 		id: at(1, "DeviceId"), match: at(1, "match"), status: at(1, "status"), filled: at(1, "filled"),
 		deviceName: at(1, "DeviceName"), deviceID: at(1, "DeviceId"), tenantID: at(1, "tenantId"), techniques: at(1, "AttackTechniques"),
 		bodyProperties: at(1, "properties"), bodyTechniques: at(2, "AttackTechniques"),
@@ -114,7 +115,12 @@ func (f *splunk) record(w *event.Writer, r *record.Record, own *Own) {
 	doc := &r.Doc
 	keep := w.Options().KeepNulls
 	hint := int32(-1)
-	for k, end := uint32(1), doc.Nodes[0].Next; k < end && !w.Over(); k = doc.Nodes[k+1].Next {
+	end := doc.Nodes[0].Next
+	if r.Bare { // all of it is columns; the add-on tells the table by the category
+		w.Str(f.objects.category, r.Category())
+		end = 0
+	}
+	for k := uint32(1); k < end && !w.Over(); k = doc.Nodes[k+1].Next {
 		if r.Lifted && k+1 == r.Properties || !keep && doc.Nodes[k+1].Kind == record.KindNull {
 			continue
 		}

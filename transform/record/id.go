@@ -67,7 +67,7 @@ func (id *ID) End() []byte {
 
 // Of computes the id of a record of a table. Columns alone identify a hunting record: the service
 // delivers 3 or 4 % of them again, with a fresh time in the envelope. Of any other record it is
-// everything but the two times. The id is valid until the next.
+// everything but the two times, as it is of a bare record. The id is valid until the next.
 func (id *ID) Of(r *Record, table string) []byte {
 	var tenant []byte
 	if r.Envelope.TenantID != 0 {
@@ -75,7 +75,7 @@ func (id *ID) Of(r *Record, table string) []byte {
 	}
 	id.name = append(id.name[:0], table...)
 	id.Begin(tenant, id.name)
-	if r.Lifted {
+	if r.Lifted && !r.Bare {
 		id.value(&r.Columns, r.Props)
 		return id.End()
 	}

@@ -14,15 +14,17 @@ type Record struct {
 
 	// The columns: the members of node Props of tree Columns. Columns is Doc, or what a properties
 	// string was opened into. Not Lifted: a record of another product, whose members are passed on
-	// as they are.
+	// as they are. Bare: the record is its own columns and has no envelope.
 	Lifted     bool
+	Bare       bool
 	Properties uint32 // node of Doc, 0 if absent
 	Columns    Tree
 	Props      uint32
 
-	opened []opened
-	nodes  []Node // of Doc and everything opened
-	text   []byte // of everything opened
+	category string // of a bare record: the one that the stream gives its table
+	opened   []opened
+	nodes    []Node // of Doc and everything opened
+	text     []byte // of everything opened
 }
 
 // Envelope has the members around the columns: nodes of Doc, 0 for those that are absent or not a
@@ -134,6 +136,11 @@ func (r *Record) envelope(s *Scanner) {
 	}
 	if r.hunting() {
 		r.lift(s)
+	} else if r.Envelope.Category == 0 {
+		r.bare()
+	}
+	if !r.Lifted {
+		r.Columns = r.Doc
 	}
 }
 
@@ -198,9 +205,13 @@ func (r *Record) lift(s *Scanner) {
 	}
 }
 
-// Category is the category as received, escapes and all, or the name of the table that Azure gives
-// a record of another product. It points into the record's text.
+// Category is the category as received, escapes and all, the one of a bare record's table, or the
+// name of the table that Azure gives a record of another product. It may point into the record's
+// text.
 func (r *Record) Category() string {
+	if r.category != "" {
+		return r.category
+	}
 	if r.Envelope.Category != 0 {
 		return View(r.Doc.Inner(r.Envelope.Category))
 	}
@@ -213,7 +224,7 @@ func (r *Record) Category() string {
 // Log Analytics export says its table itself.
 func product(doc *Tree) string {
 	if doc.Find(0, "SystemAlertId") != 0 || doc.Find(0, "AlertType") != 0 && doc.Find(0, "VendorName") != 0 {
-		return "SecurityAlert"
+		return AlertTable
 	}
 	if n := doc.Find(0, "type"); n != 0 && doc.Nodes[n].Kind == KindString {
 		if name := resource(doc.Inner(n)); name != "" {
@@ -249,7 +260,7 @@ func resource(kind []byte) string {
 	case is(kind, "securescores/securescorecontrols"):
 		return "SecureScoreControls"
 	case is(kind, "locations/alerts"), is(kind, "alerts"):
-		return "SecurityAlert"
+		return AlertTable
 	case is(kind, "regulatorycompliancestandards/regulatorycompliancecontrols/regulatorycomplianceassessments"),
 		is(kind, "regulatorycompliancestandards"), is(kind, "regulatorycompliancestandards/regulatorycompliancecontrols"):
 		return "SecurityRegulatoryCompliance"
@@ -327,13 +338,18 @@ func (r *Record) Column(s *Scanner, name string) (Tree, uint32, bool) {
 	return r.Columns, n, true
 }
 
-// AppendTenant appends the tenant of the record, in lower case.
+// AppendTenant appends the tenant of the record, in lower case. A bare record names its workspace
+// instead: devices of one workspace are not mixed with those of another.
 func (r *Record) AppendTenant(dst []byte) []byte {
-	if r.Envelope.TenantID == 0 {
+	n := r.Envelope.TenantID
+	if r.Bare {
+		n = r.Doc.Find(0, "TenantId")
+	}
+	if n == 0 || r.Doc.Nodes[n].Kind != KindString {
 		return dst
 	}
 	from := len(dst)
-	dst, _ = AppendText(dst, r.Doc.Inner(r.Envelope.TenantID))
+	dst, _ = AppendText(dst, r.Doc.Inner(n))
 	for i, c := range dst[from:] {
 		if 'A' <= c && c <= 'Z' {
 			dst[from+i] = c + 'a' - 'A'

@@ -30,6 +30,15 @@ var tables = func() map[string]string {
 	return names
 }()
 
+// huntingCategories has the category that the stream gives each documented table.
+var huntingCategories = func() map[string]string {
+	categories := make(map[string]string)
+	for _, name := range strings.Fields(tableNames) {
+		categories[name] = HuntingPrefix + name
+	}
+	return categories
+}()
+
 // Tables are the documented tables of Advanced Hunting.
 func Tables() []string { return strings.Fields(tableNames) }
 

@@ -217,11 +217,13 @@ func (r *Record) Time() (sec int64, nsec uint32, from TimeSource) {
 			return sec, nsec, TimeEvent
 		}
 	}
-	if !r.Lifted {
+	if !r.Lifted || r.Bare {
 		// A record's own time comes before that of its export.
 		if sec, nsec, ok := r.Doc.ownTime(0); ok {
 			return sec, nsec, TimeEvent
 		}
+	}
+	if !r.Lifted {
 		properties := r.Properties
 		if properties == 0 {
 			properties = r.Doc.Find(0, "Properties")
