@@ -50,7 +50,7 @@ packages: ## .deb, .rpm and .tar.gz for amd64 and arm64, with SBOM, licences and
 
 # Debian's tools, root for a chroot, and qemu for arm64: what is missing is said, and in CI it is an error.
 test-packages: packages host ## tests of the packages: contents, same bytes twice, install in a chroot, run in the image's root
-	$(GO) test -tags packages -count=1 -timeout 20m $(TESTFLAGS) ./build/package ./build/image
+	$(GO) test -tags packages -count=1 -timeout 40m $(TESTFLAGS) ./build/package ./build/image
 
 # DEFENDER_SO and DEFENDER_HOST are what the tests of plugin/ run instead of building both.
 arm64: ## the plugin on arm64, in qemu-user: events, bad input, SIGKILL, hot reload
