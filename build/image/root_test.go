@@ -8,12 +8,14 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -99,8 +101,62 @@ func download(t *testing.T, dir string) {
 	apt(append([]string{"download"}, names...)...)
 }
 
-// unpack unpacks the .tar.gz of the package as Docker's ADD does.
-func unpack(t *testing.T, name, root string) {
+// A builder is buildah with a store of its own, in a folder.
+type builder struct {
+	t   *testing.T
+	dir string
+}
+
+// run runs a command of buildah, from the repository's root, and returns what it prints.
+func (b builder) run(words ...string) string {
+	b.t.Helper()
+	cmd := exec.Command("buildah", append([]string{"--root", b.dir + "/store", "--runroot", b.dir + "/run", "--storage-driver", "vfs"}, words...)...)
+	cmd.Dir = "../.."
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	out, err := cmd.Output()
+	if err != nil {
+		b.t.Fatalf("buildah %v: %v\n%s%s", words, err, out, log.String())
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// from makes a container of an image, and returns its name and its root on this machine.
+func (b builder) from(image string) (container, root string) {
+	b.t.Helper()
+	container = b.run("from", "--pull-never", image)
+	return container, b.run("mount", container)
+}
+
+// base makes an image like Fluent Bit's own: the packages of packages.txt, and at Fluent Bit's
+// place the file program.
+func (b builder) base(name, program string) {
+	b.t.Helper()
+	download(b.t, b.dir)
+	container, root := b.from("scratch")
+	debs, _ := filepath.Glob(filepath.Join(b.dir, "debs/*.deb"))
+	// base-files first: it makes /lib and its like links, into which the others are unpacked.
+	first, _ := filepath.Glob(filepath.Join(b.dir, "debs/base-files_*.deb"))
+	for _, deb := range append(first, debs...) {
+		if out, err := exec.Command("dpkg-deb", "-x", deb, root).CombinedOutput(); err != nil {
+			b.t.Fatalf("unpack %s: %v\n%s", deb, err, out)
+		}
+	}
+	text, err := os.ReadFile(program)
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(root, "fluent-bit/bin"), 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(root, "fluent-bit/bin/fluent-bit"), text, 0o755)
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.run("commit", "--rm", container, name)
+}
+
+// packaged are the files of the package, by their paths: mode and contents.
+func packaged(t *testing.T, name string) map[string]string {
 	t.Helper()
 	in, err := os.Open(name)
 	if err != nil {
@@ -111,71 +167,86 @@ func unpack(t *testing.T, name, root string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	files := make(map[string]string)
 	for archive := tar.NewReader(z); ; {
 		h, err := archive.Next()
 		if err == io.EOF {
-			return
+			return files
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		to := filepath.Join(root, filepath.Clean("/"+h.Name))
-		if h.Typeflag == tar.TypeDir {
-			if err := os.MkdirAll(to, h.FileInfo().Mode()); err != nil {
+		if h.Typeflag == tar.TypeReg {
+			text, err := io.ReadAll(archive)
+			if err != nil {
 				t.Fatal(err)
 			}
-			continue
-		}
-		text, err := io.ReadAll(archive)
-		if err == nil {
-			err = os.MkdirAll(filepath.Dir(to), 0o755)
-		}
-		if err == nil {
-			err = os.WriteFile(to, text, h.FileInfo().Mode())
-		}
-		if err != nil {
-			t.Fatal(err)
+			files[h.Name] = h.FileInfo().Mode().String() + string(text)
 		}
 	}
 }
 
-// The library loads and hands over events in a root that has only the packages of the image, as the
-// image's user. The C host stands in for Fluent Bit, whose image cannot be had here: it needs glibc
-// and nothing else, as the library does.
-func TestRuntimeRoot(t *testing.T) {
-	need(t, "apt-get", "dpkg-deb", "chroot")
+// The Dockerfile is built, by buildah, on an image that has only the packages of Fluent Bit's image.
+// The result holds the package's files, and the library loads and hands over events in it, as the
+// image's user. At Fluent Bit's place is the C host, or a real Fluent Bit where $FLUENT_BIT names
+// one: its image cannot be had everywhere.
+func TestImage(t *testing.T) {
+	need(t, "apt-get", "dpkg-deb", "chroot", "buildah")
 	names, err := filepath.Glob("../out/packages/*-linux-amd64.tar.gz")
 	if err != nil || len(names) != 1 {
 		t.Fatalf("build/out/packages has %d packages for amd64: run make packages (%v)", len(names), err)
 	}
+	version := regexp.MustCompile(`fluent-bit-defender-(.*)-linux-amd64`).FindStringSubmatch(names[0])[1]
 	dir, err := os.MkdirTemp("", "defender-image-")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // nothing is mounted in it
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // nothing is mounted in it: the store is of plain folders
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	download(t, dir)
-	root := filepath.Join(dir, "root")
-	debs, _ := filepath.Glob(filepath.Join(dir, "debs/*.deb"))
-	// base-files first: it makes /lib and its like links, into which the others are unpacked.
-	base, _ := filepath.Glob(filepath.Join(dir, "debs/base-files_*.deb"))
-	for _, deb := range append(base, debs...) {
-		if out, err := exec.Command("dpkg-deb", "-x", deb, root).CombinedOutput(); err != nil {
-			t.Fatalf("unpack %s: %v\n%s", deb, err, out)
+	b := builder{t, dir}
+	real := os.Getenv("FLUENT_BIT")
+	program := real
+	if real == "" {
+		program = "../out/host"
+	}
+	b.base("localhost/base:1", program)
+	b.run("bud", "--isolation", "chroot", "-f", "build/Dockerfile", "--ignorefile", "build/Dockerfile.dockerignore", "-t", "localhost/defender:1",
+		"--build-arg", "VERSION="+version, "--build-arg", "FLUENT_BIT_IMAGE=localhost/base:1", ".")
+
+	var image struct {
+		OCIv1 struct {
+			Config struct {
+				User                  string
+				Env, Entrypoint, Cmd  []string
+				ExposedPorts, Volumes map[string]struct{}
+			}
 		}
 	}
-	unpack(t, names[0], root)
-	host, err := os.ReadFile("../out/host")
-	if err == nil {
-		err = os.WriteFile(filepath.Join(root, "host"), host, 0o755)
-	}
-	if err == nil {
-		err = os.Chown(filepath.Join(root, "var/lib/fluent-bit"), 65532, 65532) // as the Dockerfile copies it
-	}
-	if err != nil {
+	if err := json.Unmarshal([]byte(b.run("inspect", "--type", "image", "localhost/defender:1")), &image); err != nil {
 		t.Fatal(err)
+	}
+	config := image.OCIv1.Config
+	_, port := config.ExposedPorts["2020/tcp"]
+	_, volume := config.Volumes["/var/lib/fluent-bit"]
+	if config.User != "65532:65532" || !port || !volume || !slices.Equal(config.Entrypoint, []string{"/fluent-bit/bin/fluent-bit"}) ||
+		!slices.Contains(config.Env, "HTTP_LISTEN=0.0.0.0") {
+		t.Errorf("the image has %+v", config)
+	}
+	_, root := b.from("localhost/defender:1")
+	for name, want := range packaged(t, names[0]) {
+		if strings.HasPrefix(name, "usr/bin/") || strings.HasPrefix(name, "usr/lib/systemd/") {
+			continue // for a machine with systemd
+		}
+		info, err := os.Lstat(filepath.Join(root, name))
+		if err != nil {
+			t.Errorf("the image lacks %s (%v)", name, err)
+			continue
+		}
+		if text, err := os.ReadFile(filepath.Join(root, name)); err != nil || info.Mode().String()+string(text) != want {
+			t.Errorf("the image has another %s, with mode %v (%v)", name, info.Mode(), err)
+		}
 	}
 
 	hub, err := fakehub.Start(fakehub.Options{Hubs: map[string]int32{"defender": 2}, EntityPath: "defender"})
@@ -183,9 +254,6 @@ func TestRuntimeRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer hub.Close()
-	if err := os.WriteFile(filepath.Join(root, "ca.pem"), hub.CA(), 0o644); err != nil {
-		t.Fatal(err)
-	}
 	const n = 200
 	for i := range n {
 		message := fmt.Appendf(nil, `{"records":[{"time":"2026-03-04T05:06:07Z","category":"AdvancedHunting-DeviceEvents","properties":{"Timestamp":"2026-03-04T05:06:06Z","Seq":%d}}]}`, i)
@@ -193,12 +261,35 @@ func TestRuntimeRoot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	user := regexp.MustCompile(`(?m)^USER ([0-9]+):([0-9]+)$`).FindStringSubmatch(read(t, "build/Dockerfile"))
+	if err := os.WriteFile(filepath.Join(root, "ca.pem"), hub.CA(), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	library := one(t, "build/package/files/plugins.conf", `Path (\S+)`)
-	cmd := exec.Command("chroot", "--userspec="+user[1]+":"+user[2], "--groups=", root, "/host",
-		"-set", "eventhub.connection_string="+hub.ConnectionString(), "-set", "eventhub.brokers="+hub.Brokers(), "-set", "eventhub.ca_file=/ca.pem",
-		"-set", "db=/var/lib/fluent-bit/defender.db", "-storage", "/var/lib/fluent-bit/storage", library)
-	cmd.Env = []string{"HTTP_LISTEN=0.0.0.0"}
+	args := []string{"-set", "eventhub.connection_string=" + hub.ConnectionString(), "-set", "eventhub.brokers=" + hub.Brokers(), "-set", "eventhub.ca_file=/ca.pem",
+		"-set", "db=/var/lib/fluent-bit/defender.db", "-storage", "/var/lib/fluent-bit/storage", library}
+	env := config.Env
+	if real != "" { // as the guide starts it, with what is different here in the configuration
+		name := filepath.Join(root, "etc/fluent-bit/defender/splunk.yaml")
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const connection, server = "      eventhub.connection_string: ${EVENTHUB_CONNECTION_STRING}\n", "  http_server: on "
+		output := regexp.MustCompile(`(?s)\n  outputs:\n.*$`)
+		if strings.Count(string(text), connection) != 1 || strings.Count(string(text), server) != 1 || !output.Match(text) {
+			t.Fatalf("splunk.yaml has changed:\n%s", text)
+		}
+		changed := strings.Replace(string(text), connection, connection+"      eventhub.brokers: "+hub.Brokers()+"\n      eventhub.ca_file: /ca.pem\n", 1)
+		changed = strings.Replace(changed, server, "  http_server: off ", 1)
+		changed = output.ReplaceAllString(changed, "\n  outputs:\n    - name: stdout\n      match: '*'\n      format: json_lines\n")
+		if err := os.WriteFile(name, []byte(changed), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		args = []string{"-c", "/etc/fluent-bit/defender/splunk.yaml"}
+		env = append(env, "EVENTHUB_CONNECTION_STRING="+hub.ConnectionString())
+	}
+	cmd := exec.Command("chroot", append([]string{"--userspec=" + config.User, "--groups=", root, config.Entrypoint[0]}, args...)...)
+	cmd.Env = env
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	out, err := cmd.StdoutPipe()
@@ -208,11 +299,11 @@ func TestRuntimeRoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kill := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	kill := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
 	defer kill.Stop()
 	have := 0
 	for lines := bufio.NewScanner(out); lines.Scan(); {
-		if have++; have == n {
+		if have += strings.Count(lines.Text(), `"Seq":`); have == n {
 			_ = cmd.Process.Signal(syscall.SIGTERM)
 		}
 	}
