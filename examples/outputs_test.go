@@ -108,7 +108,7 @@ func TestSIEMDown(t *testing.T) {
 	}
 	for _, name := range outputSeries(t) {
 		if _, ok := now[name]; !ok {
-			t.Errorf("an alert asks for %s, which Fluent Bit does not have", name)
+			t.Errorf("an alert or a panel asks for %s, which Fluent Bit does not have", name)
 		}
 	}
 	if n := now["fluentbit_output_dropped_records_total"]; n != 0 {
@@ -134,12 +134,12 @@ func TestSIEMDown(t *testing.T) {
 	p.stop()
 }
 
-// outputSeries are the series of Fluent Bit's outputs that the alert rules ask for.
+// outputSeries are the series of Fluent Bit itself that alert rules and panels ask for.
 func outputSeries(t *testing.T) []string {
 	t.Helper()
-	names := regexp.MustCompile(`fluentbit_output_[a-z_]+`).FindAllString(example(t, "monitoring/alerts.yaml"), -1)
-	if len(names) < 3 {
-		t.Fatalf("the alert rules look at %v only", names)
+	names := regexp.MustCompile(`fluentbit_(output|input)_[a-z_]+`).FindAllString(example(t, "monitoring/alerts.yaml")+example(t, "monitoring/dashboard.json"), -1)
+	if len(names) < 8 {
+		t.Fatalf("the alert rules and panels look at %v only", names)
 	}
 	return names
 }

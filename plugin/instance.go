@@ -22,6 +22,7 @@ type instance struct {
 	log    *slog.Logger
 	memory int64  // bytes that the settings allow
 	group  string // of the Event Hubs source
+	format string // of the events
 
 	outbox     *input.Outbox
 	transforms []*transform.Transformer        // one for each pump
@@ -145,6 +146,7 @@ func (in *instance) start(c config) {
 			return src, nil
 		})
 	}
+	in.format = c.transform.Format
 	fetch := events / 4 / int64(max(1, len(opens))) // the last quarter is for what is being transformed, and for garbage
 	if c.eventhub != nil {
 		in.group = c.eventhub.Group

@@ -43,6 +43,7 @@ type figure struct {
 // lists.
 var (
 	mRecords      = &metric{name: "records_total", help: "Records handed on, by table.", labels: []string{"table"}}
+	mFormat       = &metric{name: "format_records_total", help: "Records handed on, by the format that they were written in.", labels: []string{"format"}}
 	mPayloads     = &metric{name: "payloads_total", help: "Event Hubs messages and blob lines read."}
 	mPayloadBytes = &metric{name: "payload_bytes_total", help: "Bytes of payloads read."}
 	mUnreadable   = &metric{name: "unreadable_total", help: "Records passed on raw because they could not be read, by reason.", labels: []string{"reason"}}
@@ -103,7 +104,7 @@ var (
 )
 
 var allMetrics = []*metric{
-	mRecords, mPayloads, mPayloadBytes, mUnreadable, mExcluded, mTimeFallback, mDamaged, mEmpty, mChanged, mDelay,
+	mRecords, mFormat, mPayloads, mPayloadBytes, mUnreadable, mExcluded, mTimeFallback, mDamaged, mEmpty, mChanged, mDelay,
 	mHanded, mRefused, mWaiting, mBatches, mMemory, mMemoryMost,
 	mLag, mLagSeconds, mUnsafe, mRetention, mUndecoded, mPartitions, mAssigned, mStale, mRebalances, mHubRetries,
 	mBlobBehind, mBlobNewest, mBlobOpen, mBlobFailing, mBlobLists, mBlobReads, mBlobReplaced, mBlobFound, mBlobGone, mBlobPassed, mBlobArchived, mBlobCut, mBlobRetries,
@@ -160,9 +161,12 @@ func (in *instance) figures(set func(m *metric, f figure)) {
 	for change, n := range changes {
 		one(mChanged, float64(n), change)
 	}
+	var records uint64
 	for name, n := range tables {
 		one(mRecords, float64(n), name)
+		records += n
 	}
+	one(mFormat, float64(records), in.format)
 	for name, n := range reasons {
 		one(mUnreadable, float64(n), name)
 	}
