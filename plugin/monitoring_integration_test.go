@@ -217,8 +217,9 @@ func TestIntegrationPrometheus(t *testing.T) {
 	}
 }
 
-// fluentBitWithOutput starts a Fluent Bit with a hub, a format and a state of its own, whose Splunk is
-// down for half a minute and then refuses a chunk now and then. It returns where its figures are.
+// fluentBitWithOutput starts a Fluent Bit with a hub, a format and a state of its own, whose Splunk
+// is down for half a minute and then refuses a chunk now and then. It returns where its figures
+// are.
 func fluentBitWithOutput(t *testing.T, binary string) (address string) {
 	t.Helper()
 	h, dir := startHub(t, 2), t.TempDir()

@@ -186,10 +186,10 @@ func packaged(t *testing.T, name string) map[string]string {
 	}
 }
 
-// The Dockerfile is built, by buildah, on an image that has only the packages of Fluent Bit's image.
-// The result holds the package's files, and the library loads and hands over events in it, as the
-// image's user. At Fluent Bit's place is the C host, or a real Fluent Bit where $FLUENT_BIT names
-// one: its image cannot be had everywhere.
+// The Dockerfile is built, by buildah, on an image that has only the packages of Fluent Bit's
+// image. The result holds the package's files, and the library loads and hands over events in it,
+// as the image's user. At Fluent Bit's place is the C host, or a real Fluent Bit where $FLUENT_BIT
+// names one: its image cannot be had everywhere.
 func TestImage(t *testing.T) {
 	need(t, "apt-get", "dpkg-deb", "chroot", "buildah")
 	names, err := filepath.Glob("../out/packages/*-linux-amd64.tar.gz")
