@@ -128,7 +128,7 @@ func TestInventedColumnsGiveWay(t *testing.T) {
 
 // A record of more values than there is memory for goes on raw, whole, and costs no more than that.
 func TestTooManyValues(t *testing.T) {
-	const size = 4 << 20
+	const size = 4 << 20 / slower
 	repeat := func(head, unit, tail string) string {
 		return `{"time":"2026-03-04T10:20:31Z","category":"AdvancedHunting-X","properties":{` + head + strings.Repeat(unit, size/len(unit)) + tail + `}}`
 	}
@@ -150,7 +150,7 @@ func TestTooManyValues(t *testing.T) {
 		"list inside":     repeat(`"records":[`, `{"category":"AdvancedHunting-Forged","properties":{"a":1}},`, `0]`),
 	} {
 		t.Run(name, func(t *testing.T) {
-			tr := transform.New(transform.Config{EventID: true, Memory: 1 << 20})
+			tr := transform.New(transform.Config{EventID: true, Memory: 1 << 20 / slower})
 			body := []byte(`{"records":[` + good(1) + `,` + bad + `,` + good(2) + `]}`)
 			var raw strings.Builder
 			raw.Grow(len(bad))
@@ -180,7 +180,7 @@ func TestTooManyValues(t *testing.T) {
 	}
 	// JSON in a string, opened, counts as well: its column goes out as text.
 	text := `{"A":[` + strings.Repeat("0,", size/2) + `0]}`
-	e := one(t, transform.Config{Memory: 1 << 20}, hunting(`"ActionType":"x","RawEventData":`+inString(text)))
+	e := one(t, transform.Config{Memory: 1 << 20 / slower}, hunting(`"ActionType":"x","RawEventData":`+inString(text)))
 	if e.m["ActionType"] != "x" || e.m["RawEventData_raw"] != text {
 		t.Errorf("table %s, columns %v", e.table, slices.Collect(maps.Keys(e.m)))
 	}

@@ -64,7 +64,8 @@ func raws(t testing.TB, events []event) (texts []string) {
 	return texts
 }
 
-const long = 20 << 20
+// long is 20 MB, fewer under the race detector.
+const long = 20 << 20 / slower
 
 // What is wrong with one record stays with it: it stands between good ones, in one envelope, in a
 // list, in lines, and in payloads of its own, and the good ones arrive every time.

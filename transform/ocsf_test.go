@@ -94,10 +94,7 @@ func checkOCSF(t *testing.T, bodies ...string) map[string]int {
 // Every documented column and every known ActionType, in full, sparse and odd fillings: all events
 // are valid and nothing is lost. Every class of the mapping is met.
 func TestOCSFIsValid(t *testing.T) {
-	n := 12_000
-	if testing.Short() {
-		n = 2_000
-	}
+	n := 12_000 / slower
 	var bodies []string
 	for record := range ocsf.Records(17, n) {
 		bodies = append(bodies, string(record))
