@@ -1,0 +1,180 @@
+package transform_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
+)
+
+// classOf has the class and activity of OCSF for tables and ActionTypes. AlertEvidence and
+// BehaviorEntities go by EntityType, EmailEvents by EmailDirection, GraphAPIAuditEvents by
+// RequestMethod: then that is in the place of ActionType.
+var classOf = []struct {
+	table, word     string
+	class, activity int64
+}{
+	{"DeviceProcessEvents", "ProcessCreated", 1007, 1},
+	{"DeviceProcessEvents", "OpenProcess", 1007, 3},
+	{"DeviceProcessEvents", "SomethingNew", 1007, 99},
+	{"CloudProcessEvents", "ProcessCreated", 1007, 1},
+	{"DeviceFileEvents", "FileCreated", 1001, 1},
+	{"DeviceFileEvents", "FileModified", 1001, 3},
+	{"DeviceFileEvents", "FileDeleted", 1001, 4},
+	{"DeviceFileEvents", "FileRenamed", 1001, 5},
+	{"DeviceFileEvents", "SomethingNew", 1001, 99},
+	{"DeviceImageLoadEvents", "ImageLoaded", 1005, 1},
+	{"DeviceRegistryEvents", "RegistryKeyCreated", 201001, 1},
+	{"DeviceRegistryEvents", "RegistryKeyDeleted", 201001, 4},
+	{"DeviceRegistryEvents", "RegistryKeyRenamed", 201001, 5},
+	{"DeviceRegistryEvents", "RegistryValueSet", 201002, 2},
+	{"DeviceRegistryEvents", "RegistryValueDeleted", 201002, 4},
+	{"DeviceNetworkEvents", "ConnectionSuccess", 4001, 1},
+	{"DeviceNetworkEvents", "ConnectionRequest", 4001, 1},
+	{"DeviceNetworkEvents", "ConnectionAttempt", 4001, 1},
+	{"DeviceNetworkEvents", "ConnectionAcknowledged", 4001, 1},
+	{"DeviceNetworkEvents", "InboundConnectionAccepted", 4001, 1},
+	{"DeviceNetworkEvents", "InboundConnectionAttempt", 4001, 1},
+	{"DeviceNetworkEvents", "ConnectionFailed", 4001, 4},
+	{"DeviceNetworkEvents", "InboundConnectionBlocked", 4001, 5},
+	{"DeviceNetworkEvents", "ConnectionFound", 4001, 6},
+	{"DeviceNetworkEvents", "NetworkSignatureInspected", 4001, 6},
+	{"DeviceNetworkEvents", "IcmpConnectionInspected", 4001, 6},
+	{"DeviceNetworkEvents", "ListeningConnectionCreated", 4001, 7},
+	{"DeviceNetworkEvents", "DnsConnectionInspected", 4003, 6},
+	{"DeviceNetworkEvents", "SshConnectionInspected", 4007, 6},
+	{"DeviceNetworkEvents", "HttpConnectionInspected", 4002, 3},
+	{"DeviceLogonEvents", "LogonSuccess", 3002, 1},
+	{"DeviceLogonEvents", "LogonFailed", 3002, 1},
+	{"DeviceLogonEvents", "LogonAttempted", 3002, 1},
+	{"IdentityLogonEvents", "LogonSuccess", 3002, 1},
+	{"IdentityLogonEvents", "LogonFailed", 3002, 1},
+	{"IdentityDirectoryEvents", "Account Password changed", 3001, 3},
+	{"IdentityDirectoryEvents", "Security Principal created", 3001, 1},
+	{"IdentityDirectoryEvents", "Account Deleted", 3001, 6},
+	{"IdentityDirectoryEvents", "Account Disabled", 3001, 5},
+	{"IdentityDirectoryEvents", "Account Locked", 3001, 9},
+	{"IdentityQueryEvents", "LDAP query", 6003, 2},
+	{"IdentityInfo", "", 5003, 2},
+	{"DeviceInfo", "", 5001, 2},
+	{"DeviceNetworkInfo", "", 5001, 2},
+	{"AlertInfo", "", 2004, 1},
+	{"AlertEvidence", "Process", 2004, 2},
+	{"AlertEvidence", "File", 2004, 2},
+	{"AlertEvidence", "User", 2004, 2},
+	{"BehaviorInfo", "", 2004, 1},
+	{"BehaviorEntities", "Process", 2004, 2},
+	{"EmailEvents", "Outbound", 4009, 1},
+	{"EmailEvents", "Inbound", 4009, 2},
+	{"EmailAttachmentInfo", "", 4009, 3},
+	{"EmailUrlInfo", "", 4012, 3},
+	{"EmailPostDeliveryEvents", "Phish ZAP", 4009, 99},
+	{"UrlClickEvents", "ClickAllowed", 4002, 3},
+	{"UrlClickEvents", "ClickBlocked", 4002, 3},
+	{"CloudAppEvents", "FileUploaded", 6006, 1},
+	{"CloudAppEvents", "FileDownloaded", 6006, 2},
+	{"CloudAppEvents", "FileAccessed", 6006, 14},
+	{"CloudAppEvents", "UserLoggedIn", 3002, 1},
+	{"CloudAppEvents", "UserLoginFailed", 3002, 1},
+	{"CloudAppEvents", "Add member to role.", 6003, 1},
+	{"CloudAppEvents", "MailItemsAccessed", 6003, 2},
+	{"CloudAppEvents", "Set-Mailbox", 6003, 3},
+	{"CloudAppEvents", "Remove-Mailbox", 6003, 4},
+	{"CloudAppEvents", "Something", 6003, 99},
+	{"CloudAuditEvents", "Delete", 6003, 4},
+	{"GraphAPIAuditEvents", "GET", 6003, 2},
+	{"GraphAPIAuditEvents", "PATCH", 6003, 3},
+	{"DeviceEvents", "DnsQueryRequest", 4003, 1},
+	{"DeviceEvents", "DnsQueryResponse", 4003, 2},
+	{"DeviceEvents", "FirewallInboundConnectionBlocked", 4001, 5},
+	{"DeviceEvents", "FirewallOutboundConnectionBlocked", 4001, 5},
+	{"DeviceEvents", "ExploitGuardNetworkProtectionAudited", 4001, 6},
+	{"DeviceEvents", "RemoteDesktopConnection", 4001, 1},
+	{"DeviceEvents", "AntivirusScanCompleted", 6007, 2},
+	{"DeviceEvents", "AntivirusScanCancelled", 6007, 3},
+	{"DeviceEvents", "AntivirusScanFailed", 6007, 6},
+	{"DeviceEvents", "SecurityLogCleared", 1008, 1},
+	{"DeviceEvents", "AntivirusDefinitionsUpdated", 5019, 1},
+	{"DeviceEvents", "AuditPolicyModification", 5019, 1},
+	{"DeviceEvents", "TamperingAttempt", 5019, 1},
+	{"DeviceEvents", "PowerShellCommand", 1009, 1},
+	{"DeviceEvents", "ScriptContent", 1009, 1},
+	{"DeviceEvents", "AmsiScriptDetection", 1009, 1},
+	{"DeviceEvents", "UsbDriveMounted", 1010, 1},
+	{"DeviceEvents", "UsbDriveUnmounted", 1010, 2},
+	{"DeviceEvents", "PnpDeviceConnected", 1010, 1},
+	{"DeviceEvents", "ScheduledTaskCreated", 1006, 1},
+	{"DeviceEvents", "ScheduledTaskUpdated", 1006, 2},
+	{"DeviceEvents", "ScheduledTaskDeleted", 1006, 3},
+	{"DeviceEvents", "ScheduledTaskEnabled", 1006, 4},
+	{"DeviceEvents", "ScheduledTaskDisabled", 1006, 5},
+	{"DeviceEvents", "ServiceInstalled", 201004, 1},
+	{"DeviceEvents", "UserAccountCreated", 3001, 1},
+	{"DeviceEvents", "UserAccountDeleted", 3001, 6},
+	{"DeviceEvents", "PasswordChangeAttempt", 3001, 3},
+	{"DeviceEvents", "UserAccountAddedToLocalGroup", 3006, 3},
+	{"DeviceEvents", "UserAccountRemovedFromLocalGroup", 3006, 4},
+	{"DeviceEvents", "SecurityGroupDeleted", 3006, 5},
+	{"DeviceEvents", "SecurityGroupCreated", 3006, 6},
+	{"DeviceEvents", "DriverLoad", 1005, 1},
+	{"DeviceEvents", "NtAllocateVirtualMemoryApiCall", 1004, 1},
+	{"DeviceEvents", "NtAllocateVirtualMemoryRemoteApiCall", 1004, 1},
+	{"DeviceEvents", "NtProtectVirtualMemoryApiCall", 1004, 2},
+	{"DeviceEvents", "MemoryRemoteProtect", 1004, 2},
+	{"DeviceEvents", "ReadProcessMemoryApiCall", 1004, 7},
+	{"DeviceEvents", "WriteToLsassProcessMemory", 1004, 8},
+	{"DeviceEvents", "NtMapViewOfSectionRemoteApiCall", 1004, 9},
+	{"DeviceEvents", "CreateRemoteThreadApiCall", 1007, 4},
+	{"DeviceEvents", "QueueUserApcRemoteApiCall", 1007, 4},
+	{"DeviceEvents", "SetThreadContextRemoteApiCall", 1007, 4},
+	{"DeviceEvents", "OpenProcessApiCall", 1007, 3},
+	{"DeviceEvents", "ProcessPrimaryTokenModified", 1007, 5},
+	{"DeviceEvents", "ProcessCreatedUsingWmiQuery", 1007, 1},
+	{"DeviceEvents", "SensitiveFileRead", 1001, 2},
+	{"DeviceEvents", "ShellLinkCreateFileEvent", 1001, 1},
+	{"DeviceEvents", "FileTimestampModificationEvent", 1001, 6},
+	{"DeviceEvents", "AntivirusDetection", 1001, 99},
+	{"DeviceEvents", "SomethingNew", 1007, 99},
+	{"DeviceFileCertificateInfo", "", 0, 0},
+	{"MessageEvents", "SomethingNew", 0, 99},
+	{"CampaignInfo", "", 0, 0},
+	{"SomethingNew", "SomethingNew", 0, 99},
+}
+
+// The class and activity follow the table and the ActionType, if the record has what its class
+// needs.
+func TestOCSFClassByActionType(t *testing.T) {
+	by := map[string]string{"AlertEvidence": "EntityType", "BehaviorEntities": "EntityType", "EmailEvents": "EmailDirection", "GraphAPIAuditEvents": "RequestMethod"}
+	for _, want := range classOf {
+		column := by[want.table]
+		if column == "" {
+			column = "ActionType"
+		}
+		everything := []any{
+			"Timestamp", noon, "DeviceId", "aa11", "DeviceName", "ws-17.corp.example", "ReportId", 7, "AlertId", "da1_1", "BehaviorId", "bd1_1", "Title", "T", "Severity", "High",
+			"ProcessId", 4711, "ProcessCommandLine", "b.exe /x", "FileName", "b.exe", "FolderPath", `C:\x\b.exe`, "PreviousFileName", "a.exe", "PreviousFolderPath", `C:\x`,
+			"InitiatingProcessId", 815, "InitiatingProcessFileName", "c.exe", "InitiatingProcessFolderPath", `C:\x\c.exe`, "InitiatingProcessAccountName", "jdoe",
+			"AccountName", "jdoe", "AccountSid", "S-1-5-21-1-2-3-1001", "AccountObjectId", "00000000-0000-4000-8000-000000000001", "AccountUpn", "jdoe@corp.example", "AccountDisplayName", "J Doe",
+			"TargetAccountUpn", "target@corp.example", "TargetAccountDisplayName", "Target",
+			"LocalIP", "192.0.2.1", "RemoteIP", "198.51.100.2", "RemotePort", 443, "LocalPort", 50123, "IPAddress", "198.51.100.2", "MacAddress", "02-00-00-00-00-01",
+			"SenderFromAddress", "a@corp.example", "RecipientEmailAddress", "b@corp.example", "NetworkMessageId", "m1", "Url", "https://x.example/a", "Application", "App", "ObjectName", "o",
+			"HostName", "h1", "ResourceId", "r1", "DataSource", "Azure", "OperationName", "op", "QueryTarget", "q.example", "RequestUri", "https://graph.example/v1.0/users", "ServicePrincipalId", "sp1",
+			"AdditionalFields", map[string]any{"query": "q.example", "DnsQueryString": "q.example", "method": "GET", "uri": "/a", "host": "x.example", "TaskName": "task", "ServiceName": "svc",
+				"GroupName": "g", "TO.GROUP": "g", "DeviceDescription": "Stick", "ProductName": "Stick", "ClassName": "USB", "Command": "Get-Process", "ScriptContent": "1", "ThreatName": "x",
+				"ServiceFileName": "svc.exe", "ScanId": "s1", "BaseAddress": 1},
+		}
+		if want.table == "DeviceRegistryEvents" {
+			everything = append(everything, "RegistryKey", `HKEY_LOCAL_MACHINE\x`, "PreviousRegistryKey", `HKEY_LOCAL_MACHINE\y`, "RegistryValueName", "v", "RegistryValueData", "d", "RegistryValueType", "String")
+		}
+		if want.word != "" {
+			everything = append(everything, column, want.word)
+		}
+		e := one(t, transform.Config{Format: "ocsf"}, recordOf(want.table, everything...))
+		if got := fmt.Sprint(e.m["class_uid"], e.m["activity_id"]); got != fmt.Sprint(want.class, want.activity) {
+			t.Errorf("%s %s is of class and activity %s, want %d %d", want.table, want.word, got, want.class, want.activity)
+		}
+	}
+	if len(classOf) < 60 {
+		t.Errorf("only %d rows", len(classOf))
+	}
+}
