@@ -178,3 +178,26 @@ func TestOCSFClassByActionType(t *testing.T) {
 		t.Errorf("only %d rows", len(classOf))
 	}
 }
+
+// The source of a connection is the side that began it: for an inbound one the remote side.
+func TestOCSFDirection(t *testing.T) {
+	for _, want := range []struct{ table, action, told, source string }{
+		{"DeviceNetworkEvents", "InboundConnectionAccepted", "", "198.51.100.2"},
+		{"DeviceNetworkEvents", "InboundConnectionBlocked", "", "198.51.100.2"},
+		{"DeviceNetworkEvents", "ConnectionSuccess", "", "192.0.2.1"},
+		{"DeviceNetworkEvents", "ConnectionFound", "In", "198.51.100.2"},
+		{"DeviceNetworkEvents", "SshConnectionInspected", "In", "198.51.100.2"},
+		{"DeviceNetworkEvents", "ConnectionFound", "Out", "192.0.2.1"},
+		{"DeviceEvents", "FirewallInboundConnectionBlocked", "", "198.51.100.2"},
+		{"DeviceEvents", "FirewallOutboundConnectionBlocked", "", "192.0.2.1"},
+	} {
+		e := one(t, transform.Config{Format: "ocsf"}, recordOf(want.table, "ActionType", want.action, "DeviceId", "aa11", "InitiatingProcessId", 5,
+			"LocalIP", "192.0.2.1", "LocalPort", 3389, "RemoteIP", "198.51.100.2", "RemotePort", 50123, "AdditionalFields", map[string]any{"direction": want.told}))
+		source, _ := e.m["src_endpoint"].(map[string]any)
+		target, _ := e.m["dst_endpoint"].(map[string]any)
+		other := map[string]string{"192.0.2.1": "198.51.100.2", "198.51.100.2": "192.0.2.1"}[want.source]
+		if source["ip"] != want.source || target["ip"] != other {
+			t.Errorf("%s %s: from %v to %v", want.action, want.told, source, target)
+		}
+	}
+}

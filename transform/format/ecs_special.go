@@ -213,9 +213,9 @@ func (e *ecs) special(table string, action []byte, as role) {
 	e.network(table, action)
 	e.url(table)
 	for i := range e.sources {
-		if side := &e.sources[i]; s.has(side.ip) {
-			s.setText(side.address, s.textOf(side.ip), noSource)
-		}
+		side := &e.sources[i]
+		s.setText(side.address, s.textOf(side.ip), noSource)
+		s.setText(side.address, s.textOf(side.domain), noSource) // where there is no address
 	}
 	if len(e.text(e.col.AppGuardContainerId)) > 0 {
 		s.setWord(e.field.containerRuntime, "Application Guard")

@@ -353,7 +353,7 @@ func (m *ocsfMapping) gather(l ocsfLine, add func(name string)) error {
 	if _, _, ok := strings.Cut(rest, ":"); !ok {
 		return fmt.Errorf("a layout wants its needs behind a colon")
 	}
-	return m.walk("", l.below, func(a ocsfAttribute) error {
+	return m.walk("", "", l.below, func(a ocsfAttribute) error {
 		switch {
 		case a.object:
 			if strings.HasSuffix(a.name, "[0]") {
@@ -390,14 +390,19 @@ func join(object, name string) string {
 
 // walk calls enter for each attribute below an object, and leave for each object when all below it
 // has been entered.
-func (m *ocsfMapping) walk(prefix string, lines []ocsfLine, enter, leave func(ocsfAttribute) error) error {
+//
+// when is the condition of the object around them: what is in it has it, too.
+func (m *ocsfMapping) walk(prefix, when string, lines []ocsfLine, enter, leave func(ocsfAttribute) error) error {
 	for _, l := range lines {
 		a, err := m.attribute(prefix, l)
+		if a.when == "" {
+			a.when = when
+		}
 		if err == nil {
 			err = enter(a)
 		}
 		if err == nil && a.object {
-			err = m.walk(strings.TrimSuffix(a.name, "[0]")+".", a.below, enter, leave)
+			err = m.walk(strings.TrimSuffix(a.name, "[0]")+".", a.when, a.below, enter, leave)
 			if err == nil && leave != nil {
 				err = leave(a)
 			}
@@ -424,7 +429,7 @@ func (m *ocsfMapping) layout(l ocsfLine) error {
 	for _, p := range f[2:] {
 		lay.profiles = append(lay.profiles, strings.TrimPrefix(p, "+"))
 	}
-	err := m.walk("", l.below, func(a ocsfAttribute) error {
+	err := m.walk("", "", l.below, func(a ocsfAttribute) error {
 		if a.object {
 			return nil
 		}
