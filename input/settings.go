@@ -229,7 +229,7 @@ func (s *Settings) secretFile(key, file string) string {
 			return reject(": holds the secret itself; set %s to it, or write it into a file and give its path here", strings.TrimSuffix(key, "_file"))
 		}
 	}
-	b, err := os.ReadFile(file)
+	b, err := ReadFile(file)
 	if err != nil {
 		return reject(" %q: %w; give the path of a file that Fluent Bit's user can read", file, err)
 	}

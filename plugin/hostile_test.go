@@ -2,8 +2,11 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // peak is the most resident memory of a run, in MB, mapped files included.
@@ -39,5 +42,30 @@ func TestMessageOfManyTinyValues(t *testing.T) {
 				t.Errorf("peak memory is %d MB", mb)
 			}
 		})
+	}
+}
+
+// A setting that names a file may name what is none: a pipe that nobody writes into, a device
+// without end. That is said, and keeps neither the start waiting nor memory.
+func TestFilesThatAreNone(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"eventhub.connection_string_file", "eventhub.ca_file", "blob.sas_token_file", "azure.ca_file", "azure.client_certificate", "azure.client_secret_file"} {
+		for _, path := range []string{pipe, "/dev/zero"} {
+			ended := make(chan []string, 1)
+			go func() {
+				ended <- startWith(t, map[string]string{key: path, "eventhub.brokers": "127.0.0.1:1", "blob.account_url": "https://account.blob.core.windows.net", "blob.auth": "sas"})
+			}()
+			select {
+			case errors := <-ended:
+				if all := strings.Join(errors, "\n"); !strings.Contains(all, key) || !strings.Contains(all, "is a pipe or a device") {
+					t.Errorf("%s %s: %s", key, path, all)
+				}
+			case <-time.After(20 * time.Second):
+				t.Fatalf("%s %s keeps the start waiting", key, path)
+			}
+		}
 	}
 }

@@ -74,7 +74,7 @@ func Read(s *input.Settings) Config {
 		}
 	}
 	if path := s.Text("azure.client_certificate"); path != "" {
-		b, err := os.ReadFile(path)
+		b, err := input.ReadFile(path)
 		if err == nil {
 			_, _, err = azidentity.ParseCertificates(b, []byte(c.CertificatePassword.Reveal()))
 		}

@@ -14,10 +14,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"time"
 
 	"golang.org/x/net/http/httpproxy"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
 // NewClient returns a client that goes through the environment's proxy. It trusts the system's
@@ -72,7 +73,7 @@ func CertPool(file string) (*x509.CertPool, error) {
 	if err != nil {
 		pool = x509.NewCertPool() // a minimal image without any: the file may be all that is needed
 	}
-	pem, err := os.ReadFile(file)
+	pem, err := input.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("cannot be read: %w; give the path of a file that Fluent Bit's user can read", err)
 	}
