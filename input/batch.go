@@ -18,6 +18,9 @@ type Chunk struct {
 	Records int
 }
 
+// ID is the id of an event. This package does not know how it is made.
+type ID = [16]byte
+
 // Batch is what some messages of one source became, and the marks that are safe when the host has
 // taken all of it. A Pump fills one again and again; the Outbox keeps copies, which are as large as
 // what is in them.
@@ -25,6 +28,7 @@ type Batch struct {
 	Source string
 	Chunks []Chunk
 	Marks  []Mark
+	IDs    []ID // of some of its events, for Outbox.SafeIDs; may be empty
 
 	open    map[string]int // of a batch that is filled: tag -> index of its last chunk, until that is full
 	held    *withheld      // of its pump
@@ -82,11 +86,17 @@ func (b *Batch) Keep(lane string) (settle func()) {
 }
 
 // Settled notes that a row that was kept has been appended to b.
-func (b *Batch) Settled(settle func()) { b.settled = append(b.settled, settle) }
+func (b *Batch) Settled(settle func()) { b.WhenPut(settle) }
 
-// Bytes is what b counts against the outbox: its events, and a little for itself and each mark, so
-// that batches without any event (tables that are excluded) are bounded too.
-func (b *Batch) Bytes() int64 { return b.bytes + 512 + 128*int64(len(b.Marks)) }
+// WhenPut has f called when the outbox has b, from the goroutine that put it. A batch that is given
+// up is not put: its messages are read again.
+func (b *Batch) WhenPut(f func()) { b.settled = append(b.settled, f) }
+
+// Bytes is what b counts against the outbox: its events and ids, and a little for itself and each
+// mark, so that batches without any event (tables that are excluded) are bounded too.
+func (b *Batch) Bytes() int64 {
+	return b.bytes + 512 + 128*int64(len(b.Marks)) + int64(len(b.IDs)*len(ID{}))
+}
 
 // Next is the first chunk that the host has not taken, or nil when it has them all.
 func (b *Batch) Next() *Chunk {
@@ -113,7 +123,7 @@ func (b *Batch) Reset() {
 		b.Chunks = nil
 	}
 	b.bytes = 0
-	b.Chunks, b.Marks = b.Chunks[:0], b.Marks[:0]
+	b.Chunks, b.Marks, b.IDs = b.Chunks[:0], b.Marks[:0], b.IDs[:0]
 	clear(b.settled)
 	b.settled = b.settled[:0]
 	clear(b.open)
@@ -121,7 +131,7 @@ func (b *Batch) Reset() {
 
 // clone returns a copy that shares nothing with b.
 func (b *Batch) clone() *Batch {
-	c := &Batch{Source: b.Source, Chunks: slices.Clone(b.Chunks), Marks: slices.Clone(b.Marks), bytes: b.bytes}
+	c := &Batch{Source: b.Source, Chunks: slices.Clone(b.Chunks), Marks: slices.Clone(b.Marks), IDs: slices.Clone(b.IDs), bytes: b.bytes}
 	for i := range c.Chunks {
 		c.Chunks[i].Data = append([]byte(nil), c.Chunks[i].Data...)
 	}

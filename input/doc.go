@@ -29,6 +29,13 @@
 //     same event_id.
 //   - A lane that comes back (after a rebalance, or a blob that was replaced) has a new term.
 //     Marks of an older term may still be in the outbox; the source drops them.
+//   - A repeat that is dropped leaves its mark. The mark may move: a record counts as a repeat once
+//     its first copy is in the outbox, and the outbox is one queue for all sources. So the mark
+//     becomes safe after the first copy, and a host that is killed before then reads both again.
+//     The ids of records go the same way. They are in the state file only when the host has taken
+//     their events, and before the marks of their messages: what a killed host reads again between
+//     the two is dropped, because the host has it. What the host took since the last write, 200 ms
+//     as a rule, is repeated, and so are the two copies of it.
 //   - This package knows no JSON, and package transform knows no source: they meet as bytes, in
 //     package plugin.
 //   - Memory: memory_limit is divided among devices, the sources' fetches, the outbox, what is

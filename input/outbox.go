@@ -3,6 +3,7 @@ package input
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 )
 
@@ -23,8 +24,12 @@ type Outbox struct {
 	queue  []*Batch
 	bytes  int64
 	safe   map[string]Marks // by source
+	ids    []ID             // of batches that are safe, the newest last; at most mostSafeIDs
 	closed bool
 }
+
+// mostSafeIDs bounds the ids that wait for SafeIDs, to a megabyte.
+const mostSafeIDs = 64 << 10
 
 // NewOutbox returns an outbox that holds at most limit bytes, or one batch if that alone is larger.
 func NewOutbox(limit int64) *Outbox {
@@ -103,6 +108,10 @@ func (o *Outbox) Done(b *Batch) {
 	for _, m := range b.Marks {
 		ms.Set(m)
 	}
+	o.ids = append(o.ids, b.IDs...)
+	if over := len(o.ids) - mostSafeIDs; over > 0 {
+		o.ids = slices.Delete(o.ids, 0, over)
+	}
 	o.room.Broadcast()
 }
 
@@ -120,6 +129,17 @@ func (o *Outbox) Safe(source string) []Mark {
 	}
 	clear(ms)
 	return marks
+}
+
+// SafeIDs returns ids of events that became safe since the last call, in order: the newest, when
+// nobody has asked for long. Every event whose mark Safe has returned before this call is among
+// them.
+func (o *Outbox) SafeIDs() []ID {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	ids := o.ids
+	o.ids = nil
+	return ids
 }
 
 // Bytes and Batches say how much waits.

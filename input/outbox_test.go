@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -229,5 +230,84 @@ func BenchmarkBatchAppend(b *testing.B) {
 				o.Done(done)
 			}
 		}
+	}
+}
+
+// Ids of events are safe when the marks of their batch are, and not before.
+func TestIDsAreSafeWithTheirBatch(t *testing.T) {
+	o := input.NewOutbox(1 << 20)
+	for n := range 3 {
+		b := &input.Batch{Source: "s", IDs: []input.ID{{byte(n + 1)}, {byte(n + 11)}}}
+		b.Append("", []byte("event"))
+		if err := o.Put(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		b.IDs[0] = input.ID{99} // the caller's again
+	}
+	if got := o.SafeIDs(); len(got) > 0 {
+		t.Fatalf("safe before the host took anything: %v", got)
+	}
+	take(t, o)
+	take(t, o)
+	want := []input.ID{{1}, {11}, {2}, {12}}
+	if got := o.SafeIDs(); !slices.Equal(got, want) {
+		t.Errorf("safe: %v, want %v", got, want)
+	}
+	if got := o.SafeIDs(); len(got) > 0 {
+		t.Errorf("the same ids twice: %v", got)
+	}
+	o.Close() // what the host has not taken never becomes safe
+	if got := o.SafeIDs(); len(got) > 0 {
+		t.Errorf("safe although nobody took them: %v", got)
+	}
+}
+
+func TestSafeIDsAreBounded(t *testing.T) {
+	o := input.NewOutbox(1 << 20)
+	const all, batch = 100_000, 1000
+	for n := 0; n < all; n += batch {
+		b := &input.Batch{Source: "s"}
+		for i := range batch {
+			b.IDs = append(b.IDs, input.ID{byte((n + i) >> 16), byte((n + i) >> 8), byte(n + i)})
+		}
+		if b.Bytes() < 16*batch {
+			t.Fatal("ids do not count against the outbox")
+		}
+		if err := o.Put(t.Context(), b); err != nil {
+			t.Fatal(err)
+		}
+		take(t, o)
+	}
+	got := o.SafeIDs()
+	if len(got) > 1<<16 {
+		t.Errorf("%d ids wait", len(got))
+	}
+	if last := got[len(got)-1]; last != (input.ID{(all - 1) >> 16, (all - 1) >> 8 & 0xff, (all - 1) & 0xff}) {
+		t.Errorf("the newest is %v", last)
+	}
+}
+
+// A second copy that is dropped leaves its mark. One queue for all sources is why that mark moves
+// only when the first copy is safe: a crash before then reads both again.
+func TestMarkOfADroppedRepeatWaitsForTheFirstCopy(t *testing.T) {
+	o := input.NewOutbox(1 << 20)
+	put(t, o, "eventhub", 10, input.Mark{Lane: "hub/0", Term: 1, Next: 1}) // the first copy
+	repeat := &input.Batch{Source: "blob"}                                 // of which nothing is left
+	repeat.Mark(input.Mark{Lane: "blob", Term: 1, Next: 100})
+	if err := o.Put(t.Context(), repeat); err != nil {
+		t.Fatal(err)
+	}
+	b := o.Take()
+	if b.Source != "eventhub" || len(o.Safe("blob")) > 0 {
+		t.Fatalf("first comes %s, and the repeat's mark is safe: %v", b.Source, o.Safe("blob"))
+	}
+	b.Taken()
+	o.Done(b)
+	if len(o.Safe("eventhub")) != 1 || len(o.Safe("blob")) > 0 {
+		t.Fatal("a mark moved out of order")
+	}
+	take(t, o)
+	if got := o.Safe("blob"); len(got) != 1 {
+		t.Errorf("the repeat's mark is not safe at the end: %v", got)
 	}
 }

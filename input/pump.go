@@ -176,6 +176,9 @@ func (p *Pump) forward(ctx, fetching context.Context, src Source, held *withheld
 			if err := p.Outbox.Put(ctx, b); err != nil {
 				return err
 			}
+			for _, settle := range b.settled {
+				settle()
+			}
 			if free := held.add(kept); len(free) > 0 {
 				if err := p.putMarks(ctx, b, free); err != nil {
 					return err

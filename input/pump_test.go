@@ -450,3 +450,41 @@ func TestEventsOfOneMessageAreQueuedInParts(t *testing.T) {
 		}
 	})
 }
+
+// WhenPut comes once the batch is in the outbox. A batch that is given up, because there is no room
+// or its transform panics, is not queued.
+func TestPumpSaysWhatIsQueued(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &hub{messages: 3}
+		o := input.NewOutbox(1)
+		var filled, queued, panics int
+		p := input.Pump{Open: h.open, Outbox: o, Log: logTo(io.Discard)}
+		p.Transform = func(ctx context.Context, dst *input.Batch, messages []input.Message) {
+			copyBodies(ctx, dst, messages)
+			dst.WhenPut(func() {
+				queued++
+				if n := o.Batches(); n == 0 {
+					t.Error("said to be queued, and is not there")
+				}
+			})
+			if filled++; filled == 2 {
+				panics++
+				panic("in the middle of a batch")
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var run sync.WaitGroup
+		run.Go(func() { p.Run(ctx) })
+		time.Sleep(time.Minute) // the outbox has room for one batch
+		synctest.Wait()
+		if queued != 1 || panics != 1 || filled < 3 {
+			t.Errorf("%d batches filled, %d panics, %d queued, while there is room for one", filled, panics, queued)
+		}
+		cancel()
+		o.Close()
+		run.Wait()
+		if queued != 1 {
+			t.Errorf("%d batches said to be queued when the outbox closes, want 1", queued)
+		}
+	})
+}

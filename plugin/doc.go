@@ -12,6 +12,7 @@
 //	host.go        what an instance may ask of the host
 //	config.go      the settings of a section as a whole
 //	device.go      the settings of the join, the snapshot of devices in the state file, and the machines API
+//	repeats.go     the settings of repeats, and the newest ids in the state file
 //	check.go       check_only: every connection is tried once
 //	tables.go      the names of tables that settings give
 //	tags.go        a tag for each table

@@ -29,6 +29,7 @@ type instance struct {
 	eventhub   atomic.Pointer[eventhub.Source] // the one that is open now
 	blob       atomic.Pointer[blob.Source]     // likewise
 	devices    *devices                        // nil when device_info is off
+	ids        *ids                            // nil when repeats are not told
 	state      *input.State
 	cancel     context.CancelFunc
 	pumps      sync.WaitGroup
@@ -96,6 +97,10 @@ func newInstance(h host) (_ *instance, err error) {
 		}
 		c.transform.Devices = in.devices.Memory
 	}
+	if c.repeats > 0 {
+		in.ids = openIDs(c, in.state, in.log)
+		c.transform.Repeats = in.ids.Memory
+	}
 	in.start(c)
 	return in, nil
 }
@@ -116,7 +121,7 @@ func newUnstarted(h host) *instance {
 func (in *instance) start(c config) {
 	in.memory = c.memory
 	in.tables = slices.Concat(c.transform.Tables, c.transform.TablesExclude)
-	events := c.memory - ownMemory
+	events := c.memory - ownMemory - c.repeats
 	if c.devices != nil {
 		events -= c.devices.memory.CacheBytes
 	}
@@ -151,17 +156,33 @@ func (in *instance) start(c config) {
 	if c.eventhub != nil {
 		in.group = c.eventhub.Group
 		c.eventhub.FetchBytes = fetch
+		c.eventhub.SetBack = in.forget
 	}
 	if c.blob != nil {
 		c.blob.FetchBytes = fetch
 	}
 	for _, open := range opens {
 		now, late := in.newTransform(c)
-		p := &input.Pump{Open: open, Transform: now, Late: late, Outbox: in.outbox, Log: in.log}
-		if in.devices != nil {
-			p.Store = in.devices.save
-		}
+		p := &input.Pump{Open: open, Transform: now, Late: late, Outbox: in.outbox, Store: in.store, Log: in.log}
 		in.pumps.Go(func() { p.Run(ctx) })
+	}
+}
+
+// store makes durable what was learned from messages whose marks are about to be.
+func (in *instance) store() {
+	if in.devices != nil {
+		in.devices.save()
+	}
+	if in.ids != nil {
+		in.ids.save(in.outbox.SafeIDs)
+	}
+}
+
+// forget makes events that somebody wants to be read again no repeats.
+func (in *instance) forget() {
+	if in.ids != nil {
+		in.log.Info("the consumer group was set back, so its events are read again; none of them counts as a repeat")
+		in.ids.forget()
 	}
 }
 
@@ -181,6 +202,7 @@ func (in *instance) newTransform(c config) (now func(context.Context, *input.Bat
 	c.transform.Keep = func(lane string) func() { return batch.Keep(lane) }
 	t = transform.New(c.transform)
 	in.transforms = append(in.transforms, t)
+	queued := t.Queued
 	now = func(ctx context.Context, dst *input.Batch, messages []input.Message) {
 		payloads = payloads[:0]
 		for i := range messages {
@@ -191,15 +213,30 @@ func (in *instance) newTransform(c config) (now func(context.Context, *input.Bat
 		t.Append(ctx, payloads, emit)
 		batch = nil
 		clear(payloads)
+		in.note(dst, t.NewIDs(), queued)
 	}
 	if c.transform.Devices == nil {
 		return now, nil
 	}
 	var lateBatch *input.Batch
 	emitLate := emitInto(&lateBatch)
+	queuedLate := t.QueuedLate
 	return now, func(ctx context.Context, dst *input.Batch) error {
 		lateBatch = dst
-		return t.Late(ctx, emitLate, dst.Settled)
+		err := t.Late(ctx, emitLate, dst.Settled)
+		in.note(dst, t.NewLateIDs(), queuedLate)
+		return err
+	}
+}
+
+// note has the records of b, with these ids, known when b is queued.
+func (in *instance) note(b *input.Batch, new []input.ID, queued func()) {
+	if len(new) == 0 {
+		return
+	}
+	b.WhenPut(queued)
+	if in.ids.kept() {
+		b.IDs = append(b.IDs, new...)
 	}
 }
 
@@ -213,6 +250,9 @@ func (in *instance) stop() {
 		in.pumps.Wait()
 		if in.devices != nil {
 			in.devices.close()
+		}
+		if in.ids != nil {
+			in.ids.save(in.outbox.SafeIDs)
 		}
 		if err := closeState(in.state); err != nil {
 			in.log.Error("the state file was not closed properly", "error", err)

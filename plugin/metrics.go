@@ -48,6 +48,7 @@ var (
 	mPayloadBytes = &metric{name: "payload_bytes_total", help: "Bytes of payloads read."}
 	mUnreadable   = &metric{name: "unreadable_total", help: "Records passed on raw because they could not be read, by reason.", labels: []string{"reason"}}
 	mExcluded     = &metric{name: "excluded_total", help: "Records left out by tables and tables_exclude."}
+	mRepeats      = &metric{name: "repeats_total", help: "Records of hunting tables that came before, by table; repeats: drop leaves them out.", labels: []string{"table"}}
 	mTimeFallback = &metric{name: "time_fallbacks_total", help: "Records whose event time is not that of the event, because it had none that is usable."}
 	mDamaged      = &metric{name: "damaged_total", help: "Payloads that did not parse as a whole; what could be read of them was."}
 	mEmpty        = &metric{name: "empty_total", help: "Payloads without any record, and records without any column."}
@@ -104,7 +105,7 @@ var (
 )
 
 var allMetrics = []*metric{
-	mRecords, mFormat, mPayloads, mPayloadBytes, mUnreadable, mExcluded, mTimeFallback, mDamaged, mEmpty, mChanged, mDelay,
+	mRecords, mFormat, mPayloads, mPayloadBytes, mUnreadable, mExcluded, mRepeats, mTimeFallback, mDamaged, mEmpty, mChanged, mDelay,
 	mHanded, mRefused, mWaiting, mBatches, mMemory, mMemoryMost,
 	mLag, mLagSeconds, mUnsafe, mRetention, mUndecoded, mPartitions, mAssigned, mStale, mRebalances, mHubRetries,
 	mBlobBehind, mBlobNewest, mBlobOpen, mBlobFailing, mBlobLists, mBlobReads, mBlobReplaced, mBlobFound, mBlobGone, mBlobPassed, mBlobArchived, mBlobCut, mBlobRetries,
@@ -125,7 +126,7 @@ func (in *instance) figures(set func(m *metric, f figure)) {
 	var payloads, bytes, excluded, fallbacks uint64
 	var damaged, empty uint64
 	tables, reasons := make(map[string]uint64), make(map[string]uint64)
-	changes := make(map[string]uint64)
+	changes, repeated := make(map[string]uint64), make(map[string]uint64)
 	delays := make(map[string]transform.Delay)
 	for _, t := range in.transforms {
 		s := t.Stats()
@@ -142,6 +143,9 @@ func (in *instance) figures(set func(m *metric, f figure)) {
 		changes["unresolved"] += s.Unresolved.Load()
 		for name, n := range s.Tables() {
 			tables[name] += n
+		}
+		for name, n := range s.Repeats() {
+			repeated[name] += n
 		}
 		for name, n := range s.Unreadable() {
 			reasons[name] += n
@@ -167,6 +171,9 @@ func (in *instance) figures(set func(m *metric, f figure)) {
 		records += n
 	}
 	one(mFormat, float64(records), in.format)
+	for name, n := range repeated {
+		one(mRepeats, float64(n), name)
+	}
 	for name, n := range reasons {
 		one(mUnreadable, float64(n), name)
 	}

@@ -294,12 +294,21 @@ func (t *Transformer) record(b []byte, i, end int) {
 // of the payload. s: its device, or nil.
 func (t *Transformer) finish(r *record.Record, tb *table, s *device.Sighting, raw []byte, at int) {
 	event, sec, from, err := t.tryWrite(r, tb, s)
+	if err == errRepeat {
+		tb.counts.repeats.Add(1)
+		return
+	}
 	if err != nil {
 		t.unreadable(reasonOf(err), err.Error(), at, raw)
 		return
 	}
 	t.stats.Records.Add(1)
 	tb.counts.records.Add(1)
+	if t.again {
+		tb.counts.repeats.Add(1)
+	} else if t.repeats != nil && r.Lifted {
+		t.repeats.Note(t.id.Bytes())
+	}
 	if from != record.TimeNone {
 		tb.counts.delay.observe(t.began - sec)
 	}

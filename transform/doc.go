@@ -45,7 +45,7 @@
 //	  |          \
 //	format/    device/  the shape of an event; what is known of devices. Neither knows the other
 //	  |          /
-//	event/              one event being written
+//	event/              one event being written     repeats/  the ids of what was emitted
 //	  |
 //	record/             one record as received
 //
@@ -163,6 +163,10 @@
 //   - JSON in a string is opened by a list of columns, never by its first character, and each
 //     column has a declared kind. JSON of another kind goes to <column>_raw. So do values that do
 //     not fit the documented type of a column: one name has one type.
+//   - A repeat is a hunting record whose event_id came before. An id is known once its event is
+//     queued, so a batch that was given up is no repeat when it is read again. Of two copies in two
+//     batches that are being made at the same moment, one for each source, both are passed on. Rows
+//     of devices and alerts teach what they say even when they are dropped.
 //   - An integer is exact or a string. A number that float64 would change is a string.
 //   - Strings may hold what no text can: bytes that are not UTF-8, half surrogate pairs. Those are
 //     written as the escape that shows them (\xe9, \ud83d), and repaired_text counts them. In

@@ -10,7 +10,8 @@ import (
 
 // Stats counts what a Transformer did. It may be read while the Transformer works.
 //
-// Every record is counted once: in Records, in Excluded, in Empty, or as unreadable.
+// Every record is counted once: in Records, in Excluded, in Empty, as unreadable, or, where repeats
+// are dropped, in Repeats.
 type Stats struct {
 	Payloads atomic.Uint64
 	Bytes    atomic.Uint64 // of payloads
@@ -34,6 +35,7 @@ type Stats struct {
 // tableStats counts the records of a table.
 type tableStats struct {
 	records atomic.Uint64
+	repeats atomic.Uint64
 	delay   delay
 }
 
@@ -75,6 +77,18 @@ func (s *Stats) Tables() map[string]uint64 {
 	return m
 }
 
+// Repeats returns how many records of hunting tables were delivered again, by table. They are among
+// those of Tables unless they are dropped. Tables without any are left out.
+func (s *Stats) Repeats() map[string]uint64 {
+	m := make(map[string]uint64)
+	s.eachTable(func(name string, t *tableStats) {
+		if n := t.repeats.Load(); n > 0 {
+			m[name] += n
+		}
+	})
+	return m
+}
+
 // Delays returns the time from event to record, by table, without records that have no usable time.
 func (s *Stats) Delays() map[string]Delay {
 	m := make(map[string]Delay)
@@ -92,7 +106,7 @@ func (s *Stats) eachTable(f func(name string, t *tableStats)) {
 	for name, t := range s.tables {
 		f(name, t)
 	}
-	if s.rest.records.Load() > 0 {
+	if s.rest.records.Load()+s.rest.repeats.Load() > 0 {
 		f(OtherTables, &s.rest)
 	}
 }

@@ -2,6 +2,7 @@ package transform
 
 import (
 	"context"
+	"errors"
 	"math"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/event"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/format"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/repeats"
 )
 
 // Payload is one read of a source, an Event Hubs message or a line of a blob.
@@ -43,6 +45,11 @@ type Config struct {
 	// from Late then. nil if no row waits. It is called with a lock held.
 	Keep func(lane string) (settle func())
 
+	// Repeats: the records of hunting tables that were seen. Those that are delivered again are
+	// counted. It needs EventID. Nil counts none.
+	Repeats     *repeats.Memory
+	DropRepeats bool // do not emit them
+
 	// Memory: bytes for the work in progress, a share of memory_limit; 32 MB if 0. Half of it is
 	// for the nodes of one record, and a record with more goes on raw. A quarter is for rows until
 	// the end of their Append, and a quarter for those that wait for their device after it. The
@@ -69,6 +76,8 @@ type Transformer struct {
 	writer  *event.Writer
 	hold    *hold                       // nil if no devices are added
 	late    *late                       // nil if no row waits
+	repeats *repeats.Watch              // nil if repeats are not told
+	again   bool                        // the record that was written last is a repeat
 	tables  map[string]*table           // by category as received
 	own     format.Own                  // of the record being written
 	peek    func(*record.Record) []byte // the platform of a record's device; nil if no devices are kept
@@ -126,7 +135,34 @@ func newTransformer(cfg Config, stats *Stats) *Transformer {
 		t.hold = &hold{devices: cfg.Devices.NewJoiner(&t.scanner)}
 		t.peek = t.hold.devices.Platform
 	}
+	if cfg.Repeats != nil && cfg.EventID {
+		t.repeats = cfg.Repeats.NewWatch()
+	}
 	return t
+}
+
+// NewIDs returns the ids of the records that the last Append emitted for the first time. They are
+// valid until the next Append.
+func (t *Transformer) NewIDs() []repeats.ID {
+	if t.repeats == nil {
+		return nil
+	}
+	return t.repeats.IDs()
+}
+
+// NewLateIDs and QueuedLate are NewIDs and Queued for the last Late. They belong to its goroutine.
+func (t *Transformer) NewLateIDs() []repeats.ID { return t.late.writer.NewIDs() }
+
+// QueuedLate: see NewLateIDs.
+func (t *Transformer) QueuedLate() { t.late.writer.Queued() }
+
+// Queued says that what the last Append emitted is on its way: it is handed on before anything that
+// is emitted from now on, or not at all and then read again. From now on its records are known.
+// Until then a second copy of one of them is no repeat, unless it came in the same Append.
+func (t *Transformer) Queued() {
+	if t.repeats != nil {
+		t.cfg.Repeats.Add(t.repeats.IDs())
+	}
 }
 
 // Stats returns the counters, which go on counting.
@@ -171,6 +207,9 @@ func (t *Transformer) begin(emit Emit) {
 	t.emit = emit
 	t.began = t.now().Unix()
 	t.spare = int(t.cfg.Memory)
+	if t.repeats != nil {
+		t.repeats.Begin()
+	}
 }
 
 // release lets go of the payloads, and of what a giant one needed.
@@ -204,8 +243,11 @@ func (t *Transformer) room(size int) int {
 	return min(maxGrowth*size+maxGrowthSpare, freeGrowth*size+freeSpare+t.spare)
 }
 
+// errRepeat is what write returns for a record that is to be dropped.
+var errRepeat = errors.New("the record was seen before")
+
 // write appends the event of a record to dst. It returns the time of the event and where that comes
-// from. After an error the record must be passed on raw instead.
+// from. After an error the record must be passed on raw instead, except after errRepeat.
 //
 // An event that would be too large is written again with the objects and lists of the record as
 // JSON text, and then without the columns of its device. So the record's own columns can be
@@ -216,6 +258,10 @@ func (t *Transformer) write(dst []byte, r *record.Record, tb *table, s *device.S
 	*own = format.Own{Table: tb.name, Exact: tb.exact, Hunting: tb.hunting, Platform: t.peek}
 	if t.cfg.EventID {
 		own.ID = t.id.Of(r, tb.name)
+	}
+	t.again = t.repeats != nil && r.Lifted && t.repeats.Seen(t.id.Bytes())
+	if t.again && t.cfg.DropRepeats {
+		return dst, 0, 0, errRepeat
 	}
 	if s != nil {
 		own.Device = t.hold.devices.Describe(r, tb.role, s)

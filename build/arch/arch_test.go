@@ -100,11 +100,12 @@ func parseAll(t *testing.T) {
 
 // floors are the rooms of transform, and which rooms each may import. transform/doc.go draws them.
 var floors = map[string][]string{
-	"transform/record": {},
-	"transform/event":  {"transform/record"},
-	"transform/device": {"transform/record", "transform/event"},
-	"transform/format": {"transform/record", "transform/event"},
-	"transform":        {"transform/record", "transform/event", "transform/device", "transform/format"},
+	"transform/record":  {},
+	"transform/event":   {"transform/record"},
+	"transform/device":  {"transform/record", "transform/event"},
+	"transform/format":  {"transform/record", "transform/event"},
+	"transform/repeats": {},
+	"transform":         {"transform/record", "transform/event", "transform/device", "transform/format", "transform/repeats"},
 }
 
 // allowed tells whether a room may import another.

@@ -50,7 +50,10 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 	if len(lanes) == 0 {
 		return offsets, nil
 	}
-	copies, fresh, ahead := s.readCopies(lanes)
+	copies, fresh, ahead, back := s.readCopies(lanes)
+	if back > 0 && s.cfg.SetBack != nil {
+		s.cfg.SetBack()
+	}
 	bounds, err := s.readBounds(ctx, lanes)
 	if err != nil {
 		return nil, err
@@ -126,8 +129,9 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 
 // readCopies sets the proofs of lanes from the state file, and the positions of those where the
 // copy decides: where the group has none (copies), and where the copy is ahead of the group and the
-// group stands where this file last put it (ahead). fresh counts those without any position.
-func (s *Source) readCopies(lanes []*lane) (copies, fresh, ahead int) {
+// group stands where this file last put it (ahead). fresh counts those without any position, and
+// back those where the group was set back.
+func (s *Source) readCopies(lanes []*lane) (copies, fresh, ahead, back int) {
 	for _, l := range lanes {
 		key := s.copyKey(l.hub, l.partition)
 		at, err := s.readCopy(key)
@@ -147,12 +151,14 @@ func (s *Source) readCopies(lanes []*lane) (copies, fresh, ahead int) {
 		case l.next < 0:
 			l.next, l.copied = at, at
 			copies++
-		case at > l.next && p != nil && p.offset < at && s.isNoted(key, l.next):
+		case at > l.next && !s.isNoted(key, l.next):
+			back++
+		case at > l.next && p != nil && p.offset < at:
 			l.next, l.copied, l.ahead = at, at, true
 			ahead++
 		}
 	}
-	return copies, fresh, ahead
+	return copies, fresh, ahead, back
 }
 
 // readCopy returns the copy of an offset, or -1.

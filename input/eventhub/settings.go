@@ -61,6 +61,11 @@ type Config struct {
 	// what was read ahead. Only a single larger message may exceed it. See budget.
 	FetchBytes int64
 
+	// SetBack is called before events are read again that somebody wants again: the group stands
+	// before what the state file knows, and not where this file put it. It may be called from any
+	// goroutine. May be nil.
+	SetBack func()
+
 	// HubsEvery is how often new hubs and partitions are looked for; 0 for 3 minutes.
 	HubsEvery time.Duration
 }

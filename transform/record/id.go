@@ -65,6 +65,9 @@ func (id *ID) End() []byte {
 	return id.hex[:]
 }
 
+// Bytes is the id that End returned last, not in hex. It is valid until the next id.
+func (id *ID) Bytes() *[16]byte { return (*[16]byte)(id.sum[:]) }
+
 // Of computes the id of a record of a table. Columns alone identify a hunting record: the service
 // delivers 3 or 4 % of them again, with a fresh time in the envelope. Of any other record it is
 // everything but the two times, as it is of a bare record. The id is valid until the next.

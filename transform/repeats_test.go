@@ -1,0 +1,156 @@
+package transform_test
+
+import (
+	"bytes"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/repeats"
+)
+
+// A hunting record that was emitted, and whose batch was queued, is a repeat when it comes again:
+// with another time in its envelope, in another lane, through another transformer.
+func TestRepeats(t *testing.T) {
+	const first = `{"time":"2026-03-04T10:20:31Z","tenantId":"t","category":"AdvancedHunting-AlertInfo","properties":{"AlertId":"a1","Title":"one"}}`
+	again := strings.Replace(first, "10:20:31", "11:59:59", 1)
+	other := strings.Replace(first, `"a1"`, `"a2"`, 1)
+	const foreign = `{"time":"2026-03-04T10:20:31Z","category":"AuditEvent","resourceId":"r"}`
+	append := func(tr *transform.Transformer, lane string, records ...string) (emitted int) {
+		payloads := []transform.Payload{{Body: []byte(envelopeOf(records...)), Lane: lane}}
+		tr.Append(t.Context(), payloads, func(string, []byte) { emitted++ })
+		return emitted
+	}
+	for _, drop := range []bool{false, true} {
+		memory := repeats.NewMemory(1 << 20)
+		cfg := transform.Config{EventID: true, Repeats: memory, DropRepeats: drop}
+		hub, blob := transform.New(cfg), transform.New(cfg)
+		want := func(what string, got, passed, dropped int) {
+			t.Helper()
+			if drop {
+				passed = dropped
+			}
+			if got != passed {
+				t.Errorf("drop %v: %s: %d events, want %d", drop, what, got, passed)
+			}
+		}
+		want("twice in one call", append(hub, "hub/0", first, again, other), 3, 2)
+		want("after a batch that was not queued", append(hub, "hub/0", first, other), 2, 2)
+		hub.Queued()
+		want("in another lane", append(hub, "hub/1", again, again, other), 3, 0)
+		want("from the other source", append(blob, "blob", again), 1, 0)
+		want("records of other products", append(hub, "hub/0", foreign, foreign, foreign), 3, 3)
+		hub.Queued()
+		want("records of other products, again", append(hub, "hub/0", foreign), 1, 1)
+		if n := hub.Stats().Repeats()["AlertInfo"] + blob.Stats().Repeats()["AlertInfo"]; n != 5 {
+			t.Errorf("drop %v: %d repeats counted, want 5", drop, n)
+		}
+		if n := len(hub.Stats().Repeats()); n != 1 {
+			t.Errorf("drop %v: repeats in %d tables, want one", drop, n)
+		}
+		memory.Forget()
+		want("when all was forgotten", append(blob, "blob", again), 1, 1)
+	}
+}
+
+// A record that cannot be written, and one that is excluded, is not known: it was not handed on as
+// itself.
+func TestRepeatsOfWhatWasNotHandedOn(t *testing.T) {
+	const small = `{"category":"AdvancedHunting-AlertInfo","properties":{"AlertId":"a1"}}`
+	memory := repeats.NewMemory(1 << 20)
+	tr := transform.New(transform.Config{EventID: true, Repeats: memory, DropRepeats: true, Memory: 1 << 20, TablesExclude: []string{"AlertInfo"}})
+	emitted := 0
+	emit := func(string, []byte) { emitted++ }
+	tr.Append(t.Context(), []transform.Payload{{Body: []byte(small)}}, emit)
+	if n := len(tr.NewIDs()); n != 0 || emitted != 0 {
+		t.Errorf("excluded: %d ids, %d events", n, emitted)
+	}
+	tr = transform.New(transform.Config{EventID: true, Repeats: memory, DropRepeats: true, Memory: 64 << 10})
+	many := `{"category":"AdvancedHunting-AlertInfo","properties":{"A":[` + strings.Repeat("1,", 1<<16) + `1]}}`
+	for range 2 {
+		emitted = 0
+		tr.Append(t.Context(), []transform.Payload{{Body: []byte(many)}}, emit)
+		if n := len(tr.NewIDs()); n != 0 || emitted == 0 {
+			t.Errorf("unreadable: %d ids, %d events", n, emitted)
+		}
+		tr.Queued()
+	}
+}
+
+// stamps finds the digits of each record's Timestamp, for renew.
+func stamps(body []byte) (at []int) {
+	key := []byte(`"Timestamp":"2026-03-04T10:00:02.`)
+	for i := 0; ; {
+		n := bytes.Index(body[i:], key[:26])
+		if n < 0 {
+			return at
+		}
+		i += n + len(key)
+		at = append(at, i)
+	}
+}
+
+// renew makes every record of body one that was never there.
+func renew(body []byte, at []int, n *int) {
+	for _, i := range at {
+		*n++
+		for d, rest := 6, *n; d >= 0; d, rest = d-1, rest/10 {
+			body[i+d] = byte('0' + rest%10)
+		}
+	}
+}
+
+// The same work with and without repeats being told, in turns. Processor time: other work on the
+// machine does not count.
+func BenchmarkRepeats(b *testing.B) {
+	runtime.LockOSThread()
+	used := func() time.Duration {
+		var u syscall.Rusage
+		if err := syscall.Getrusage(1, &u); err != nil { // RUSAGE_THREAD
+			b.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	body := envelope(400)
+	at := stamps(body)
+	if len(at) != 400 {
+		b.Fatalf("%d time stamps", len(at))
+	}
+	payloads := []transform.Payload{{Body: body, Lane: "hub/0"}}
+	memory := repeats.NewMemory(16 << 20)
+	plain := transform.New(transform.Config{EventID: true})
+	telling := transform.New(transform.Config{EventID: true, Repeats: memory})
+	n := 0
+	run := func(tr *transform.Transformer) time.Duration {
+		renew(body, at, &n)
+		before := used()
+		tr.Append(b.Context(), payloads, func(string, []byte) {})
+		tr.Queued()
+		return used() - before
+	}
+	for range 3000 { // a table that is full
+		renew(body, at, &n)
+		telling.Append(b.Context(), payloads, func(string, []byte) {})
+		telling.Queued()
+	}
+	var without, with time.Duration
+	rounds := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		if rounds++; rounds%2 == 0 {
+			without += run(plain)
+			with += run(telling)
+		} else {
+			with += run(telling)
+			without += run(plain)
+		}
+	}
+	b.ReportMetric(100*(float64(with)/float64(without)-1), "%-more")
+	b.ReportMetric(float64(with-without)/float64(400*rounds), "ns/record-more")
+	if n := telling.Stats().Repeats(); len(n) > 0 {
+		b.Fatalf("repeats: %v", n)
+	}
+}
