@@ -177,6 +177,15 @@ func (s *Settings) FindUnused(why func(key string) string) {
 	}
 }
 
+// Useless notes a warning for key if the user set it: it was read, and reason says why it has no
+// effect all the same.
+func (s *Settings) Useless(key, reason string) {
+	s.declared(key, s.known[s.index[key]].Kind)
+	if s.IsSet(key) {
+		s.warnings = append(s.warnings, key+" has no effect: "+reason)
+	}
+}
+
 // Err returns every mistake noted so far, or nil. Call it after everything has been read.
 func (s *Settings) Err() error { return errors.Join(s.errs...) }
 

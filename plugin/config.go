@@ -68,6 +68,52 @@ func (c config) withoutState() string {
 	return "should the consumer group's offsets vanish, as Event Hubs reserves, reading begins where eventhub.start says and events are missed or repeated"
 }
 
+// findUseless names what is set and was read, and has no effect beside the other settings.
+func (c config) findUseless(s *input.Settings) {
+	if format := c.transform.Format; format != "splunk" {
+		for _, key := range []string{"splunk.fill_device", "splunk.mend"} {
+			s.Useless(key, "format is "+format)
+		}
+	}
+	if format := c.transform.Format; format == "raw" || format == "elastic" {
+		s.Useless("resolve_refs", "format "+format+" passes the text of a record on as it is")
+	}
+	if c.devices == nil {
+		for _, d := range slices.Concat(deviceSettings, machines.Settings) {
+			if d.Key != "device_info" {
+				s.Useless(d.Key, "device_info is off")
+			}
+		}
+	} else if !c.devices.api.On() {
+		for _, key := range []string{"device_info.api.url", "device_info.api.cloud", "device_info.api.refresh"} {
+			s.Useless(key, "device_info.auth is off")
+		}
+	}
+	// azure.cloud and azure.ca_file serve more than signing in.
+	var methods []string
+	if c.eventhub != nil {
+		methods = append(methods, c.eventhub.Auth)
+	}
+	if c.blob != nil {
+		methods = append(methods, c.blob.Auth)
+	}
+	if c.devices != nil {
+		methods = append(methods, c.devices.api.Auth)
+	}
+	entra := slices.ContainsFunc(methods, func(m string) bool { return slices.Contains(signin.Methods, m) })
+	for key, method := range map[string]string{
+		"azure.tenant_id": "", "azure.client_id": "", "azure.authority_host": "", "azure.client_secret": signin.ClientSecret,
+		"azure.client_certificate": signin.ClientCertificate, "azure.client_certificate_password": signin.ClientCertificate,
+	} {
+		switch {
+		case !entra:
+			s.Useless(key, "nothing signs in with Entra ID (eventhub.auth, blob.auth, device_info.auth)")
+		case method != "" && !slices.Contains(methods, method):
+			s.Useless(key, "no auth is "+method)
+		}
+	}
+}
+
 // withoutUse says why a key was not read.
 func (c config) withoutUse(key string) string {
 	switch {
@@ -124,6 +170,7 @@ func readConfig(s *input.Settings) (c config) {
 		c.blob.WarmUp = c.devices.warmUp
 		c.blob.Warm = func(container string) bool { return strings.HasSuffix(container, "-deviceinfo") }
 	}
+	c.findUseless(s)
 	if c.eventhub == nil && c.blob == nil {
 		s.Reject("eventhub.connection_string", "no source is configured; set it for an Event Hub, or blob.connection_string for a storage account")
 	}

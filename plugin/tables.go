@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
@@ -18,20 +20,19 @@ var documentedTables = append(record.Tables(), "SecurityAlert", "SecurityRecomme
 // for.
 const namesChecked = 1000
 
-// unknownTables returns a line for each of names that is neither documented nor, in lower case, in
-// seen. A pattern is one only if it matches nothing at all, which nobody can tell beforehand, so
-// patterns are left out.
+// unknownTables returns a line for each of names that matches neither a documented table nor one of
+// seen. Tables that are not documented may still come: seen is nil before any has.
 func unknownTables(names []string, seen map[string]bool) (lines []string) {
+	known := slices.AppendSeq(slices.Clone(documentedTables), maps.Keys(seen))
 	for _, name := range names {
-		known := strings.Contains(name, "*") || seen[strings.ToLower(name)]
-		for _, table := range documentedTables {
-			known = known || strings.EqualFold(name, table)
-		}
-		if known {
+		if slices.ContainsFunc(known, func(table string) bool { return transform.MatchTable(name, table) }) {
 			continue
 		}
-		line := fmt.Sprintf("no table is called %q", name)
-		if near := input.Nearest(name, documentedTables); near != "" {
+		line, words := fmt.Sprintf("no table is called %q", name), documentedTables
+		if strings.Contains(name, "*") {
+			line, words = fmt.Sprintf("no table matches %q", name), parts(name)
+		}
+		if near := input.Nearest(name, words); near != "" {
 			line += "; did you mean " + near + "?"
 		}
 		lines = append(lines, line)
@@ -39,8 +40,29 @@ func unknownTables(names []string, seen map[string]bool) (lines []string) {
 	return lines
 }
 
+// parts returns what a pattern of one word may have meant: words of documented tables, such as
+// Device and DeviceProcess of DeviceProcessEvents, with * where the pattern has it.
+func parts(pattern string) (words []string) {
+	word := strings.Trim(pattern, "*")
+	if word == "" || strings.Contains(word, "*") {
+		return nil
+	}
+	before, after, _ := strings.Cut(pattern, word)
+	begins := func(table string, i int) bool { return i == len(table) || 'A' <= table[i] && table[i] <= 'Z' }
+	for _, table := range documentedTables {
+		for from := range table {
+			for to := from + 1; to <= len(table); to++ {
+				if begins(table, from) && begins(table, to) && (before != "" || from == 0) && (after != "" || to == len(table)) {
+					words = append(words, before+table[from:to]+after)
+				}
+			}
+		}
+	}
+	return words
+}
+
 // checkTables says once, when enough records have come, which names of tables and tables_exclude
-// have matched nothing and are no documented tables. Called from the host's thread.
+// have matched nothing and no documented table. Called from the host's thread.
 func (in *instance) checkTables() {
 	if len(in.tables) == 0 {
 		return

@@ -42,7 +42,15 @@ func TestUnknownTables(t *testing.T) {
 	f("securityalert")
 	f("unreadable")
 	f("Custom_CL") // not documented, and it came
-	f("Nothing*")  // who knows what will come
+	f("Custom*")
+	f("*Evidence")
+	f("Device*Events")
+	f("*")
+	f("Nothing*", `no table matches "Nothing*"`)
+	f("Devcie*", `no table matches "Devcie*"; did you mean Device*?`)
+	f("*Evidance", `no table matches "*Evidance"; did you mean *Evidence?`)
+	f("*Procces*", `no table matches "*Procces*"; did you mean *Process*?`)
+	f("Device*Evnts", `no table matches "Device*Evnts"`)
 	f("AlertEvidance", `no table is called "AlertEvidance"; did you mean AlertEvidence?`)
 	f("DeviceProccessEvents", `no table is called "DeviceProccessEvents"; did you mean DeviceProcessEvents?`)
 	f("Whatever", `no table is called "Whatever"`)
@@ -53,7 +61,7 @@ func TestAMisspeltTableIsNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeHost{}
 		in := newTestInstance(f)
-		in.tables = []string{"AlertInfo", "AlertEvidance"}
+		in.tables = []string{"AlertInfo", "AlertEvidance", "Emial*"}
 		var g generation
 		id := g.add(in)
 		defer g.exit()
@@ -69,6 +77,7 @@ func TestAMisspeltTableIsNamed(t *testing.T) {
 			}
 			return strings.Count(strings.Join(f.log, "\n"), `no table is called "AlertEvidance"; did you mean AlertEvidence?`)
 		}
+		pattern := `no table matches "Emial*"; did you mean Email*?`
 		if n := said(999); n != 0 {
 			t.Errorf("said %d times after 999 records", n)
 		}
@@ -77,6 +86,9 @@ func TestAMisspeltTableIsNamed(t *testing.T) {
 		}
 		if n := said(1000); n != 1 {
 			t.Errorf("said %d times after 2,000 records", n)
+		}
+		if n := strings.Count(strings.Join(f.log, "\n"), pattern); n != 1 {
+			t.Errorf("the pattern was named %d times", n)
 		}
 		if strings.Contains(strings.Join(f.log, "\n"), `"AlertInfo"`) {
 			t.Error("a right name is named")

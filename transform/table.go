@@ -76,9 +76,14 @@ func safeName(s string) string {
 	return string(b)
 }
 
+// MatchTable reports whether a pattern of the settings matches the name of a table.
+func MatchTable(pattern, name string) bool {
+	return match(strings.ToLower(pattern), strings.ToLower(name))
+}
+
 func matchAny(patterns []string, name string) bool {
 	for _, p := range patterns {
-		if match(strings.ToLower(p), strings.ToLower(name)) {
+		if MatchTable(p, name) {
 			return true
 		}
 	}
