@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -54,8 +57,35 @@ func newLogQueue(debug bool) *logQueue {
 func (q *logQueue) hide(secrets []string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.secrets = append(q.secrets, secrets...)
+	for _, s := range secrets {
+		q.secrets = append(q.secrets, spellings(s)...)
+	}
 }
+
+// spellings are the ways in which a text stands in what others say of it: as it is, escaped in an
+// address, in JSON and in quotes. Our own lines quote what has spaces or quotes in it, and errors
+// inside may be quoted already.
+func spellings(text string) []string {
+	all := []string{text, url.QueryEscape(text), url.PathEscape(text)}
+	for _, s := range all[1:] {
+		all = append(all, percent.ReplaceAllStringFunc(s, strings.ToLower))
+	}
+	if j, err := json.Marshal(text); err == nil {
+		all = append(all, string(j[1:len(j)-1]))
+	}
+	const quotes = 4 // around each other, at most
+	for _, s := range all {
+		for range quotes {
+			s = strconv.Quote(s)
+			s = s[1 : len(s)-1]
+			all = append(all, s)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+var percent = regexp.MustCompile(`%[0-9A-F]{2}`)
 
 func (q *logQueue) add(level slog.Level, text string) {
 	text = mask(text)
@@ -79,6 +109,7 @@ var (
 	namedSecret = regexp.MustCompile(`(?i)(\b|%[0-9a-f]{2})(SharedAccessKey|SharedAccessSignature|AccountKey|sig|client_secret|client_assertion|` +
 		`access_token|refresh_token|id_token|password)(\\?["']?\s*(?:=|%3D|:)\s*\\?["']?)([^\s;&"'\\<>]+)`)
 	userOfURL = regexp.MustCompile(`(://[^/\s:@"']*:)[^/\s"']+@`)
+	token     = regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9._-]*`) // JSON, signed (RFC 7515, 3.1)
 	bearer    = regexp.MustCompile(`(?i)\b(Bearer|SharedKey [^\s:]+:|Basic)(\s*)[A-Za-z0-9+/=._~-]{12,}`)
 )
 
@@ -87,6 +118,9 @@ func mask(text string) string {
 	if strings.ContainsAny(text, "=:%") { // as each named one has
 		text = namedSecret.ReplaceAllString(text, "$1$2$3[secret]")
 		text = userOfURL.ReplaceAllString(text, "$1[secret]@")
+	}
+	if strings.Contains(text, "eyJ") {
+		text = token.ReplaceAllString(text, "[secret]")
 	}
 	return bearer.ReplaceAllString(text, "$1$2[secret]")
 }
