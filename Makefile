@@ -70,8 +70,8 @@ image: packages ## build the image with Fluent Bit and the package (needs Docker
 release: ## the packages of the newest version in CHANGELOG.md, with its notes, in build/out/release; refuses a dirty tree
 	MAKE='$(MAKE)' OUT=$(OUT)/release WORK=$(OUT)/package build/package/release.sh
 
-demo: plugin host ## records on the screen: an embedded Event Hub, the plugin, a host. FROM=path replays files instead, FORMAT=splunk shows another shape
-	@$(GO) run ./examples/demo $(if $(FORMAT),-format '$(FORMAT)') $(if $(FROM),-from '$(FROM)')
+demo: plugin host ## records on the screen: an embedded Event Hub, the plugin, a host. FROM=path replays files instead, FORMAT=splunk shows another shape, REPEATS=drop drops the 3 % that come again
+	@$(GO) run ./examples/demo $(if $(FORMAT),-format '$(FORMAT)') $(if $(REPEATS),-repeats '$(REPEATS)') $(if $(FROM),-from '$(FROM)')
 
 demo-blob: plugin host ## the same from a storage account inside the demo, which grows while you watch
 	@$(GO) run ./examples/demo -blob $(if $(FORMAT),-format '$(FORMAT)')
@@ -87,7 +87,7 @@ integration: plugin host ## tests against real servers: Apache Kafka (needs java
 faults: plugin host ## the fault matrix: every fault under load, events counted. ROWS=ci or names, SEED=n. All rows go into README=build/faults/README.md
 	$(GO) run ./build/faults $(if $(ROWS),-rows $(ROWS)) $(if $(SEED),-seed $(SEED)) $(if $(README),-readme $(README))
 
-mutants: ## break the plugin in four ways on purpose, and see the matrix fail each time
+mutants: ## break the plugin in seven ways on purpose, and see the matrix fail each time
 	$(GO) test -tags faults -count=1 -run TestMutants -v ./build/faults
 
 soak: plugin host ## SOAK (30m) at full speed with faults drawn at random; SEED=n, and FLAGS=-soak-fluent-bit for Fluent Bit

@@ -14,15 +14,31 @@ type generator struct {
 	story  *story.Story
 	ledger *ledger
 	record []byte
+
+	repeats int // of a hundred records that are told, so many are one of the last that were told, again
+	recent  [][]byte
+	drawn   int
 }
 
 func newGenerator(seed uint64, l *ledger) *generator {
 	return &generator{story: story.New(story.Options{Seed: seed, AlertEvery: 500}), ledger: l}
 }
 
+// next returns a record: a new one, or one that came before, as the service delivers some again.
 func (g *generator) next() []byte {
+	if g.drawn += 7919; g.repeats > 0 && len(g.recent) > 100 && g.drawn%100 < g.repeats {
+		return g.recent[g.drawn%len(g.recent)]
+	}
 	g.record = g.story.AppendRecord(g.record[:0])
 	g.ledger.enter(g.record)
+	if g.repeats > 0 {
+		const remembered = 3000
+		if len(g.recent) < remembered {
+			g.recent = append(g.recent, nil)
+		}
+		at := int(g.story.Number()) % len(g.recent)
+		g.recent[at] = append(g.recent[at][:0], g.record...)
+	}
 	return g.record
 }
 

@@ -25,6 +25,7 @@ type feed struct {
 	records  map[string]int // by table; counted here by encoding/json, which shares nothing with the plugin
 	bytes    int64
 	numbers  int    // records of a story have numbers from 0 up to here
+	repeats  int    // records of a story that came before, beside those in records
 	alert    string // the AlertId of the story
 	from     []string
 	grows    bool // while the plugin reads: how long that takes says nothing
@@ -45,16 +46,18 @@ func (f *feed) add(message []byte) {
 	f.bytes += int64(len(message))
 }
 
-// tell fills a feed with n records of the story, in envelopes of mixed tables.
-func tell(n int, seed uint64) *feed {
+// tell fills a feed with n records of the story, in envelopes of mixed tables. repeats: so many of
+// a hundred are followed by one that came before.
+func tell(n int, seed uint64, repeats int) *feed {
 	f := &feed{records: make(map[string]int), numbers: n}
-	s := story.New(story.Options{Seed: seed})
+	s := story.New(story.Options{Seed: seed, Repeats: repeats})
 	f.alert = s.AlertID()
 	for sizes := []int{100, 1, 37, 250, 12}; n > 0; sizes = append(sizes[1:], sizes[0]) {
 		size := min(n, sizes[0])
 		f.add(s.AppendEnvelope(nil, size))
 		n -= size
 	}
+	f.repeats = int(s.Repeated())
 	for table, c := range s.Counts() {
 		f.records[table] = int(c)
 	}

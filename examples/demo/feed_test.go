@@ -79,7 +79,7 @@ func TestReplayMistakes(t *testing.T) {
 }
 
 func TestTell(t *testing.T) {
-	f := tell(3000, 1)
+	f := tell(3000, 1, 0)
 	if f.total() != 3000 || f.numbers != 3000 || len(f.records) < 14 || f.records["AlertEvidence"] != 4 || f.records["AlertInfo"] != 1 {
 		t.Errorf("%d records: %v", f.total(), f.records)
 	}

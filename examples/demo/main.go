@@ -25,6 +25,7 @@ type options struct {
 	from      string
 	blob      bool
 	format    string
+	repeats   string
 	records   int
 	seed      uint64
 	plugin    string
@@ -39,6 +40,7 @@ func main() {
 	flag.StringVar(&o.from, "from", "", "replay these files or folders of NDJSON or JSON, separated by commas, instead of the story")
 	flag.BoolVar(&o.blob, "blob", false, "read the story from a storage account, which grows meanwhile, and not from an Event Hub")
 	flag.StringVar(&o.format, "format", "flat", "the shape of the records: "+formats())
+	flag.StringVar(&o.repeats, "repeats", "", "have 3 % of the story delivered again, as the service does: pass them on, or drop them")
 	flag.IntVar(&o.records, "records", 40_000, "how many records the story has")
 	flag.Uint64Var(&o.seed, "seed", 1, "another seed tells another story")
 	flag.StringVar(&o.plugin, "plugin", "build/out/in_defender.so", "the plugin")
@@ -87,6 +89,17 @@ func run(ctx context.Context, o options, v *view) (ok bool, err error) {
 		}
 	}
 	var f *feed
+	repeats := 0
+	switch o.repeats {
+	case "":
+	case "pass", "drop":
+		repeats = 3
+		if o.blob || o.from != "" {
+			return false, errors.New("-repeats is of the story in an Event Hub: leave out -blob and -from")
+		}
+	default:
+		return false, fmt.Errorf("-repeats %q: choose pass or drop", o.repeats)
+	}
 	if o.blob {
 		if o.from != "" {
 			return false, errors.New("-blob tells the story only: leave out -from")
@@ -94,7 +107,7 @@ func run(ctx context.Context, o options, v *view) (ok bool, err error) {
 		f = tellLines(o.records, o.seed)
 		v.printf("A storage account, %d records of a morning at a shipping company, half of them written while you watch, and the plugin.\n", f.total())
 	} else if o.from == "" {
-		f = tell(o.records, o.seed)
+		f = tell(o.records, o.seed, repeats)
 		v.printf("An Event Hub, %d records of a morning at a shipping company, and the plugin.\n", f.total())
 	} else {
 		if f, err = replay(strings.Split(o.from, ",")); err != nil {
@@ -138,6 +151,13 @@ func run(ctx context.Context, o options, v *view) (ok bool, err error) {
 	if o.format != "flat" {
 		set = append(set, [2]string{"format", o.format})
 	}
+	want := f.total()
+	if o.repeats != "" {
+		set = append(set, [2]string{"repeats", o.repeats})
+	}
+	if o.repeats == "pass" {
+		want += f.repeats
+	}
 	t := newTally(f, shape)
 	started := time.Now()
 	var h *host
@@ -150,7 +170,7 @@ func run(ctx context.Context, o options, v *view) (ok bool, err error) {
 		return false, err
 	}
 	v.printf("host: %s\n", h.name)
-	exited := h.wait(ctx, t, f.total(), o.patience)
+	exited := h.wait(ctx, t, want, o.patience)
 	<-h.read
 	h.cleanup()
 

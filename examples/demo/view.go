@@ -297,6 +297,9 @@ func (v *view) summary(t *tally, hostName string, started time.Time) bool {
 	if len(t.ids) > 0 {
 		v.printf("  event_id  %d distinct: equal records have equal ones\n", len(t.ids))
 	}
+	if n := t.feed.repeats; n > 0 {
+		v.printf("  repeats   %d records were delivered again, %d of them dropped\n", n, max(n-r.again, 0))
+	}
 	ok := r.missing == 0 && r.unexpected == 0 && t.broken == ""
 	switch {
 	case t.broken != "":

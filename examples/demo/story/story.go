@@ -42,6 +42,7 @@ type Options struct {
 	Devices    int       // 0 for 400
 	NoAttack   bool      // begin with ordinary traffic
 	AlertEvery int       // records between further alerts (one AlertInfo, four AlertEvidence); 0 for none
+	Repeats    int       // of a hundred records in envelopes, so many are followed by one that came before, as the service does
 }
 
 // Story is an endless stream of records. It is not safe for use by several goroutines.
@@ -69,7 +70,20 @@ type Story struct {
 	attack   *incident
 
 	counts map[string]int64
+
+	repeats  int
+	told     []toldRecord // the last records, for repeats
+	repeated int64
 }
+
+// toldRecord is what a repeat has in common with the record that came first.
+type toldRecord struct {
+	table      string
+	properties []byte
+}
+
+// lastTold is how far back a repeat may reach.
+const lastTold = 400
 
 // New begins a story.
 func New(o Options) *Story {
@@ -87,6 +101,7 @@ func New(o Options) *Story {
 		alertEvery: o.AlertEvery,
 		untilAlert: o.AlertEvery,
 		counts:     make(map[string]int64),
+		repeats:    o.Repeats,
 	}
 	for _, t := range readTemplates() {
 		s.variants[t.table+"."+t.variant] = t
@@ -122,6 +137,10 @@ func (s *Story) AlertID() string { return s.attack.alert }
 // Number is NumberColumn of the last record that was written.
 func (s *Story) Number() int64 { return s.number }
 
+// Repeated says how many repeats were written. They count nowhere else, and have no number of their
+// own.
+func (s *Story) Repeated() int64 { return s.repeated }
+
 // Counts says how many records of each table were written.
 func (s *Story) Counts() map[string]int64 { return maps.Clone(s.counts) }
 
@@ -140,8 +159,9 @@ func (s *Story) AppendRecord(dst []byte) []byte { return s.append(dst, compact) 
 // AppendLine appends the next record as a line of a blob: compact, and ended by CR LF.
 func (s *Story) AppendLine(dst []byte) []byte { return append(s.append(dst, compact), '\r', '\n') }
 
-// AppendEnvelope appends the next n records as the body of an Event Hubs message. One in eight is
-// spaced, as seen on the wire: blanks in the envelope, none in properties.
+// AppendEnvelope appends the next n records, and the repeats that are due, as the body of an Event
+// Hubs message. One in eight is spaced, as seen on the wire: blanks in the envelope, none in
+// properties.
 func (s *Story) AppendEnvelope(dst []byte, n int) []byte {
 	form := compact
 	if s.rnd.Uint32()%8 == 0 {
@@ -153,6 +173,9 @@ func (s *Story) AppendEnvelope(dst []byte, n int) []byte {
 			dst = append(dst, form.comma...)
 		}
 		dst = s.append(dst, form)
+		if s.repeatDue() {
+			dst = s.repeat(append(dst, form.comma...), form)
+		}
 	}
 	return append(dst, form.end...)
 }
@@ -181,16 +204,8 @@ func (s *Story) append(dst []byte, form *style) []byte {
 	t := s.next()
 	s.number++
 	s.counts[t.table]++
-	dst = append(dst, form.time...)
-	dst = appendTime(dst, s.exported, 7, false)
-	dst = append(dst, form.tenant...)
-	dst = append(dst, Tenant...)
-	dst = append(dst, form.operation...)
-	dst = append(dst, form.category...)
-	dst = append(dst, t.table...)
-	dst = append(dst, form.received...)
-	dst = appendTime(dst, s.received, 7, false)
-	dst = append(dst, form.properties...)
+	dst = s.head(dst, form, t.table)
+	from := len(dst)
 	for i := range t.parts {
 		dst = append(dst, t.parts[i].text...)
 		dst = s.appendValue(dst, &t.parts[i].value)
@@ -199,7 +214,39 @@ func (s *Story) append(dst []byte, form *style) []byte {
 	dst = append(dst, `,"`+NumberColumn+`":`...)
 	dst = strconv.AppendInt(dst, s.number, 10)
 	dst = append(dst, '}')
+	if s.repeats > 0 {
+		if len(s.told) < lastTold {
+			s.told = append(s.told, toldRecord{})
+		}
+		last := &s.told[int(s.number%lastTold)%len(s.told)]
+		last.table, last.properties = t.table, append(last.properties[:0], dst[from:]...)
+	}
 	return append(dst, form.closing...)
+}
+
+func (s *Story) repeatDue() bool { return s.repeats > 0 && s.rnd.IntN(100) < s.repeats }
+
+// repeat appends one of the last records again: with the envelope of now, and the same properties.
+func (s *Story) repeat(dst []byte, form *style) []byte {
+	s.repeated++
+	again := &s.told[s.rnd.IntN(len(s.told))]
+	dst = s.head(dst, form, again.table)
+	dst = append(dst, again.properties...)
+	return append(dst, form.closing...)
+}
+
+// head appends the envelope of a record up to its properties.
+func (s *Story) head(dst []byte, form *style, table string) []byte {
+	dst = append(dst, form.time...)
+	dst = appendTime(dst, s.exported, 7, false)
+	dst = append(dst, form.tenant...)
+	dst = append(dst, Tenant...)
+	dst = append(dst, form.operation...)
+	dst = append(dst, form.category...)
+	dst = append(dst, table...)
+	dst = append(dst, form.received...)
+	dst = appendTime(dst, s.received, 7, false)
+	return append(dst, form.properties...)
 }
 
 // next picks the template of the next record and sets what it is about.

@@ -196,3 +196,36 @@ func BenchmarkEnvelope(b *testing.B) {
 	b.SetBytes(int64(size / b.N))
 	b.ReportMetric(float64(size)/float64(b.N)/100, "B/record")
 }
+
+// Repeats have the properties of a record that came before, and nothing else of the story changes.
+func TestRepeats(t *testing.T) {
+	const n = 5000
+	s := story.New(story.Options{Seed: 3, Repeats: 3})
+	seen, again := make(map[string]bool), 0
+	for left := n; left > 0; left -= 100 {
+		var envelope struct {
+			Records []struct {
+				Category   string
+				Properties json.RawMessage
+			}
+		}
+		decode(t, s.AppendEnvelope(nil, 100), &envelope)
+		for _, r := range envelope.Records {
+			text := r.Category + string(r.Properties)
+			if seen[text] {
+				again++
+			}
+			seen[text] = true
+		}
+	}
+	if len(seen) != n || again != int(s.Repeated()) || again < n/50 || again > n/25 {
+		t.Errorf("%d records and %d repeats, said to be %d; want %d and 3 %%", len(seen), again, s.Repeated(), n)
+	}
+	var total int64
+	for _, c := range s.Counts() {
+		total += c
+	}
+	if total != n {
+		t.Errorf("%d records counted, want %d", total, n)
+	}
+}
