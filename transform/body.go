@@ -25,7 +25,7 @@ type walk struct {
 	emitted  int  // records, and unreadable ones, so far
 	empty    int  // records, lists and payloads without anything in them, so far
 	damaged  bool // it did not parse as a whole
-	effort   int  // bytes that were parsed in vain
+	effort   int  // bytes that were parsed in vain, or looked through for an end
 	nextFrom int  // where the last such search began
 	next     int  // and what it found
 	wrapped  int  // how many wrappings are around what is being read
@@ -361,6 +361,7 @@ func reasonOf(err error) reason {
 // others: as far as it was read it is whole.
 func (t *Transformer) tooMany(b []byte, i, nesting int, err error) int {
 	end, balanced := record.SkipLoosely(b, i)
+	t.walk.effort += end - i
 	if !balanced {
 		return -1
 	}
@@ -408,6 +409,7 @@ func (t *Transformer) damage(b []byte, i, nesting int, err error) int {
 	at := t.scanner.At()
 	next := t.nextRecord(b, i+1)
 	end, balanced := record.SkipLoosely(b[:next], i)
+	t.walk.effort += end - i // an envelope inside begins soon, and its records may be as this one
 	if nesting < maxNesting {
 		// An envelope whose list is not its first member: its records are better than its whole.
 		if list := recordsAfter(b[:end], i+1); list >= 0 {
