@@ -60,7 +60,7 @@ func (r *reader) Fetch(ctx context.Context) ([]input.Message, error) {
 }
 
 // Keep and Commit check that all that a mark covers is with the host, and that marks go forwards.
-func (r *reader) Keep(_ context.Context, marks []input.Mark) error { return r.Commit(nil, marks) }
+func (r *reader) Keep(ctx context.Context, marks []input.Mark) error { return r.Commit(ctx, marks) }
 
 func (r *reader) Commit(_ context.Context, marks []input.Mark) error {
 	r.mu.Lock()

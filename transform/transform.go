@@ -150,10 +150,10 @@ func (t *Transformer) NewIDs() []repeats.ID {
 	return t.repeats.IDs()
 }
 
-// NewLateIDs and QueuedLate are NewIDs and Queued for the last Late. They belong to its goroutine.
+// NewLateIDs is NewIDs for the last Late. It belongs to that goroutine.
 func (t *Transformer) NewLateIDs() []repeats.ID { return t.late.writer.NewIDs() }
 
-// QueuedLate: see NewLateIDs.
+// QueuedLate is Queued for the last Late. It belongs to that goroutine.
 func (t *Transformer) QueuedLate() { t.late.writer.Queued() }
 
 // Queued says that what the last Append emitted is on its way: it is handed on before anything that
