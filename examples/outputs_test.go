@@ -114,7 +114,7 @@ func TestSIEMDown(t *testing.T) {
 	if n := now["fluentbit_output_dropped_records_total"]; n != 0 {
 		t.Errorf("%v records are dropped", n)
 	}
-	m := regexp.MustCompile(`(0\.\d) bytes on\s+disk for a byte of JSON`).FindStringSubmatch(example(t, "README.md"))
+	m := regexp.MustCompile(`(0\.\d)\s+bytes\s+on\s+disk\s+for\s+a\s+byte\s+of\s+JSON`).FindStringSubmatch(example(t, "README.md"))
 	if m == nil {
 		t.Fatal("README.md does not say how much of the disk a byte of JSON takes")
 	}

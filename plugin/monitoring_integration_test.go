@@ -249,7 +249,7 @@ func fluentBitWithOutput(t *testing.T, binary string) (address string) {
 	l.Close()
 	_, port, _ := strings.Cut(address, ":")
 	_, siemPort, _ := strings.Cut(strings.TrimPrefix(siem.URL, "http://"), ":")
-	conf := configure(t, dir, newSink(t), section(h, "eventhub.start earliest", "format splunk", "alias add-on", "db "+dir+"/state.db"))
+	conf := configure(t, dir, newSink(t), section(h, "eventhub.start earliest", "eventhub.group add-on", "format splunk", "alias add-on", "db "+dir+"/state.db"))
 	text, err := os.ReadFile(conf)
 	if err != nil {
 		t.Fatal(err)

@@ -129,6 +129,8 @@ func amount(v float64, unit string) string {
 		default:
 			suffix = " s"
 		}
+	case "percentunit":
+		v, suffix = v*100, " %"
 	case "bytes", "Bps":
 		units := []string{" B", " KiB", " MiB", " GiB"}
 		i := 0
