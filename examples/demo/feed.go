@@ -3,7 +3,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -15,9 +17,13 @@ import (
 // other stands for records without a category of Defender's, in the counts.
 const other = "(other)"
 
-// unreadable stands for text that is no JSON, in the counts. The plugin calls what it passes on raw
-// the same.
+// unreadable stands for JSON that is no record, in the counts. The plugin calls what it passes on
+// raw the same.
 const unreadable = "unreadable"
+
+// damaged stands for messages that are no JSON, in the counts. How many records can be saved of one
+// is for the plugin to find: at least something must come out for each.
+const damaged = "(damaged)"
 
 // A feed is what goes into the hub, and what must therefore come out.
 type feed struct {
@@ -101,10 +107,27 @@ func replay(paths []string) (*feed, error) {
 	return f, nil
 }
 
-// file adds a file: one message when it is a single JSON value (an envelope, an array, a record, on
-// however many lines), else one message a line.
+// file adds a file. It is one message a value where it is JSON (an envelope, an array, a record, on
+// however many lines, one or several), packed or in UTF-16 one message, else one message a line.
 func (f *feed) file(text []byte) error {
-	if json.Valid(text) {
+	if packed(text) {
+		return f.message(text)
+	}
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
+	if values, ok := split(text); ok {
+		for _, v := range values {
+			if err := f.message(v); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	whole := len(text) <= maxMessageBytes
+	for line := range bytes.Lines(text) {
+		line = bytes.TrimSpace(line)
+		whole = whole && (!json.Valid(line) || line[0] != '{' && line[0] != '[')
+	}
+	if whole { // no line is a value: they belong together
 		return f.message(text)
 	}
 	for line := range bytes.Lines(text) {
@@ -118,47 +141,54 @@ func (f *feed) file(text []byte) error {
 	return nil
 }
 
-func (f *feed) message(body []byte) error {
-	if len(body) > maxMessageBytes {
-		return fmt.Errorf("a message of %d bytes: Event Hubs takes no more than %d; split the envelope", len(body), maxMessageBytes)
-	}
-	f.add(body)
-	return f.count(body)
-}
-
-// count adds what is in a message to the records that must come out.
-func (f *feed) count(body []byte) error {
-	var envelope struct{ Records *[]json.RawMessage }
-	var array []json.RawMessage
-	switch {
-	case !json.Valid(body):
-		f.records[unreadable]++
-	case json.Unmarshal(body, &array) == nil:
-		return f.countRecords(array)
-	case json.Unmarshal(body, &envelope) == nil && envelope.Records != nil:
-		return f.countRecords(*envelope.Records)
-	default:
-		return f.countRecords([]json.RawMessage{bytes.TrimSpace(body)})
-	}
-	return nil
-}
-
-func (f *feed) countRecords(records []json.RawMessage) error {
-	for _, r := range records {
-		if r[0] != '{' {
-			f.records[unreadable]++
-			continue
+// split returns the JSON values of a text one after the other, and false if it holds anything else.
+func split(text []byte) (values []json.RawMessage, ok bool) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	for {
+		var v json.RawMessage
+		switch err := d.Decode(&v); {
+		case errors.Is(err, io.EOF):
+			return values, true
+		case err != nil:
+			return nil, false
 		}
-		var head struct{ Category any }
-		if err := json.Unmarshal(r, &head); err != nil {
+		values = append(values, v)
+	}
+}
+
+// message adds a message. A list or envelope that is larger than Event Hubs takes is parted.
+func (f *feed) message(body []byte) error {
+	if len(body) <= maxMessageBytes {
+		f.add(body)
+		if n := f.count(body); n > 0 {
+			f.records[damaged] += n
+		}
+		return nil
+	}
+	var list []json.RawMessage
+	if json.Unmarshal(body, &list) != nil {
+		members := object(body)
+		if len(members) != 1 || members[0].key != "records" || json.Unmarshal(members[0].value, &list) != nil {
+			return fmt.Errorf("a message of %d bytes: Event Hubs takes no more than %d; split the envelope", len(body), maxMessageBytes)
+		}
+	}
+	const open, end = `{"records":[`, `]}`
+	for part := []byte(open); len(list) > 0 || len(part) > len(open); part = []byte(open) {
+		for len(list) > 0 && (len(part) == len(open) || len(part)+len(list[0])+len(end) < maxMessageBytes) {
+			if len(part) > len(open) {
+				part = append(part, ',')
+			}
+			part, list = append(part, list[0]...), list[1:]
+		}
+		if len(part) == len(open) {
+			break
+		}
+		if part = append(part, end...); len(part) > maxMessageBytes {
+			return fmt.Errorf("a record of %d bytes: Event Hubs takes no more than %d", len(part), maxMessageBytes)
+		}
+		if err := f.message(part); err != nil {
 			return err
 		}
-		category, _ := head.Category.(string)
-		table, ok := strings.CutPrefix(category, "AdvancedHunting-")
-		if !ok {
-			table = other
-		}
-		f.records[table]++
 	}
 	return nil
 }

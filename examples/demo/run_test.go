@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -8,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
 	"github.com/fluent-bit-defender/fluent-bit-defender/examples/demo/story"
 )
 
@@ -97,6 +101,15 @@ func TestFiles(t *testing.T) {
 		"other.ndjson":            []byte(`{"VendorName":"Vestholm","SystemAlertId":"1","StartTimeUtc":"2026-03-09T07:30:00Z"}` + "\n"),
 		"not-json.txt":            []byte("that is not JSON at all"),
 		"records/no-objects.json": []byte(`{"records":[7,"text"]}`),
+		"gzip.bin":                []byte(zipped(string(s.AppendEnvelope(nil, 3)))),
+		"string.json":             []byte(quoted(string(s.AppendEnvelope(nil, 3)))),
+		"records-as-text.json":    []byte(`{"records":` + quoted("["+string(s.AppendRecord(nil))+"]") + `,"count":1}`),
+		"pretty.json":             []byte("\n" + pretty(s.AppendRecord(nil)) + "\n" + pretty(s.AppendRecord(nil))),
+		"lists.json":              []byte("[[" + string(s.AppendRecord(nil)) + "],[]]"),
+		"workspace.json":          []byte(`{"TenantId":"w","TimeGenerated":"2026-03-09T07:30:00Z","Type":"DeviceEvents","ActionType":"X"}`),
+		"trailing-nul.bin":        append(s.AppendRecord(nil), 0),
+		"trailing-comma.json":     []byte(`{"records":[` + string(s.AppendRecord(nil)) + `,]}`),
+		"Records.json":            []byte(`{"Records":[` + string(s.AppendRecord(nil)) + `]}`),
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -108,8 +121,75 @@ func TestFiles(t *testing.T) {
 	}
 	o.from = dir
 	ok, text := show(t, o)
-	if !ok || !strings.Contains(text, "all records arrived, each once") {
+	if !ok || !strings.Contains(text, "all records arrived, and ") {
 		t.Errorf("not all arrived:\n%s", text)
+	}
+}
+
+func pretty(text []byte) string {
+	var b bytes.Buffer
+	if err := json.Indent(&b, text, "", "  "); err != nil {
+		panic(err)
+	}
+	return b.String()
+}
+
+// What format raw wrote can be fed again, and every record has the event_id that it had.
+func TestRawAgain(t *testing.T) {
+	o := built(t)
+	feedOnce := func(from string) (lines []byte, ids map[string]struct{}) {
+		t.Helper()
+		f, err := replay([]string{from})
+		if err != nil {
+			t.Fatal(err)
+		}
+		hub, err := fakehub.Start(fakehub.Options{Hubs: map[string]int32{hubName: 4}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer hub.Close()
+		if err := produce(t.Context(), hub, f.messages); err != nil {
+			t.Fatal(err)
+		}
+		dir := t.TempDir()
+		set, err := settings(dir, hub)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plugin, err := filepath.Abs(o.plugin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tl := newTally(f, shapes["raw"])
+		h, err := startHost(o.host, plugin, dir, append(set, [2]string{"format", "raw"}), tl)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.wait(t.Context(), tl, f.total(), o.patience)
+		<-h.read
+		if r := tl.result(); r != (result{}) {
+			t.Errorf("%+v of %v", r, f.records)
+		}
+		return bytes.Join(tl.kept, []byte("\n")), tl.ids
+	}
+	dir := t.TempDir()
+	s := story.New(story.Options{Seed: 7})
+	for name, text := range map[string][]byte{
+		"envelope.json":  s.AppendEnvelope(nil, 60),
+		"other.json":     []byte(`{"VendorName":"Vestholm","SystemAlertId":"1"}`),
+		"workspace.json": []byte(`{"TenantId":"w","TimeGenerated":"2026-03-09T07:30:00Z","Type":"DeviceEvents","ActionType":"X"}`),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lines, ids := feedOnce(dir)
+	again := filepath.Join(t.TempDir(), "raw.ndjson")
+	if err := os.WriteFile(again, lines, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, got := feedOnce(again); len(ids) != 62 || !maps.Equal(got, ids) {
+		t.Errorf("%d event ids again, want those %d", len(got), len(ids))
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/valyala/fastjson"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
 // A shape tells where a format keeps what the demo looks at. Paths have a dot between the names.
@@ -122,9 +124,14 @@ func text(v *fastjson.Value) string {
 	return string(v.MarshalTo(nil))
 }
 
-// table is the name of the record's table.
-func (r seen) table() string {
-	return strings.TrimPrefix(text(r.both(r.shape.table)), "AdvancedHunting-")
+// table is the name of the record's table, without a prefix, however often somebody put it there.
+func (r seen) table() string { return withoutPrefix(text(r.both(r.shape.table))) }
+
+func withoutPrefix(table string) string {
+	for strings.HasPrefix(table, record.HuntingPrefix) {
+		table = table[len(record.HuntingPrefix):]
+	}
+	return table
 }
 
 func (r seen) id() string       { return text(r.both(r.shape.id)) }

@@ -119,12 +119,16 @@ type result struct {
 	missing    int // records that did not come
 	again      int // records that came more than once
 	unexpected int // records of a table that nothing was fed of
+	saved      int // records that came out of damaged messages
 }
 
 func (t *tally) result() (r result) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for table, in := range t.feed.records {
+		if table == damaged {
+			continue
+		}
 		r.missing += max(0, in-t.records[table])
 		r.again += max(0, t.records[table]-in)
 	}
@@ -132,6 +136,12 @@ func (t *tally) result() (r result) {
 		if _, ok := t.feed.records[table]; !ok {
 			r.unexpected += out
 		}
+	}
+	if n := t.feed.records[damaged]; n > 0 {
+		// Whatever came beyond what is known is what was saved of damaged messages.
+		r.saved = r.again + r.unexpected
+		r.missing += max(0, n-r.saved)
+		r.again, r.unexpected = 0, 0
 	}
 	if t.feed.numbers > 0 {
 		r.missing = max(r.missing, t.feed.numbers-t.distinct)

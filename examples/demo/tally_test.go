@@ -46,6 +46,9 @@ func TestTallyFiles(t *testing.T) {
 	f("all", map[string]int{"A": 1, unreadable: 1}, result{}, `{"table":"A"}`, `{"table":"unreadable","unreadable_reason":"no JSON"}`)
 	f("torn", map[string]int{"A": 2}, result{missing: 1, unexpected: 1}, `{"table":"A"}`, `{"table":"A","unreadable_reason":"x"}`)
 	f("other products", map[string]int{"A": 1, other: 2}, result{}, `{"table":"A"}`, `{"table":"unknown"}`, `{"table":"Alert"}`)
+	f("damage", map[string]int{"A": 1, damaged: 1}, result{saved: 2}, `{"table":"A"}`, `{"table":"A"}`, `{"table":"unreadable","unreadable_reason":"x"}`)
+	f("damage, nothing saved", map[string]int{"A": 1, damaged: 2}, result{missing: 1, saved: 1}, `{"table":"A"}`, `{"table":"B"}`)
+	f("damage, a record missing", map[string]int{"A": 2, damaged: 1}, result{missing: 1, saved: 1}, `{"table":"A"}`, `{"table":"B"}`)
 	f("another table", map[string]int{"A": 1}, result{missing: 1, unexpected: 1}, `{"table":"B"}`)
 }
 

@@ -274,8 +274,11 @@ func (v *view) summary(t *tally, hostName string, started time.Time) bool {
 	slices.Sort(tables)
 	for _, table := range tables {
 		in, out := t.feed.records[table], t.records[table]
+		if table == damaged {
+			out = r.saved
+		}
 		line := fmt.Sprintf("  %-34s %10d %10d", cut(table, 34), in, out)
-		if out != in {
+		if out != in && t.feed.records[damaged] == 0 {
 			line = v.paint(red, line+"  <<<")
 		}
 		v.printf("%s\n", line)
@@ -308,6 +311,8 @@ func (v *view) summary(t *tally, hostName string, started time.Time) bool {
 		v.printf("  %s\n", v.paint(red, fmt.Sprintf("MISSING   %d records did not arrive", r.missing)))
 	case r.unexpected > 0:
 		v.printf("  %s\n", v.paint(red, fmt.Sprintf("UNEXPECTED %d records of tables that nothing was fed of", r.unexpected)))
+	case r.saved > 0:
+		v.printf("  %s, and %d events of what is damaged (%d messages)\n", v.paint(green, "all records arrived"), r.saved, t.feed.records[damaged])
 	case r.again > 0:
 		v.printf("  %s, %d of them twice\n", v.paint(green, "all records arrived"), r.again)
 	default:
