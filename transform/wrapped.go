@@ -3,6 +3,7 @@ package transform
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
 	"encoding/binary"
 	"io"
 	"strings"
@@ -82,6 +83,14 @@ func (t *Transformer) inside(inner []byte) bool {
 		return false
 	}
 	text, _ := record.Unescape(make([]byte, 0, len(inner)), inner, false)
+	return t.insideText(text)
+}
+
+// insideText is inside for the text of the string.
+func (t *Transformer) insideText(text []byte) bool {
+	if t.walk.wrapped >= maxWrapped {
+		return false
+	}
 	at := record.SkipSpace(text, 0)
 	if at == len(text) || text[at] != '{' && text[at] != '[' && text[at] != '"' {
 		return false
@@ -107,8 +116,9 @@ func (t *Transformer) inside(inner []byte) bool {
 	return ok
 }
 
-// wrappers are the members under which an envelope, or its records, stand as text.
-var wrappers = [...]string{"records", "body", "raw"}
+// wrappers are the members under which an envelope, or its records, stand as text: raw is of the
+// format raw, log of Fluent Bit's own inputs, and ContentData of Azure Logic Apps, in base64.
+var wrappers = [...]string{"records", "body", "raw", "log", "ContentData"}
 
 // wrapping reads the record in t.row, b[i:end], if it is no record but has records as text in a
 // member. The other members are passed on, but for those that the format raw writes beside its
@@ -124,9 +134,17 @@ func (t *Transformer) wrapping(b []byte, i, end int) bool {
 		if n == 0 || doc.Nodes[n].Kind != record.KindString {
 			continue
 		}
-		own := name == "raw"
-		if own && (doc.Find(0, "table") == 0 || doc.Find(0, "event_id") == 0) {
+		own := name == "raw" || name == "log"
+		if name == "raw" && (doc.Find(0, "table") == 0 || doc.Find(0, "event_id") == 0) {
 			continue
+		}
+		open, text := t.inside, doc.Inner(n)
+		if name == "log" || name == "ContentData" {
+			// They hold anything; only an envelope shows that it is records.
+			if text = envelopeText(text, name == "ContentData"); text == nil {
+				continue
+			}
+			open = t.insideText
 		}
 		type member struct{ from, to uint32 }
 		var beside []member
@@ -136,7 +154,7 @@ func (t *Transformer) wrapping(b []byte, i, end int) bool {
 			}
 		}
 		// The row is gone once what is inside is read.
-		if !t.inside(doc.Inner(n)) {
+		if !open(text) {
 			if _, err := t.tryRead(&t.row, b, i); err != nil {
 				return false
 			}
@@ -148,6 +166,22 @@ func (t *Transformer) wrapping(b []byte, i, end int) bool {
 		return true
 	}
 	return false
+}
+
+// envelopeText returns the text of a JSON string, given without its quotes, out of base64 if it is
+// packed so. It returns nil unless the text begins like an envelope.
+func envelopeText(inner []byte, packed bool) []byte {
+	text, _ := record.Unescape(make([]byte, 0, len(inner)), inner, false)
+	if packed {
+		var err error
+		if text, err = base64.StdEncoding.AppendDecode(nil, text); err != nil {
+			return nil
+		}
+	}
+	if at := record.SkipSpace(text, 0); at == len(text) || text[at] != '{' || recordsAt(text, at+1) < 0 {
+		return nil
+	}
+	return text
 }
 
 // besideRaw tells what the format raw, and the outputs of the host, write beside the text of a

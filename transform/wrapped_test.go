@@ -3,6 +3,7 @@ package transform_test
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -46,7 +47,8 @@ func TestWrappings(t *testing.T) {
 		"gzip": gzipped(envelope), "UTF-16": inUTF16(envelope), "string": quoted(envelope), "string twice": quoted(quoted(envelope)), "gzip of a string": gzipped(quoted(envelope)),
 		"records as text": `{"records":` + quoted(`[`+good(2)+`,`+good(3)+`]`) + `}`, "body as text": `{"body":` + quoted(envelope) + `}`, "lists in a list": `[[` + good(2) + `],[` + good(3) + `]]`,
 		"list of strings": `[` + quoted(good(2)) + `,` + quoted(good(3)) + `]`, "records of strings": `{"records":[` + quoted(good(2)) + `,` + quoted(good(3)) + `]}`,
-		"raw again": `{"table":"AlertInfo","tenant_id":"t1","event_id":"x","DeviceInfo.match":"row","raw":` + quoted(good(2)) + `,"@timestamp":"now"}` + "\n" + good(3),
+		"log of Fluent Bit": `{"date":1.5,"log":` + quoted(envelope) + `}`,
+		"raw again":         `{"table":"AlertInfo","tenant_id":"t1","event_id":"x","DeviceInfo.match":"row","raw":` + quoted(good(2)) + `,"@timestamp":"now"}` + "\n" + good(3),
 	} {
 		t.Run(name, func(t *testing.T) {
 			events := run(t, transform.New(cfg), good(1), body, good(4))
@@ -65,7 +67,11 @@ func TestWrappings(t *testing.T) {
 		body string
 		want int
 	}{
-		"beside": {`{"records":` + quoted(`[`+good(2)+`]`) + `,"other":5}`, 2}, "text": {quoted("just text"), 1}, "list of numbers": {`[[1,2],[3]]`, 1},
+		"log of another":  {`{"log":` + quoted(`{"level":"info"}`) + `,"stream":"stdout"}`, 1},
+		"Logic Apps":      {`{"ContentData":"` + base64.StdEncoding.EncodeToString([]byte(`{"records":[`+good(2)+`,`+good(3)+`]}`)) + `","Properties":{}}`, 3},
+		"no base64":       {`{"ContentData":"eyJ"}`, 1},
+		"base64 of other": {`{"ContentData":"` + base64.StdEncoding.EncodeToString([]byte("text")) + `"}`, 1},
+		"beside":          {`{"records":` + quoted(`[`+good(2)+`]`) + `,"other":5}`, 2}, "text": {quoted("just text"), 1}, "list of numbers": {`[[1,2],[3]]`, 1},
 		"cut gzip": {gzipped(envelope)[:60], 1}, "gzip bomb": {gzipped(strings.Repeat(" ", 17<<20)), 1}, "odd UTF-16": {inUTF16(envelope) + "x", 1},
 		"too deep": {quoted(quoted(quoted(quoted(quoted(envelope))))), 1},
 	} {

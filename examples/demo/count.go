@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"regexp"
@@ -151,10 +152,13 @@ func (f *feed) countObject(v json.RawMessage, lists, wraps int) {
 		}
 	}
 	if category == "" {
-		for _, key := range []string{"records", "body", "raw"} {
+		for _, key := range []string{"records", "body", "raw", "log", "ContentData"} {
 			text := find(members, key)
-			written := key == "raw"
-			if len(text) == 0 || text[0] != '"' || written && (find(members, "table") == nil || find(members, "event_id") == nil) || !f.countInside(text, wraps) {
+			written := key == "raw" || key == "log"
+			if key == "log" || key == "ContentData" {
+				text = envelopeText(text, key == "ContentData")
+			}
+			if len(text) == 0 || text[0] != '"' || key == "raw" && (find(members, "table") == nil || find(members, "event_id") == nil) || !f.countInside(text, wraps) {
 				continue
 			}
 			beside := 0
@@ -168,6 +172,30 @@ func (f *feed) countObject(v json.RawMessage, lists, wraps int) {
 		}
 	}
 	f.records[tableOf(category, members, find)]++
+}
+
+// envelopeText returns a JSON string, out of base64 if it is packed so, if its text is an envelope.
+func envelopeText(v json.RawMessage, packed bool) json.RawMessage {
+	var text string
+	if json.Unmarshal(v, &text) != nil {
+		return nil
+	}
+	if packed {
+		b, err := base64.StdEncoding.DecodeString(text)
+		if err != nil {
+			return nil
+		}
+		text = string(b)
+	}
+	members := object(json.RawMessage(text))
+	if len(members) == 0 || members[0].key != "records" || members[0].value[0] != '[' {
+		return nil
+	}
+	quoted, err := json.Marshal(text)
+	if err != nil {
+		return nil
+	}
+	return quoted
 }
 
 func (f *feed) countBeside(members int) {

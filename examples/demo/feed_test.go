@@ -55,6 +55,9 @@ func TestReplay(t *testing.T) {
 	f("no tag", `{"category":"AdvancedHunting-a/b c"}`, 1, map[string]int{"a_b_c": 1})
 	f("workspace", `{"Type":"DeviceEvents","TimeGenerated":"2026-03-09T07:30:00Z"}`, 1, map[string]int{"DeviceEvents": 1})
 	f("format raw", `{"date":1,"table":"A","event_id":"1","raw":`+quoted(a)+`}`+"\n"+a, 2, map[string]int{"A": 2})
+	f("log", `{"date":1,"log":`+quoted(`{"records":[`+a+`]}`)+`}`, 1, map[string]int{"A": 1})
+	f("log of another", `{"date":1,"log":`+quoted(`{"x":1}`)+`}`, 1, map[string]int{other: 1})
+	f("Logic Apps", `{"ContentData":"eyJyZWNvcmRzIjpbeyJjYXRlZ29yeSI6IkFkdmFuY2VkSHVudGluZy1BIn1dfQ==","Properties":{}}`, 1, map[string]int{"A": 1, unreadable: 1})
 	f("list too large", `[`+strings.Repeat(a+`,`, 25000)+a+`]`, 2, map[string]int{"A": 25001})
 	f("category of another kind", `[{"category":7}]`, 1, map[string]int{other: 1})
 }

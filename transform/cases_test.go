@@ -1,0 +1,108 @@
+package transform_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
+)
+
+// What people really have, after public bug reports: what each message says, between good records.
+// want has the table and the time of each event, and its Marker.
+func TestCases(t *testing.T) {
+	// record is a record of a category with this Timestamp.
+	record := func(category, timestamp, marker string) string {
+		return `{"time":"2026-09-20T10:20:31Z","tenantId":"11111111-2222-4333-8444-555555555555","category":` + category + `,"properties":{"Timestamp":` + timestamp + `,"Marker":"` + marker + `"}}`
+	}
+	at := func(timestamp string) string { return record(`"AdvancedHunting-DeviceEvents"`, timestamp, "19") }
+	process := func(marker string) string {
+		return record(`"AdvancedHunting-DeviceProcessEvents"`, `"2026-09-20T10:18:02.7654321Z"`, marker)
+	}
+	const itsTime = "DeviceProcessEvents 2026-09-20T10:18:02.7654321Z "
+	for _, c := range []struct{ name, body, want string }{
+		{"opentelemetry-collector-contrib#49038", `{"records":[{"TenantId":"w","TimeGenerated":"2026-09-20T10:18:03Z","DeviceId":"aa11","Type":"DeviceProcessEvents","Marker":"01"}]}`,
+			"DeviceProcessEvents 2026-09-20T10:18:03Z 01"},
+		{"#36650", `{"records":[{"time":"09/20/2026 14:54:26","category":"FunctionAppLogs","Marker":"02"}]}`, "FunctionAppLogs 2026-09-20T14:54:26Z 02"},
+		{"#46267", `{"records":[{"EventTimeString":"9/20/2026 7:42:22 AM +00:00","category":"OperationalLogs","Marker":"03"}]}`, "OperationalLogs 2026-09-20T07:42:22Z 03"},
+		{"gzip", gzipped(`{"records":[` + process("04") + `]}`), itsTime + "04"},
+		{"azure-functions-python-worker#415", quoted(`{"records":[` + process("05") + `]}`), itsTime + "05"},
+		{"records as text", `{"records":` + quoted(`[`+process("06")+`]`) + `}`, itsTime + "06"},
+		{"UTF-16", inUTF16(`{"records":[` + process("09") + `]}`), itsTime + "09"},
+		{"elastic/beats#18651", `[[` + process("11a") + `],[` + process("11b") + `]]`, itsTime + "11a\n" + itsTime + "11b"},
+		{"letter case", record(`"advancedhunting-deviceprocessevents"`, `"2026-09-20T10:18:02.7654321Z"`, "16"), itsTime + "16"},
+		{"alert", `{"VendorName":"Microsoft","AlertType":"VM_X","TimeGenerated":"2026-09-20T10:09:00.123Z","SystemAlertId":"x","Marker":"18"}`, "SecurityAlert 2026-09-20T10:09:00.123Z 18"},
+		{"seconds", at("1789899482"), "DeviceEvents 2026-09-20T10:18:02Z 19"},
+		{"milliseconds", at("1789899482123"), "DeviceEvents 2026-09-20T10:18:02.123Z 19"},
+		{"microseconds", at("1789899482123456"), "DeviceEvents 2026-09-20T10:18:02.123456Z 19"},
+		{"seconds as text", at(`"1789899482"`), "DeviceEvents 2026-09-20T10:18:02Z 19"},
+		{"Json.NET", at(`"/Date(1789899482123)/"`), "DeviceEvents 2026-09-20T10:18:02.123Z 19"},
+		{"+0000", at(`"2026-09-20T10:18:02+0000"`), "DeviceEvents 2026-09-20T10:18:02Z 19"},
+		{"no zone", at(`"2026-09-20T10:18:02"`), "DeviceEvents 2026-09-20T10:18:02Z 19"},
+		{"AM", at(`"9/20/2026 10:18:02 AM"`), "DeviceEvents 2026-09-20T10:18:02Z 19"},
+		{"UTC", at(`"2026-09-20 10:18:02 UTC"`), "DeviceEvents 2026-09-20T10:18:02Z 19"},
+		{"year 1: of the export", at(`"0001-01-01T00:00:00"`), "DeviceEvents 2026-09-20T10:20:31Z 19"},
+		{"year 9999: of the export", at(`"9999-12-31T23:59:59.9999999Z"`), "DeviceEvents 2026-09-20T10:20:31Z 19"},
+		{"properties as text", `{"category":"AdvancedHunting-DeviceProcessEvents","properties":` + quoted(`{"Timestamp":"2026-09-20T10:18:02.7654321Z","Marker":"29"}`) + `}`, itsTime + "29"},
+		{"log of Fluent Bit", `{"date":1789899482.1,"log":` + quoted(`{"records":[`+process("31")+`]}`) + `}`, itsTime + "31"},
+		{"blank behind the category", record(`"AdvancedHunting-DeviceEvents "`, `"2026-09-20T10:18:02Z"`, "33"), "DeviceEvents 2026-09-20T10:18:02Z 33"},
+		{"category without a table", record(`"AdvancedHunting-"`, `"2026-09-20T10:18:02Z"`, "33"), "unknown 2026-09-20T10:18:02Z 33"},
+		{"sub-assessment", `{"$type":"subAssessmentEvent","Type":"Microsoft.Security/assessments/subAssessments","Properties":{"TimeGenerated":"2026-09-12T09:58:32.2607101Z"},"Marker":"41"}`,
+			"SecurityNestedRecommendation 2026-09-12T09:58:32.2607101Z 41"},
+		{"ARM alert", `{"type":"Microsoft.Security/Locations/alerts","properties":{"startTimeUtc":"2026-09-12T09:58:32.26Z","timeGeneratedUtc":"2026-09-12T10:00:00Z"},"Marker":"43"}`,
+			"SecurityAlert 2026-09-12T10:00:00Z 43"},
+		{"PostgreSQL", "{\"records\":[{\"category\":\"PostgreSQLLogs\",\"properties\":{\"message\":\"a\x00\xff b\"},\"time\":\"2026-09-20T10:00:00Z\",\"Marker\":\"23\"}]}", "PostgreSQLLogs 2026-09-20T10:00:00Z 23"},
+		{"trailing comma", `{"records":[` + process("27a") + `,` + process("27b") + `,]}`, itsTime + "27a\n" + itsTime + "27b"},
+		{"NUL behind it", process("25") + "\x00", itsTime + "25\nunreadable"},
+		{"record separators", "\x1e" + process("26a") + "\n\x1e" + process("26b") + "\n", "unreadable\n" + itsTime + "26a\nunreadable\n" + itsTime + "26b"},
+		{"prefix", "\x00\x00\x00\x00\x07" + process("28"), "unreadable\n" + itsTime + "28"},
+		{"malformed escape", `{"records":[` + process("53a") + `,{"authType":"\x5c","category":"Connections"},` + process("53c") + `]}`, itsTime + "53a\nunreadable\n" + itsTime + "53c"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			events := run(t, transform.New(transform.Config{}), good(1), c.body, good(2))
+			if n := goods(events); len(n) != 2 {
+				t.Errorf("good records %v", n)
+			}
+			var got []string
+			for _, e := range events {
+				marker, _ := e.m["Marker"].(string)
+				switch id, _ := e.m["AlertId"].(string); {
+				case strings.HasPrefix(id, "good-"):
+				case e.m["unreadable_reason"] != nil:
+					got = append(got, "unreadable")
+				default:
+					got = append(got, e.table+" "+e.time.Format("2006-01-02T15:04:05.999999999Z07:00")+" "+marker)
+				}
+			}
+			if text := strings.Join(got, "\n"); text != c.want {
+				t.Errorf("got\n%s\nwant\n%s", text, c.want)
+			}
+		})
+	}
+}
+
+// A list that the source cuts into its records gives the ids that it gives as a whole, however it
+// is laid out.
+func TestEventIDsOfListsCutAndWhole(t *testing.T) {
+	records := []string{good(1), hunting(`"A":[1,2],"B":{"c":"d e"}`), asWorkspace("DeviceEvents", `"ProcessId":"17"`), `{"SystemAlertId":"1","Entities":[{"a":1}]}`}
+	ids := func(bodies ...string) (all []any) {
+		for _, e := range run(t, transform.New(transform.Config{EventID: true}), bodies...) {
+			all = append(all, e.m["event_id"])
+		}
+		return all
+	}
+	want := ids(records...)
+	for name, body := range map[string]string{
+		"list": "[" + strings.Join(records, ",") + "]", "envelope": `{"records":[` + strings.Join(records, ",\r\n") + "\r\n]}",
+		"lines": strings.Join(records, "\n"), "spaced": "[\n" + strings.ReplaceAll(strings.Join(records, ",\n"), `":`, `" : `) + "\n]",
+	} {
+		got := ids(body)
+		if len(got) != len(want) {
+			t.Fatalf("%s: %d events", name, len(got))
+		}
+		for i := range want {
+			if got[i] != want[i] || got[i] == nil {
+				t.Errorf("%s: record %d has id %v, want %v", name, i, got[i], want[i])
+			}
+		}
+	}
+}
