@@ -146,7 +146,10 @@ const appSecret = "s3cret-of-the-application"
 
 // startMachines serves the machines API, which lists deviceA, knows deviceB and no other, and its
 // sign-in. It returns the settings of who may ask.
-func startMachines(t *testing.T, tenant string) []string {
+func startMachines(t *testing.T, tenant string) []string { return startSlowMachines(t, tenant, 0) }
+
+// startSlowMachines does the same, and answers for one device after a delay.
+func startSlowMachines(t *testing.T, tenant string, delay time.Duration) []string {
 	t.Helper()
 	var srv *httptest.Server
 	mux := http.NewServeMux()
@@ -172,7 +175,8 @@ func startMachines(t *testing.T, tenant string) []string {
 		}
 		_, _ = w.Write([]byte(`{"value":[` + machine(deviceA, "listed.contoso.example") + `]}`))
 	})
-	mux.HandleFunc("/api/machines/"+deviceB, func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("/api/machines/"+deviceB, func(w http.ResponseWriter, r *http.Request) {
+		_ = input.Sleep(r.Context(), delay)
 		_, _ = w.Write([]byte(machine(deviceB, "asked.contoso.example")))
 	})
 	srv = httptest.NewTLSServer(mux)
@@ -204,6 +208,46 @@ func TestDeviceFromTheAPI(t *testing.T) {
 		if m := got[seq]; m["DeviceInfo.status"] != want[0] || m["DeviceInfo.DeviceName"] != want[1] && seq != 1 || m["DeviceInfo.RiskScore"] != want[2] && seq != 1 {
 			t.Errorf("record %d: want %v, got %v", seq, want, m)
 		}
+	}
+}
+
+// Behind a machines API that takes 9 s only the row that asks for it waits, as long as it may. A kill
+// meanwhile loses nothing: the position of its message waits with it.
+func TestSlowAPIHoldsUpNothingElse(t *testing.T) {
+	t.Parallel()
+	h := startHub(t, 1)
+	api := startSlowMachines(t, deviceTenant, 9*time.Second)
+	db := "db=" + filepath.Join(t.TempDir(), "state.db")
+	send(t, h, fileRow(10_000, deviceB))
+	produce(t, h, 0, 2000)
+	args := settings(h, append(api, db, "device_info.wait=30s")...)
+	so, host := build(t)
+	cmd := exec.Command(host, append(args, so)...)
+	out, err := cmd.StdoutPipe()
+	if err != nil || cmd.Start() != nil {
+		t.Fatal("the host does not start")
+	}
+	first := make(map[int]bool)
+	parseEvents(t, out, func(e event) {
+		if first[e.Seq] = true; len(first) == 2000 {
+			_ = cmd.Process.Kill() // the row still waits: it needs 9 s, and others have come
+		}
+	})
+	_ = cmd.Wait()
+	if first[10_000] {
+		t.Error("the row came before the 9 s were over, or others waited for it")
+	}
+	forgetMembers(t, h)
+	args = settings(h, append(api, db, "device_info.wait=2s")...)
+	r := runHostUntil(t, 2001, "", args...).ok(t)
+	last := r.events[len(r.events)-1]
+	if got := deviceFields(t, r)[10_000]; last.Seq != 10_000 || got["DeviceInfo.status"] != "pending" || got["DeviceInfo.DeviceId"] != deviceB {
+		t.Errorf("the last event is %d; %v", last.Seq, got)
+	}
+	// All is committed: nothing comes again.
+	send(t, h, fileRow(10_001, deviceA))
+	if r = runHost(t, append([]string{"-seconds", "60", "-records", "1"}, args...)...).ok(t); len(r.events) != 1 || r.events[0].Seq != 10_001 {
+		t.Errorf("%d events after a restart", len(r.events))
 	}
 }
 

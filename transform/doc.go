@@ -106,7 +106,6 @@
 //	a row that                                 waits for                at most
 //	names a device that no report speaks for   an answer of the API     device_info.wait
 //	has an AlertId and no host, or no Title    other rows of its alert  device_info.wait and 1 s
-//	has no reported device at the first start  blobs of DeviceInfo      device_info.warm_up_wait
 //
 // Rows that wait have a copy of their text, in a bounded number of bytes; those beyond it go on
 // with what is known. The mark of a message stays back while a row of its lane waits, and so do all

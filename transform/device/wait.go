@@ -99,45 +99,10 @@ func (j *Joiner) Drop(s *Sighting) {
 func (j *Joiner) Resolve(sightings []*Sighting) {
 	m := j.memory
 	now := time.Now()
-	m.mu.Lock()
-	var missing map[string][]*Sighting // by key
-	for _, s := range sightings {
-		if s.since.IsZero() {
-			s.since = now
-		}
-		m.resolve(s, now)
-		if s.wants != "" && s.question == nil && m.cfg.Ask != nil {
-			if missing == nil {
-				missing = make(map[string][]*Sighting)
-			}
-			missing[s.wants] = append(missing[s.wants], s)
-		}
-	}
+	missing, byTenant, keys, asked := m.missing(sightings, now)
 	if len(missing) == 0 {
-		m.mu.Unlock()
 		return
 	}
-	byTenant := make(map[string][]string)
-	keys := make(map[string]string) // by tenant and id
-	for key := range missing {
-		if tenant, ok := m.tenants.name(key); ok {
-			id := string(appendID(nil, key))
-			byTenant[tenant] = append(byTenant[tenant], id)
-			keys[tenant+"/"+id] = strings.Clone(key)
-		}
-	}
-	// Before they are asked: an answer may come before Ask returns.
-	asked := make(map[string]*question)
-	for _, key := range keys {
-		q := m.waits.asked[key]
-		if q == nil {
-			q = &question{}
-			m.waits.asked[key] = q
-		}
-		asked[key] = q
-	}
-	m.mu.Unlock()
-
 	coming := make(map[string]bool)
 	unanswered := make(map[string]bool)
 	defer func() {
@@ -163,6 +128,44 @@ func (j *Joiner) Resolve(sightings []*Sighting) {
 			unanswered[keys[tenant+"/"+strings.ToLower(id)]] = true
 		}
 	}
+}
+
+// missing resolves sightings. It returns those whose device is to be asked for by its key, the ids
+// by tenant, the keys by tenant and id, and the questions by key.
+func (m *Memory) missing(sightings []*Sighting, now time.Time) (missing map[string][]*Sighting, byTenant map[string][]string, keys map[string]string, asked map[string]*question) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range sightings {
+		if s.since.IsZero() {
+			s.since = now
+		}
+		m.resolve(s, now)
+		if s.wants != "" && s.question == nil && m.cfg.Ask != nil {
+			if missing == nil {
+				missing = make(map[string][]*Sighting)
+			}
+			missing[strings.Clone(s.wants)] = append(missing[s.wants], s)
+		}
+	}
+	if len(missing) == 0 {
+		return nil, nil, nil, nil
+	}
+	byTenant, keys, asked = make(map[string][]string), make(map[string]string), make(map[string]*question)
+	for key := range missing {
+		tenant, ok := m.tenants.name(key)
+		if !ok {
+			continue
+		}
+		id := string(appendID(nil, key))
+		byTenant[tenant] = append(byTenant[tenant], id)
+		keys[tenant+"/"+id] = key
+		// Before it is asked: the answer may come before Ask returns.
+		if m.waits.asked[key] == nil {
+			m.waits.asked[key] = &question{}
+		}
+		asked[key] = m.waits.asked[key]
+	}
+	return missing, byTenant, keys, asked
 }
 
 // resolve finds the device of a sighting with what is known now, and what it still has to wait for.
