@@ -211,8 +211,8 @@ func TestDeviceFromTheAPI(t *testing.T) {
 	}
 }
 
-// Behind a machines API that takes 9 s only the row that asks for it waits, as long as it may. A kill
-// meanwhile loses nothing: the position of its message waits with it.
+// Behind a machines API that takes 9 s only the row that asks for it waits, as long as it may. A
+// kill meanwhile loses nothing: the position of its message waits with it.
 func TestSlowAPIHoldsUpNothingElse(t *testing.T) {
 	t.Parallel()
 	h := startHub(t, 1)
