@@ -148,7 +148,7 @@ func (c Config) Credential(method string) (azcore.TokenCredential, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sign in by %s: %w", method, err)
 	}
-	return cred, nil
+	return newBounded(cred), nil
 }
 
 // maxToken is the most bytes of a token answer, or of anything else that a sign-in host answers.
