@@ -1,6 +1,9 @@
 package record
 
-import "bytes"
+import (
+	"bytes"
+	"strings"
+)
 
 // maxEventSeconds is the end of 2038-01-18. Fluent Bit keeps the seconds of an event time in 31
 // bits, and a record whose time does not fit takes the rest of its chunk with it (seen on v3.2 to
@@ -232,6 +235,9 @@ func (r *Record) Time() (sec int64, nsec uint32, from TimeSource) {
 			if sec, nsec, ok := r.Doc.ownTime(properties); ok {
 				return sec, nsec, TimeEvent
 			}
+			if sec, nsec, ok := r.Doc.time(r.entraTime(properties)); ok {
+				return sec, nsec, TimeEvent
+			}
 		}
 	}
 	if sec, nsec, ok := r.Doc.time(r.Envelope.Time); ok {
@@ -241,6 +247,19 @@ func (r *Record) Time() (sec int64, nsec uint32, from TimeSource) {
 		return sec, nsec, TimeEvent
 	}
 	return 0, 0, TimeNone
+}
+
+// entraTime is the node that says when a sign-in or change of Microsoft Entra happened, 0 for other
+// records: their time is when it was exported, up to minutes later.
+func (r *Record) entraTime(properties uint32) uint32 {
+	switch category := r.Category(); {
+	case r.Doc.Nodes[properties].Kind != KindObject:
+	case strings.HasSuffix(category, "SignInLogs"):
+		return r.Doc.Find(properties, "createdDateTime")
+	case category == "AuditLogs":
+		return r.Doc.Find(properties, "activityDateTime")
+	}
+	return 0
 }
 
 // ownTimes are where records of other products of Azure say when something happened, in lower case,
