@@ -98,6 +98,10 @@ const (
 	leastMost  = 24 << 20
 	mostOther  = 4 << 20
 
+	// mostThrottle is for how long a broker may have us not ask for more, in milliseconds. franz-go
+	// does what it says, and it may say 24 days.
+	mostThrottle = 60_000
+
 	// mostRefusals bounds the refusals that wait to be passed over. One that is forgotten is found
 	// again with the next fetch.
 	mostRefusals = 4096
@@ -133,6 +137,11 @@ func (b *budget) inspect(body []byte, version int16) {
 	b.mu.Unlock()
 	held := int64(len(body))
 	defer func() { b.held.Store(held) }()
+	if version >= 1 && version < 12 && len(body) >= 4 { // the time for which the broker wants no more requests
+		if int32(binary.BigEndian.Uint32(body)) > mostThrottle {
+			binary.BigEndian.PutUint32(body, mostThrottle)
+		}
+	}
 	resp := kmsg.NewPtrFetchResponse()
 	resp.Version = version
 	if version >= 12 || resp.ReadFrom(body) != nil { // franz-go says what is wrong with it

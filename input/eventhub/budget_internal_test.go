@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"testing"
@@ -189,4 +190,19 @@ func FuzzInspect(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte, version int16) {
 		newBudget(1<<20).inspect(body, version)
 	})
+}
+
+// One answer must not keep a partition from being read for 24 days, of which nothing is said.
+func TestThrottleIsBounded(t *testing.T) {
+	for said, want := range map[int32]int32{0: 0, 300: 300, 60_000: 60_000, math.MaxInt32: 60_000, -1: -1} {
+		for version := int16(1); version < 12; version++ {
+			resp := kmsg.NewPtrFetchResponse()
+			resp.Version, resp.ThrottleMillis = version, said
+			body := resp.AppendTo(nil)
+			newBudget(0).inspect(body, version)
+			if err := resp.ReadFrom(body); err != nil || resp.ThrottleMillis != want {
+				t.Errorf("version %d, %d ms: %d, %v", version, said, resp.ThrottleMillis, err)
+			}
+		}
+	}
 }
