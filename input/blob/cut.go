@@ -37,6 +37,7 @@ type cutter struct {
 	footPlace place // its place, for blobs that may be written again; foot is 0 when there is none
 	skipped   int64 // bytes that were left out
 	cuts      int64 // values that were too long
+	vain      int   // bytes that across looked at in vain
 }
 
 // cut appends messages to k.p from start on. It returns where the first value begins that is not
@@ -134,6 +135,9 @@ func (k *cutter) values(i int) (next int, why stop) {
 			continue
 		}
 		end, v := valueEnd(data, i)
+		if v == damaged {
+			end, v = k.across(i, end)
+		}
 		if v == whole && end-i > LineLimit {
 			v = open
 		}
@@ -166,6 +170,18 @@ func (k *cutter) values(i int) (next int, why stop) {
 	return i, atEnd
 }
 
+// across looks at the damaged value that begins at data[i] with endAcross, and bounds how much it
+// looks at in vain.
+func (k *cutter) across(i, at int) (end int, v verdict) {
+	if k.vain > 4*len(k.p.data)+maxAcross {
+		return at, damaged
+	}
+	if end, v = endAcross(k.p.data, i, at); v == damaged {
+		k.vain += end - i
+	}
+	return end, v
+}
+
 // beginsWhole tells whether the first record of a list is undamaged, as far as it is there: then it
 // is a list.
 func beginsWhole(b []byte, at int) bool {
@@ -173,7 +189,10 @@ func beginsWhole(b []byte, at int) bool {
 	if i >= len(b) {
 		return true
 	}
-	_, v := anyEnd(b, i)
+	at, v := anyEnd(b, i)
+	if v == damaged {
+		_, v = endAcross(b, i, at)
+	}
 	return v != damaged
 }
 
@@ -251,6 +270,9 @@ func (k *cutter) list(i int) (next int, why stop) {
 			continue
 		}
 		end, v := anyEnd(data, i)
+		if v == damaged {
+			end, v = k.across(i, end)
+		}
 		if v == whole && end-i > LineLimit {
 			v = open
 		}

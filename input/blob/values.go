@@ -56,7 +56,27 @@ const (
 // valueEnd returns where the object or array that begins at b[i] ends. It follows brackets, strings
 // and the order of what is between them; whether words and escapes are JSON is for package
 // transform to say. When it is damaged, end is where that shows.
-func valueEnd(b []byte, i int) (end int, v verdict) {
+func valueEnd(b []byte, i int) (end int, v verdict) { return endOf(b, i, false) }
+
+// maxAcross is how long a value with line breaks inside its strings may be.
+const maxAcross = 256 << 10
+
+// endAcross is valueEnd for an object or array that valueEnd found damaged at b[at]. It lets
+// strings go on behind line breaks (elastic/beats#34092). A torn line with others behind it stays
+// damaged: where its string ends, in another line's first quote, no name can stand.
+func endAcross(b []byte, i, at int) (end int, v verdict) {
+	if at >= len(b) || b[at] != '\n' && b[at] != '\r' || b[i] != '{' && b[i] != '[' {
+		return at, damaged
+	}
+	end, v = endOf(b[:min(len(b), i+maxAcross)], i, true)
+	if v == open && len(b)-i >= maxAcross {
+		v = damaged
+	}
+	return end, v
+}
+
+// endOf is valueEnd, and with across endAcross.
+func endOf(b []byte, i int, across bool) (end int, v verdict) {
 	// The kinds of the brackets that are open, the innermost in the lowest bit: 1 for an object.
 	// Those deeper than 64 are only counted.
 	var kinds uint64
@@ -73,7 +93,11 @@ func valueEnd(b []byte, i int) (end int, v verdict) {
 		}
 		switch k {
 		case quote:
-			if i, v = stringEnd(b, i+1); v != whole {
+			i, v = stringEnd(b, i+1)
+			for across && v == damaged {
+				i, v = stringEnd(b, i+1)
+			}
+			if v != whole {
 				return i, v
 			}
 			if may == aKey || may == firstKey {
