@@ -137,15 +137,13 @@ func (b *budget) inspect(body []byte, version int16) {
 	b.mu.Unlock()
 	held := int64(len(body))
 	defer func() { b.held.Store(held) }()
-	if version >= 1 && version < 12 && len(body) >= 4 { // the time for which the broker wants no more requests
-		if int32(binary.BigEndian.Uint32(body)) > mostThrottle {
-			binary.BigEndian.PutUint32(body, mostThrottle)
-		}
-	}
 	resp := kmsg.NewPtrFetchResponse()
 	resp.Version = version
 	if version >= 12 || resp.ReadFrom(body) != nil { // franz-go says what is wrong with it
 		return
+	}
+	if version >= 1 && resp.ThrottleMillis > mostThrottle {
+		binary.BigEndian.PutUint32(body, mostThrottle) // it comes first
 	}
 	first := true
 	for _, t := range resp.Topics {
