@@ -119,8 +119,9 @@ func (k *keeper) transform(_ context.Context, dst *input.Batch, messages []input
 		} else {
 			k.append(dst, m.Body)
 		}
+		pause := k.rand.IntN(10) == 0
 		k.mu.Unlock()
-		if k.rand.IntN(10) == 0 {
+		if pause {
 			time.Sleep(time.Millisecond) // Late works meanwhile
 		}
 	}
