@@ -253,8 +253,30 @@ func (h *host) crash() {
 	}
 }
 
+// repeatedWithin: of what was handed over so long before a SIGKILL, all may come again. Marks are
+// written five times a second.
+const repeatedWithin = 300 * time.Millisecond
+
+// repeatsAreBounded fails the row when more came again than what was handed over just before each
+// SIGKILL. Of Fluent Bit we see what it delivers, not when it was handed over.
+func (r *run) repeatsAreBounded() {
+	if r.real {
+		return
+	}
+	got := r.ledger.count().duplicates
+	r.notef("%d could have come again", r.repeatable)
+	if got > r.repeatable {
+		r.failf("%d duplicates, but in the last %v before each SIGKILL only %d events were handed over", got, repeatedWithin, r.repeatable)
+	}
+}
+
 // again starts the host after it has ended: from here on it recovers.
 func (h *host) again() {
+	if n := len(h.r.lives); n > 0 && !h.real && !h.r.lives[n-1].killed.IsZero() {
+		// What the host had handed over is read from its files, which takes a moment.
+		p := h.r.lives[n-1]
+		h.r.repeatable += h.r.ledger.handedFrom(p.killed.Add(-repeatedWithin), time.Now())
+	}
 	h.r.ledger.heal()
 	h.start()
 }

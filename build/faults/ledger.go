@@ -22,6 +22,9 @@ type ledger struct {
 	excused    int     // events that nobody can deliver any more
 	distinct   int
 	duplicates int
+	again      int // of the duplicates, those of chunks that Fluent Bit delivered twice
+	bodies     map[[sha256.Size]byte]bool
+	flow       []handed
 	unreadable int
 	others     int      // events without a number: of what a poison message made
 	strange    []string // what came out that never went in, or came out changed
@@ -30,6 +33,12 @@ type ledger struct {
 	waiting bool          // for the first event since then
 	slowest time.Duration // from the end of a fault to the first event after it
 	last    time.Time     // when an event last came out that had not before
+}
+
+// handed is how many events a host had handed over, those that came again included, at a time.
+type handed struct {
+	at     time.Time
+	events int
 }
 
 type entry struct {
@@ -124,16 +133,16 @@ func (l *ledger) excuse(numbers []int) (excused int) {
 
 // A count is the ledger's sum.
 type count struct {
-	in, distinct, lost, duplicates, unreadable, others, excused int
-	strange                                                     []string
-	recover                                                     time.Duration
-	last                                                        time.Time
+	in, distinct, lost, duplicates, again, unreadable, others, excused int
+	strange                                                            []string
+	recover                                                            time.Duration
+	last                                                               time.Time
 }
 
 func (l *ledger) count() count {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c := count{in: len(l.events), distinct: l.distinct, duplicates: l.duplicates, unreadable: l.unreadable, others: l.others, excused: l.excused,
+	c := count{in: len(l.events), distinct: l.distinct, duplicates: l.duplicates, again: l.again, unreadable: l.unreadable, others: l.others, excused: l.excused,
 		strange: l.strange, recover: l.slowest, last: l.last}
 	for i := range l.events {
 		if !l.events[i].out && !l.events[i].excused {
@@ -178,6 +187,26 @@ func (l *ledger) backlog() int {
 
 func (l *ledger) waitingFor() int { return len(l.events) - l.distinct - l.excused }
 
+// outChunk notes events as lines of JSON, one chunk of Fluent Bit's. The same chunk twice is none
+// of the plugin's doing: Fluent Bit was killed after it was delivered and before it was deleted.
+func (l *ledger) outChunk(lines []byte) error {
+	sum := sha256.Sum256(lines)
+	l.mu.Lock()
+	if l.bodies == nil {
+		l.bodies = make(map[[sha256.Size]byte]bool)
+	}
+	twice, before := l.bodies[sum], l.duplicates
+	l.bodies[sum] = true
+	l.mu.Unlock()
+	err := l.outLines(lines)
+	if twice {
+		l.mu.Lock()
+		l.again += l.duplicates - before
+		l.mu.Unlock()
+	}
+	return err
+}
+
 // outLines notes events as lines of JSON.
 func (l *ledger) outLines(lines []byte) error {
 	const numberKey, idKey, reasonKey = `"` + story.NumberColumn + `":`, `"event_id":"`, `"unreadable_reason":"`
@@ -217,10 +246,27 @@ func (l *ledger) outLines(lines []byte) error {
 	return nil
 }
 
+// handedFrom returns how many events were handed over between two times.
+func (l *ledger) handedFrom(from, to time.Time) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first, last := 0, 0
+	for _, h := range l.flow {
+		if h.at.Before(from) {
+			first = h.events
+		}
+		if h.at.Before(to) {
+			last = h.events
+		}
+	}
+	return last - first
+}
+
 // outEvents notes events as the plugin hands them over: [time, map], one after the other.
 func (l *ledger) outEvents(b []byte) (err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	defer func() { l.flow = append(l.flow, handed{time.Now(), l.distinct + l.duplicates}) }()
 	for len(b) > 0 {
 		if _, b, err = msgp.ReadArrayHeaderBytes(b); err != nil {
 			return fmt.Errorf("read an event: %w", err)

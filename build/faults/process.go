@@ -19,8 +19,9 @@ type process struct {
 	done chan struct{} // closed when it has ended
 	err  error         // how, once it has
 
-	mu    sync.Mutex
-	usage usage
+	mu     sync.Mutex
+	usage  usage
+	killed time.Time // zero when it was not
 }
 
 // usage is the most that a process was seen to use.
@@ -123,6 +124,7 @@ func usageOf(pid int) (u usage, err error) {
 // kill ends the process at once.
 func (p *process) kill() {
 	if p.running() {
+		p.killed = time.Now()
 		_ = p.cmd.Process.Kill()
 	}
 	<-p.done

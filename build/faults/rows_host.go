@@ -23,6 +23,7 @@ var hostRows = []*row{
 			h.crashes(kills, 300*time.Millisecond, 1500*time.Millisecond)
 			r.outputDown(false)
 			r.finish(f)
+			r.repeatsAreBounded()
 		},
 	},
 	{

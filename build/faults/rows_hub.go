@@ -518,6 +518,7 @@ func (r *run) unaidedKills(h *host) {
 	r.notef("%d times", times)
 	r.finish(f)
 	r.recoveredWithin(unaidedWithin)
+	r.repeatsAreBounded()
 }
 
 // recoveredWithin fails the row when the longest recovery took longer.

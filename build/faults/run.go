@@ -71,8 +71,10 @@ type run struct {
 	sinkUp   *sink
 	hosts    []*host
 	lives    []*process
-	secrets  []string
-	notes    []string
+
+	repeatable int // events that were handed over just before a SIGKILL
+	secrets    []string
+	notes      []string
 
 	unnumbered bool // events without a number may come out
 

@@ -61,7 +61,7 @@ func (s *sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil { // cut by setDown, or by the end of Fluent Bit
 		return
 	}
-	if err := s.ledger.outLines(body); err != nil {
+	if err := s.ledger.outChunk(body); err != nil {
 		s.wrong(err)
 	}
 	w.WriteHeader(http.StatusOK)

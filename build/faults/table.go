@@ -28,6 +28,10 @@ func (o *outcome) line() string {
 	if c.excused > 0 {
 		lost += fmt.Sprintf(" (and %d %s)", c.excused, o.row.excuse)
 	}
+	duplicates := fmt.Sprint(c.duplicates)
+	if c.again > 0 {
+		duplicates += fmt.Sprintf(" (%d of chunks that Fluent Bit delivered twice)", c.again)
+	}
 	recovered := "-"
 	if c.recover > 0 {
 		recovered = c.recover.Round(100 * time.Millisecond).String()
@@ -36,8 +40,8 @@ func (o *outcome) line() string {
 	if len(o.notes) > 0 {
 		fault += " (" + strings.Join(o.notes, "; ") + ")"
 	}
-	return fmt.Sprintf("| %s | %s | %s | %d | %d | %s | %d | %d | %s | %d MB |\n",
-		fault, o.row.source, o.host, c.in, c.distinct, lost, c.duplicates, c.unreadable, recovered, o.peak.resident>>20)
+	return fmt.Sprintf("| %s | %s | %s | %d | %d | %s | %s | %d | %s | %d MB |\n",
+		fault, o.row.source, o.host, c.in, c.distinct, lost, duplicates, c.unreadable, recovered, o.peak.resident>>20)
 }
 
 const (
