@@ -15,6 +15,22 @@
 // our goroutines hand events to the host's thread. When the host has taken all chunks of a batch,
 // its marks are safe, and the pump's committer commits them.
 //
+// # Files
+//
+//	source.go    Source, Message, Mark: what a source gives, and how far it may commit
+//	pump.go      one source's way: fetch, transform, put
+//	commit.go    its committer: when marks are safe, and in which order they are stored
+//	batch.go     chunks by tag, and the marks that are safe with them
+//	outbox.go    where batches wait for the host's thread
+//	state.go     the state file: positions and devices, on a disk that may be damaged
+//	oldstate.go  reads the state file of earlier versions
+//	settings.go  declared keys: text to values, all mistakes at once; Secret
+//	trouble.go   Troubles: logs a trouble once, and once more when it is over
+//	catch.go     Catch: a panic becomes an error
+//	file.go      a file that a setting names: a secret, a certificate
+//	retry.go     Backoff and Sleep
+//	check.go     Finding: a line of check_only
+//
 // # What is not obvious
 //
 //   - A mark is data, not a callback. Nobody has to remember to acknowledge: what is not done is

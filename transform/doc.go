@@ -51,6 +51,17 @@
 //
 // Each room imports only rooms below it (build/arch).
 //
+// # Files
+//
+//	transform.go   Transformer, Config, Append: from a payload to events
+//	body.go        the records of a payload, and where the next whole one begins after damage
+//	wrapped.go     payloads and records that are packed: gzip, UTF-16, JSON inside a string
+//	table.go       the table of a record, and whether it is wanted
+//	hold.go        rows that wait for their device
+//	unreadable.go  what cannot be read or written, passed on with the reason
+//	delay.go       how old events are when they come
+//	stats.go       figures
+//
 // # How a payload flows
 //
 //	Append -> body, values, object: find the records, one by one (body.go)

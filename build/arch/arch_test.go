@@ -235,6 +235,48 @@ func TestPackagesAreDocumented(t *testing.T) {
 	}
 }
 
+// The comment of a package with more than three files has a line for each, so that a reader knows
+// which to open. It leaves out the file that it stands in. The plugin's names its files of C, too.
+func TestFilesAreListed(t *testing.T) {
+	_, files := goFiles(t)
+	comments, names := make(map[string]string), make(map[string][]string)
+	for _, f := range files {
+		if !f.test {
+			comments[f.dir] += f.Doc.Text()
+			if f.Doc == nil || !strings.HasPrefix(f.Doc.Text(), "Package ") && !strings.HasPrefix(f.Doc.Text(), "Command ") {
+				names[f.dir] = append(names[f.dir], path.Base(f.path))
+			}
+		}
+	}
+	if len(names["plugin"]) == 0 {
+		t.Fatal("found no files of plugin")
+	}
+	for _, pattern := range []string{"*.c", "*.h"} {
+		found, err := filepath.Glob(filepath.Join(root, "plugin", pattern))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("plugin/%s: found %v: %v", pattern, found, err)
+		}
+		for _, name := range found {
+			names["plugin"] = append(names["plugin"], filepath.Base(name))
+		}
+	}
+	listed := regexp.MustCompile(`\b[a-z0-9_]+\.(go|c|h)\b`)
+	for dir, want := range names {
+		if len(want) <= 3 {
+			continue
+		}
+		has := make(map[string]bool)
+		for _, name := range listed.FindAllString(comments[dir], -1) {
+			has[name] = true
+		}
+		for _, name := range want {
+			if !has[name] {
+				t.Errorf("%s/%s is not in the comment of its package; say there in a line what it is for", dir, name)
+			}
+		}
+	}
+}
+
 // Whoever starts a goroutine waits for it: a package that starts any checks that none is left after
 // its tests.
 func TestGoroutinesAreWaitedFor(t *testing.T) {

@@ -17,6 +17,25 @@
 //
 // A row is a script in one of the rows_*.go files. Whatever is drawn by lot comes from the seed,
 // which is printed.
+//
+// # Files
+//
+//	run.go         a row while it runs: what its script can do
+//	rows_hub.go    faults of the Event Hub and of its network
+//	rows_blob.go   faults of Blob Storage
+//	rows_host.go   faults of the host
+//	rows_state.go  faults of the disk, the clock and memory
+//	rows_real.go   faults of Apache Kafka and Azurite
+//	host.go        the hosts: the small one in C, and Fluent Bit
+//	process.go     one life of a host
+//	files.go       the open files of a host, by kind
+//	sink.go        the server that Fluent Bit delivers to
+//	real.go        fetches and starts the real servers
+//	load.go        the generator, and its steady pace
+//	ledger.go      events in and out, counted each
+//	soak.go        faults drawn at random for as long as asked
+//	patched.go     the plugin, broken on purpose (make mutants)
+//	table.go       the table of results
 package main
 
 import (

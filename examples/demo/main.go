@@ -2,6 +2,17 @@
 // with -blob a storage account, inside the process, feeds it a story (or your files), runs the
 // plugin in Fluent Bit where there is one and in build/out/host otherwise, and shows what came out.
 // It exits with 1 when anything is missing.
+//
+// # Files
+//
+//	feed.go     what goes in, and what must come out
+//	count.go    the records of a file, for FROM=
+//	account.go  the storage account of -blob
+//	host.go     the process that has the plugin loaded
+//	tally.go    counts what came out, and keeps what is worth showing
+//	shape.go    where each format keeps what the demo looks at
+//	view.go     prints to the terminal
+//	page.go     writes demo.html
 package main
 
 import (

@@ -14,6 +14,28 @@
 //	                                            ^                                    |
 //	                               state file   +-----  Commit  <--------------------+
 //
+// # Files
+//
+//	source.go     Source: opens, finds containers, hands messages out, commits; what ends it
+//	settings.go   the keys of blob.*, and the Config that they make
+//	check.go      check_only: account, sign-in, containers and rights, each tried once
+//	account.go    the service: sign-in, lists, ranged reads, its clock
+//	guard.go      limits on every answer: its size, its time, the range that was asked for
+//	errors.go     what an error means: its kind, whether to wait, what to check
+//	container.go  one container: what to list at a poll, and which blobs to follow
+//	layout.go     names: the day and hour of a blob, the folders of a container
+//	sweep.go      the daily list of a whole container, page by page
+//	queue.go      which blob is read next: fresh, backlog or late
+//	read.go       one turn of a worker: is it still the same blob, read, cut, hand on
+//	tail.go       one blob: its offsets, its place in the text, its term
+//	cut.go        from bytes to messages: lines, values, lists
+//	values.go     where a JSON value ends
+//	gzip.go       blobs that are packed
+//	utf16.go      blobs in UTF-16
+//	buffers.go    memory: the budget of bytes, and pieces that are used again
+//	book.go       positions in the state file, and their stored form
+//	stats.go      figures
+//
 // # Text
 //
 // The text of a blob is a sequence of JSON values. A value ends where its brackets end, not where

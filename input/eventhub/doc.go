@@ -29,6 +29,25 @@
 //     and hubs come back. Every trouble is logged once, with what to check, within seconds of the
 //     start.
 //
+// # Files
+//
+//	source.go      Source: opens the client, fetches, hands messages out; what ends it
+//	settings.go    the keys of eventhub.*, and the Config that they make
+//	connstring.go  connection strings
+//	check.go       check_only: broker, sign-in, hubs, group, each tried once
+//	dial.go        connections: TCP, TLS, a proxy
+//	auth.go        sign-in: a connection string's key, or a token of Entra ID
+//	member.go      the member of the group: its id, and members that a crash has left
+//	lanes.go       partitions come and go: where each begins, and how it is given away
+//	lane.go        one partition: its offsets, its states, its term
+//	offsets.go     commits to the group, the copy in the state file, bounds of a hub
+//	proof.go       the checksum of one message: is it the same hub
+//	wire.go        answers of a broker, seen before the client decodes them
+//	budget.go      how many bytes of a fetch are held, and what is refused
+//	watch.go       looks after hubs: those that vanish, and how far behind we are
+//	trouble.go     errors in words: what they mean and what to check; the client's own log
+//	stats.go       figures
+//
 // # Where a start reads on
 //
 // The state file has a copy of each position, its proof, and where it last put the group: the

@@ -17,6 +17,16 @@
 // to Learn as JSON with DeviceInfo's own column names, so the cache need not know where it came
 // from.
 //
+// # Files
+//
+//	client.go    Client: the list and its timer, look-ups and their workers
+//	api.go       one call: token, request, answer, error
+//	machine.go   from a machine in an answer to the columns of DeviceInfo
+//	limiter.go   the quota: 100 calls a minute, 1,500 an hour
+//	breaker.go   stops look-ups while the API does not answer
+//	settings.go  the keys of device_info.auth and device_info.api.*
+//	check.go     check_only: one device is asked for
+//
 // # What is not obvious
 //
 //   - The quota is 100 calls in a minute and 1,500 in an hour: 25 look-ups a minute for long, or

@@ -4,6 +4,8 @@
 //	scan.go     text to tree: Scanner, Tree, Node
 //	record.go   tree to record: the envelope, and where the columns are
 //	columns.go  what each documented column may hold: Class
+//	workspace.go a record of a Log Analytics workspace
+//	tables.go   the names of all documented tables
 //	time.go     when it happened
 //	id.go       event_id
 //	ref.go      $ref

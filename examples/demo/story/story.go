@@ -16,6 +16,13 @@
 //
 // A story is a function of its options: the same seed gives the same bytes. Templates are cut into
 // literals and variable parts once, so a record costs little more than copying it.
+//
+// # Files
+//
+//	cast.go      who and what the story is about
+//	scenes.go    what happens, in order
+//	template.go  a table's record, cut into literals and values
+//	values.go    values that vary
 package story
 
 import (
