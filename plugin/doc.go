@@ -10,14 +10,14 @@
 //	instance.go    one section: its sources, transformers and outbox, from start to stop
 //	handover.go    the section's work on the host's thread: events go from the outbox to the host
 //	host.go        what an instance may ask of the host
-//	config.go      the settings of a section as a whole
+//	config.go      the settings of a section as a whole; input/settings.go reads and refuses each
 //	device.go      the settings of the join, the snapshot of devices in the state file, and the machines API
 //	repeats.go     the settings of repeats, and the newest ids in the state file
 //	check.go       check_only: every connection is tried once
 //	tables.go      the names of tables that settings give
 //	tags.go        a tag for each table
 //	log.go         log lines wait for the host's thread, and secrets are masked in them
-//	metrics.go     every figure that users see
+//	metrics.go     every figure that users see; what it counts is in the stats.go of each package
 //
 // All of the host's calls come on one thread, and nothing else runs there meanwhile: no flush, no
 // other input. So they do little. Everything else is done by goroutines that start with an instance

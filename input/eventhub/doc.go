@@ -22,7 +22,7 @@
 //     late mark of a partition that is gone cannot set back its new owner. Before a partition
 //     goes, revoke waits a little until what was read of it is safe. Then the new owner repeats
 //     nothing.
-//   - Who waits for whom (members). The state file keeps our id in the group. A start takes the
+//   - Who waits for whom (member.go). The state file keeps our id in the group. A start takes the
 //     member out that a crash has left there: otherwise the broker waits 30 s for it.
 //   - How much is held (wire, budget), whatever a batch claims of itself and expands to.
 //   - What is wrong (input.Troubles, watch). The client tries for ever, because credentials, rules

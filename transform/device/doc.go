@@ -13,6 +13,6 @@
 //	alert.go     which devices an alert is about, and its title
 //	recent.go    the alerts of the last day of each device
 //	join.go      from a row to its device: find, ask, describe
-//	wait.go      rows that wait for what other rows and reports say
+//	wait.go      what a row waits for, and for how long
 //	snapshot.go  to the state file and back
 package device

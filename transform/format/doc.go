@@ -29,4 +29,7 @@
 //	quote.go         text as a JSON string
 //
 // The rest append to a buffer or return a part of what they were given. None allocates.
+//
+// A value of the wrong type in one format: for flat and splunk see record/columns.go and
+// event/value.go, for ecs ecs_columns.txt and ecs_fields.txt, for ocsf ocsf.txt.
 package format

@@ -1,7 +1,9 @@
 // Package repeats tells records that the service delivers again from those that are new.
 //
 //	memory.go  Memory: the ids of what a section has handed on, shared by its transformers
-//	watch.go   Watch: those of one batch, which become known when the batch is queued
+//	watch.go   Watch: whether a record is a repeat; the ids of a batch are known when it is queued
+//
+// The ids themselves are made in record/id.go, and kept over a restart by plugin/repeats.go.
 package repeats
 
 import (
