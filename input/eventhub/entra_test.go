@@ -92,7 +92,7 @@ func startAuthority(t *testing.T, lifetime time.Duration) (*authority, map[strin
 // no connection is lost and nothing read again when one expires.
 func TestEntra(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	a, set := startAuthority(t, 3*time.Second)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 2}, Token: a.good})
 	set["eventhub.brokers"], set["eventhub.ca_file"], set["eventhub.hubs"] = h.Brokers(), h.CAFile(), "alerts"
@@ -122,7 +122,7 @@ func TestEntra(t *testing.T) {
 // the source runs.
 func TestEntraTroubles(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	a, set := startAuthority(t, time.Minute)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 2}, Token: a.good})
 	set["eventhub.brokers"], set["eventhub.ca_file"], set["eventhub.hubs"] = h.Brokers(), h.CAFile(), "alerts"

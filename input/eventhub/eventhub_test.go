@@ -20,10 +20,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// everything is what a test may take at most.
-const everything = 30 * time.Second
+// everything is what a test may take at most. It ends one that hangs: under load, with the race
+// detector, tests have taken 30 s that take 3.
+const everything = 2 * time.Minute
 
-func context30(t *testing.T) context.Context {
+func testContext(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), everything)
 	t.Cleanup(cancel)
 	return ctx
@@ -277,7 +278,7 @@ func checkOrder(t *testing.T, ms []input.Message) {
 // What is produced arrives in order, and what was committed does not come again.
 func TestReadAndResume(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 4, "devices": 2}})
 	cfg := readConfig(t, settingsFor(h), "eventhub.hubs", "alerts, devices")
 	state := openState(t)

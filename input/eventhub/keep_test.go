@@ -35,7 +35,7 @@ func TestWhoDecides(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			ctx := context30(t)
+			ctx := testContext(t)
 			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 			cfg, state := readConfig(t, settingsFor(h)), openState(t)
 			produce(ctx, t, h, "alerts", numbered(0, 80)...)
@@ -100,7 +100,7 @@ func TestWhoDecides(t *testing.T) {
 // kill then repeats nothing of it.
 func TestKeep(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 3}, EntityPath: "alerts"})
 	cfg, state := readConfig(t, settingsFor(h)), openState(t)
 	produce(ctx, t, h, "alerts", numbered(0, 30)...)

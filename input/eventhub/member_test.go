@@ -46,7 +46,7 @@ func TestDeadMemberLeaves(t *testing.T) {
 	for _, n := range []int{1, 3} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
-			ctx := context30(t)
+			ctx := testContext(t)
 			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 6}, EntityPath: "alerts"})
 			cfg := readConfig(t, settingsFor(h))
 			var alive []*member
@@ -89,7 +89,7 @@ func TestDeadMemberLeaves(t *testing.T) {
 // A member that leaves in good order leaves nothing behind; ids that nobody knows cost nothing.
 func TestMembersInStateFile(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	cfg, state := readConfig(t, settingsFor(h)), openState(t)
 	if err := state.Write("eventhub", []input.Change{{Key: membersKey, Value: []byte("nobody-1 nobody-2 \x00\xff")}}); err != nil {
@@ -110,7 +110,7 @@ func TestMembersInStateFile(t *testing.T) {
 // Two instances with copies of one state file throw each other out once, and not again.
 func TestCopiedStateFile(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 4}, EntityPath: "alerts"})
 	cfg, mine := readConfig(t, settingsFor(h)), openState(t)
 	a := join(ctx, open(t, cfg, mine), true)
@@ -141,7 +141,7 @@ func TestCopiedStateFile(t *testing.T) {
 // A join without an answer is said, after seconds.
 func TestJoinWithoutAnswer(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	hold := make(chan struct{})
 	held := false

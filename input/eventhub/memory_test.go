@@ -68,7 +68,7 @@ func size(ms []input.Message) (n int64) {
 // However well messages are compressed, what is held stays under FetchBytes: half of it at most for
 // what a Fetch returns.
 func TestGzipWithinFetchBytes(t *testing.T) {
-	ctx := context30(t)
+	ctx := testContext(t)
 	const n, each, most = 1600, 20_000, 8 << 20
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 3}, EntityPath: "alerts"})
 	produceGzip(ctx, t, h, "alerts", n, each, 20) // 32 MB, 400 kB a batch
@@ -116,7 +116,7 @@ func TestGzipWithinFetchBytes(t *testing.T) {
 // Messages of 1 MB, which are larger than what may be held, arrive all the same, compressed or not.
 func TestLargeMessagesWithLittleMemory(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 2, "gzip": 1}})
 	random := make([]byte, 1_000_000)
 	for i := range random {
@@ -152,7 +152,7 @@ func TestLargeMessagesWithLittleMemory(t *testing.T) {
 // neighbours arrive.
 func TestBatchThatExpandsTooMuch(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	produce(ctx, t, h, "alerts", []byte("before"))
 	produceGzip(ctx, t, h, "alerts", 3, 1_000_000, 3)
@@ -182,7 +182,7 @@ func TestDamagedBatch(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			forEver := tries < 0
 			t.Parallel()
-			ctx := context30(t)
+			ctx := testContext(t)
 			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 			produce(ctx, t, h, "alerts", numbered(0, 5)...)
 			r := open(t, readConfig(t, settingsFor(h)), nil)
@@ -225,7 +225,7 @@ func TestDamagedBatch(t *testing.T) {
 // be decoded any more, reading goes on.
 func TestDamagedProof(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	cfg, state := readConfig(t, settingsFor(h)), openState(t)
 	produce(ctx, t, h, "alerts", numbered(0, 5)...)
@@ -257,7 +257,7 @@ func TestDamagedProof(t *testing.T) {
 // Damage that follows behind the message that tells does not make it another hub's.
 func TestDamageBehindProof(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	cfg, state := readConfig(t, settingsFor(h)), openState(t)
 	produce(ctx, t, h, "alerts", numbered(0, 5)...)
@@ -319,7 +319,7 @@ func damaged(req *kmsg.FetchRequest, at int64) kmsg.Response {
 // The lag is known in messages and time, also while nothing is fetched.
 func TestStats(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	cfg := readConfig(t, settingsFor(h))
 	cfg.HubsEvery = 200 * time.Millisecond

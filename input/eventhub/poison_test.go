@@ -95,7 +95,7 @@ func produceRaw(t *testing.T, h *fakehub.Hub, hub string, batch []byte) {
 	topic.Topic, partition.Records = hub, batch
 	topic.Partitions = append(topic.Partitions, partition)
 	req.Topics = append(req.Topics, topic)
-	for _, s := range c.RequestSharded(context30(t), req) {
+	for _, s := range c.RequestSharded(testContext(t), req) {
 		if s.Err != nil {
 			t.Fatal(s.Err)
 		}
@@ -133,7 +133,7 @@ func TestPoisonBatch(t *testing.T) {
 			raw := compress(t, codec, c.records)
 			t.Run(name+"/"+c.name, func(t *testing.T) {
 				t.Parallel()
-				ctx := context30(t)
+				ctx := testContext(t)
 				h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts",
 					Kfake: []kfake.Opt{kfake.BrokerConfigs(map[string]string{"message.max.bytes": "33554432"})}})
 				cfg := readConfig(t, settingsFor(h))
@@ -173,7 +173,7 @@ func TestPoisonBatch(t *testing.T) {
 // The batch of tiny records that took a gigabyte takes less than memory_limit 64M has for it. Not
 // beside other tests, because it counts what is allocated.
 func TestPoisonMemory(t *testing.T) {
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	cfg := readConfig(t, settingsFor(h))
 	cfg.FetchBytes = 6 << 20

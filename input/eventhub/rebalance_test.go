@@ -82,7 +82,7 @@ func (r *reader) waitLanes(n int) {
 // twice: before a partition is given away, what was read of it is committed.
 func TestJoinAndLeave(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 6}, EntityPath: "alerts"})
 	cfg := readConfig(t, settingsFor(h))
 
@@ -138,7 +138,7 @@ func TestJoinAndLeave(t *testing.T) {
 // partition that came back: neither may set back or forward what its owner commits.
 func TestStaleMarks(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 2}, EntityPath: "alerts"})
 	cfg := readConfig(t, settingsFor(h))
 	state := openState(t)
@@ -209,7 +209,7 @@ func termOf(ms []input.Message, lane string) uint64 {
 // A commit that has found a partition to be ours is over before the partition is given away.
 func TestGiveWaitsForCommit(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	r := open(t, readConfig(t, settingsFor(h)), nil)
 	produce(ctx, t, h, "alerts", numbered(0, 10)...)
@@ -251,7 +251,7 @@ func TestGiveWaitsForCommit(t *testing.T) {
 // are safe.
 func TestCommitFails(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 2}, EntityPath: "alerts"})
 	state := openState(t)
 	r := open(t, readConfig(t, settingsFor(h)), state)
@@ -289,7 +289,7 @@ func TestCommitFails(t *testing.T) {
 // A state file that cannot be written does not keep the group from moving. It is said once.
 func TestCopyFails(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	state := openState(t)
 	r := open(t, readConfig(t, settingsFor(h)), state)

@@ -81,7 +81,7 @@ func TestStart(t *testing.T) {
 	} {
 		t.Run(c.start, func(t *testing.T) {
 			t.Parallel()
-			ctx := context30(t)
+			ctx := testContext(t)
 			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 			for body, at := range map[string]time.Time{"old": middle.Add(-time.Minute)} {
 				if err := h.ProduceRecords(ctx, &kgo.Record{Topic: "alerts", Value: []byte(body), Timestamp: at}); err != nil {
@@ -114,7 +114,7 @@ func TestStart(t *testing.T) {
 // When the group has no offsets the copy in the state file decides; without one, eventhub.start.
 func TestGroupOffsetsVanished(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 3}, EntityPath: "alerts"})
 	cfg := readConfig(t, settingsFor(h), "eventhub.start", "latest")
 	state := openState(t)
@@ -169,7 +169,7 @@ func TestRetention(t *testing.T) {
 	for _, from := range []string{"group", "copy"} {
 		t.Run("at the start by "+from, func(t *testing.T) {
 			t.Parallel()
-			ctx := context30(t)
+			ctx := testContext(t)
 			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 			cfg := readConfig(t, settingsFor(h), "eventhub.start", "latest")
 			state := openState(t)
@@ -197,7 +197,7 @@ func TestRetention(t *testing.T) {
 	}
 	t.Run("while reading", func(t *testing.T) {
 		t.Parallel()
-		ctx := context30(t)
+		ctx := testContext(t)
 		h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 		r := open(t, readConfig(t, settingsFor(h)), nil)
 		all := numbered(0, 100)
@@ -219,7 +219,7 @@ func TestRetention(t *testing.T) {
 	// Nothing is left, and nothing new has come: that events were lost is known all the same.
 	t.Run("all deleted", func(t *testing.T) {
 		t.Parallel()
-		ctx := context30(t)
+		ctx := testContext(t)
 		h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 		cfg := readConfig(t, settingsFor(h))
 		r := open(t, cfg, nil)
@@ -244,7 +244,7 @@ func TestHubMadeAnew(t *testing.T) {
 	for _, while := range []string{"stopped", "reading"} {
 		t.Run(while, func(t *testing.T) {
 			t.Parallel()
-			ctx := context30(t)
+			ctx := testContext(t)
 			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 			cfg := readConfig(t, settingsFor(h), "eventhub.start", "latest")
 			state := openState(t)
@@ -285,7 +285,7 @@ func TestHubThatComesBack(t *testing.T) {
 	for _, anew := range []bool{true, false} {
 		t.Run(fmt.Sprintf("anew %v", anew), func(t *testing.T) {
 			t.Parallel()
-			ctx := context30(t)
+			ctx := testContext(t)
 			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 			r := open(t, readConfig(t, settingsFor(h)), openState(t))
 			produce(ctx, t, h, "alerts", numbered(0, 50)...)
@@ -340,7 +340,7 @@ func TestHubThatWasReplaced(t *testing.T) {
 			}
 			t.Run(fmt.Sprintf("position of %s, anew %v", from, anew), func(t *testing.T) {
 				t.Parallel()
-				ctx := context30(t)
+				ctx := testContext(t)
 				h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 				cfg := readConfig(t, settingsFor(h))
 				state := openState(t)
@@ -406,7 +406,7 @@ func TestGroupSetBack(t *testing.T) {
 	for _, c := range []struct{ missing, anew bool }{{false, false}, {true, false}, {false, true}} {
 		t.Run(fmt.Sprintf("missing %v, anew %v", c.missing, c.anew), func(t *testing.T) {
 			t.Parallel()
-			ctx := context30(t)
+			ctx := testContext(t)
 			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 			cfg, state := readConfig(t, settingsFor(h)), openState(t)
 			produce(ctx, t, h, "alerts", numbered(0, 100)...)
@@ -441,7 +441,7 @@ func TestHubMadeAnewAndCommitsRefused(t *testing.T) {
 	for _, grown := range []int{40, 100} { // not past the old position, and past it
 		t.Run(fmt.Sprint(grown), func(t *testing.T) {
 			t.Parallel()
-			ctx := context30(t)
+			ctx := testContext(t)
 			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 			cfg, state := readConfig(t, settingsFor(h)), openState(t)
 			produce(ctx, t, h, "alerts", numbered(0, 50)...)
@@ -475,7 +475,7 @@ func TestHubMadeAnewAndCommitsRefused(t *testing.T) {
 // The copy of a hub that is gone must not decide where its successor is read.
 func TestCopyOfAHubMadeAnew(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	cfg := readConfig(t, settingsFor(h))
 	state := openState(t)
@@ -498,7 +498,7 @@ func TestCopyOfAHubMadeAnew(t *testing.T) {
 // A hub that matches a pattern is found when it comes, and one that does not match is left alone.
 func TestPattern(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"insights-logs-advancedhunting-alertinfo": 2, "other": 1, "single": 1}})
 	cfg := readConfig(t, settingsFor(h), "eventhub.hubs", "insights-logs-advancedhunting-* single insights.logs*")
 	cfg.HubsEvery = 300 * time.Millisecond
@@ -525,7 +525,7 @@ func TestPattern(t *testing.T) {
 // A message without a body is a message.
 func TestEmptyBodies(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	for _, r := range []*kgo.Record{
 		{Topic: "alerts", Value: []byte("a"), Headers: []kgo.RecordHeader{{Key: "x-opt-sequence-number", Value: []byte{0x55, 1}}}},

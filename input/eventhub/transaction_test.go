@@ -93,7 +93,7 @@ func readTransactions(ctx context.Context, t *testing.T, opts []kgo.Opt, hub str
 // Only what a transaction has committed is read, and no lag is left behind its marker.
 func TestTransactions(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	cfg, state := readConfig(t, settingsFor(h)), openState(t)
 	readTransactions(ctx, t, h.ClientOpts(), "alerts", func() *reader { return open(t, cfg, state) },
@@ -104,7 +104,7 @@ func TestTransactions(t *testing.T) {
 // ours.
 func TestCheckAndFiguresOfTheGroup(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 2}, EntityPath: "alerts"})
 	cfg := readConfig(t, settingsFor(h))
 	cfg.HubsEvery = 200 * time.Millisecond

@@ -106,7 +106,7 @@ func TestTroubles(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			ctx := context30(t)
+			ctx := testContext(t)
 			h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts", Plaintext: strings.HasPrefix(c.name, "plaintext to an address")})
 			set := settingsFor(h)
 			c.change(t, h, set)
@@ -140,7 +140,7 @@ func TestTroublesMended(t *testing.T) {
 	t.Parallel()
 	t.Run("credentials", func(t *testing.T) {
 		t.Parallel()
-		ctx := context30(t)
+		ctx := testContext(t)
 		h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 		produce(ctx, t, h, "alerts", numbered(0, 5)...)
 		h.RefuseSignIn(true)
@@ -152,7 +152,7 @@ func TestTroublesMended(t *testing.T) {
 	})
 	t.Run("hub", func(t *testing.T) {
 		t.Parallel()
-		ctx := context30(t)
+		ctx := testContext(t)
 		h := startHub(t, fakehub.Options{Hubs: map[string]int32{"other": 1}})
 		r := open(t, readConfig(t, settingsFor(h), "eventhub.hubs", "alerts, other"), nil)
 		r.log.wait(t, soon, "there is no such hub in the namespace")
@@ -168,7 +168,7 @@ func TestTroublesMended(t *testing.T) {
 	})
 	t.Run("broker", func(t *testing.T) {
 		t.Parallel()
-		ctx := context30(t)
+		ctx := testContext(t)
 		h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 2}, EntityPath: "alerts"})
 		r := open(t, readConfig(t, settingsFor(h)), nil)
 		produce(ctx, t, h, "alerts", numbered(0, 10)...)
@@ -195,7 +195,7 @@ func TestTroublesMended(t *testing.T) {
 	})
 	t.Run("cut connections", func(t *testing.T) {
 		t.Parallel()
-		ctx := context30(t)
+		ctx := testContext(t)
 		h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 2}, EntityPath: "alerts"})
 		r := open(t, readConfig(t, settingsFor(h)), nil)
 		for i := range 20 {
@@ -211,7 +211,7 @@ func TestTroublesMended(t *testing.T) {
 // Close does not wait for a broker that does not answer.
 func TestCloseWithoutBroker(t *testing.T) {
 	t.Parallel()
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	r := open(t, readConfig(t, settingsFor(h)), nil)
 	produce(ctx, t, h, "alerts", numbered(0, 1)...)
@@ -229,7 +229,7 @@ func TestCloseWithoutBroker(t *testing.T) {
 
 // Connections go through the proxy of the environment, and its refusals are named.
 func TestProxy(t *testing.T) {
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	produce(ctx, t, h, "alerts", numbered(0, 3)...)
 	p := startProxy(t, h.ListenAddrs()[0])
@@ -259,7 +259,7 @@ func TestProxy(t *testing.T) {
 
 // Through a proxy, all the way.
 func TestProxyTunnel(t *testing.T) {
-	ctx := context30(t)
+	ctx := testContext(t)
 	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
 	p := startProxy(t, h.ListenAddrs()[0])
 	t.Setenv("HTTPS_PROXY", p.addr)

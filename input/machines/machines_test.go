@@ -349,7 +349,8 @@ func TestListPages(t *testing.T) {
 			f.devices = ids(tt.n)
 			c := open(t, Config{Refresh: time.Hour}, f, serve(t, f), nil)
 			defer c.Close()
-			eventually(t, "a whole list", func() bool { return c.Stats().Lists == 1 })
+			// The line comes after the count.
+			eventually(t, "a whole list", func() bool { return c.Stats().Lists == 1 && strings.Contains(c.log.String(), "\n") })
 			if got := c.learned.count(); got != tt.n {
 				t.Errorf("%d of %d devices", got, tt.n)
 			}
