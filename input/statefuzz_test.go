@@ -28,6 +28,9 @@ import (
 // printed.
 func TestStateFileChanges(t *testing.T) {
 	n, seed := 40, uint64(time.Now().UnixNano())
+	if raceDetector {
+		n = 8
+	}
 	if v := os.Getenv("DEFENDER_STATEFUZZ"); v != "" {
 		n, _ = strconv.Atoi(v)
 	}
