@@ -74,13 +74,29 @@ func TestAlertIsAwaited(t *testing.T) {
 		f(row("da3_1", "Ip", `{}`), 700*time.Millisecond, "T", "alert")
 		f(row("da3_1", "Ip", `{}`), 0, "T", "alert")
 		later.Wait()
-		// Of one source: the row is read before the others, which Append does not hold up.
+		// Of one source: Append reads the others while the row waits. No two Appends run at once.
+		var got []event
+		emit := func(_ string, b []byte) {
+			e, err := decodeEvent(b)
+			if err != nil {
+				t.Error(err)
+			}
+			got = append(got, e)
+		}
+		a.Append(t.Context(), []transform.Payload{{Body: []byte(row("da4_1", "Ip", `{}`))}}, emit)
+		start := time.Now()
 		later.Go(func() {
 			time.Sleep(100 * time.Millisecond)
 			a.Append(t.Context(), []transform.Payload{{Body: []byte(info("da4_1"))}, {Body: []byte(machine("da4_1"))}}, func(string, []byte) {})
 		})
-		f(row("da4_1", "Ip", `{}`), 100*time.Millisecond, "T", "alert")
+		if err := a.Late(t.Context(), emit, func(settle func()) { settle() }); err != nil {
+			t.Error(err)
+		}
+		took := time.Since(start).Round(100 * time.Millisecond)
 		later.Wait()
+		if len(got) != 1 || took != 100*time.Millisecond || got[0].m["Title"] != "T" || deviceOf(got[0])["match"] != "alert" {
+			t.Errorf("after %v: %v", took, got)
+		}
 		// device_info.wait bounds this wait, too.
 		cfg.Wait = 400 * time.Millisecond
 		a, _ = withDevices(cfg)
