@@ -13,7 +13,6 @@ const alertWait = time.Second
 type waits struct {
 	asked  map[string]*question // by the key of the device, until its answer has come
 	alerts map[string]int       // how many rows wait for an alert, by its key
-	warm   time.Time            // the end of a warm-up; zero when there is none
 	news   chan struct{}        // closed when something came that a row may wait for; nil while nobody looks
 }
 
@@ -33,22 +32,6 @@ func (w *waits) tell() {
 		close(w.news)
 		w.news = nil
 	}
-}
-
-// WarmUp has rows wait for reports from before the first start, which are being read: until
-// WarmedUp, and no longer than most.
-func (m *Memory) WarmUp(most time.Duration) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.waits.warm = time.Now().Add(most)
-}
-
-// WarmedUp ends the wait of WarmUp.
-func (m *Memory) WarmedUp() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.waits.warm = time.Time{}
-	m.waits.tell()
 }
 
 // Answered ends a question that Ask has taken. answered is false if there is no answer, and none
@@ -94,8 +77,8 @@ func (j *Joiner) Drop(s *Sighting) {
 }
 
 // Resolve finds the devices of sightings, asks for those that are missing, all at once, and tells
-// which rows have to wait: for an answer, for another row of their alert, for the warm-up. Call it
-// again for those, whenever there are News and when their time is over.
+// which rows have to wait: for an answer, or for another row of their alert. Call it again for
+// those, whenever there are News and when their time is over.
 func (j *Joiner) Resolve(sightings []*Sighting) {
 	m := j.memory
 	now := time.Now()
@@ -194,9 +177,6 @@ func (m *Memory) resolve(s *Sighting, now time.Time) {
 	if m.await(s, awaits); awaits {
 		wait(limit)
 	}
-	if now.Before(m.waits.warm) && m.mayWarm(s) {
-		wait(m.waits.warm)
-	}
 }
 
 // lacksAlert reports whether another row of its alert may tell the device or the title of a row.
@@ -210,15 +190,6 @@ func (m *Memory) lacksAlert(s *Sighting) bool {
 	}
 	al := m.alerts.get(s.tenant, s.alert)
 	return hostless && (al == nil || len(al.hosts) == 0) || s.lacks && (al == nil || al.info == nil)
-}
-
-// mayWarm reports whether a report from before the first start may tell the device of a row.
-func (m *Memory) mayWarm(s *Sighting) bool {
-	if s.key == "" {
-		return s.name != "" || s.resource != "" || s.account != ""
-	}
-	dev, _, _ := m.find(s.key, false)
-	return dev == nil || !factsOf(dev.groups).reported
 }
 
 // await notes that the row of a sighting waits for its alert, or no longer does.
