@@ -328,7 +328,7 @@ func TestReasonFromSource(t *testing.T) {
 func TestSlowDamage(t *testing.T) {
 	for _, unit := range []string{`[{"time":`, `[{"time":1},`, `{"a":[` + good(5) + `,`, `{"records":[` + good(5) + `],"x":[`, `"`, `{"category":"`, `{"`, `{"a":x},`} {
 		tr := transform.New(transform.Config{})
-		bad := strings.Repeat(unit, 400_000/len(unit))
+		bad := strings.Repeat(unit, 400_000/slower/len(unit))
 		start := time.Now()
 		events := run(t, tr, good(1), `{"records":[`+good(2)+`,`+bad, good(3))
 		if took := time.Since(start); took > 30*time.Second {
