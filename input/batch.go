@@ -32,7 +32,7 @@ type Batch struct {
 
 	open    map[string]int // of a batch that is filled: tag -> index of its last chunk, until that is full
 	held    *withheld      // of its pump
-	settled []func()       // to be called when it has been put
+	whenPut []func()       // to be called when it has been put
 	taken   int            // of a queued batch: chunks that the host has taken
 	bytes   int64
 
@@ -77,7 +77,7 @@ func (b *Batch) Mark(m Mark) {
 }
 
 // Keep notes that a row of a lane is not in b: it waits in the Transform, and Late appends it.
-// Marks of the lane are kept back until then. The result goes to Settled of that batch.
+// Marks of the lane are kept back until then. The result goes to WhenPut of that batch.
 func (b *Batch) Keep(lane string) (settle func()) {
 	if b.held == nil {
 		return func() {}
@@ -85,12 +85,9 @@ func (b *Batch) Keep(lane string) (settle func()) {
 	return b.held.keep(lane)
 }
 
-// Settled notes that a row that was kept has been appended to b.
-func (b *Batch) Settled(settle func()) { b.WhenPut(settle) }
-
 // WhenPut has f called when the outbox has b, from the goroutine that put it. A batch that is given
 // up is not put: its messages are read again.
-func (b *Batch) WhenPut(f func()) { b.settled = append(b.settled, f) }
+func (b *Batch) WhenPut(f func()) { b.whenPut = append(b.whenPut, f) }
 
 // Bytes is what b counts against the outbox: its events and ids, and a little for itself and each
 // mark, so that batches without any event (tables that are excluded) are bounded too.
@@ -124,8 +121,8 @@ func (b *Batch) Reset() {
 	}
 	b.bytes = 0
 	b.Chunks, b.Marks, b.IDs = b.Chunks[:0], b.Marks[:0], b.IDs[:0]
-	clear(b.settled)
-	b.settled = b.settled[:0]
+	clear(b.whenPut)
+	b.whenPut = b.whenPut[:0]
 	clear(b.open)
 }
 

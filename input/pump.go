@@ -35,8 +35,8 @@ type Pump struct {
 	Transform func(ctx context.Context, dst *Batch, messages []Message)
 
 	// Late blocks until records that Transform has kept need to wait no longer, appends them to dst
-	// and says so with Batch.Settled. It runs beside Transform. When ctx ends it forgets what it
-	// keeps and returns an error; no Transform runs then. nil if Transform keeps nothing.
+	// and settles them with Batch.WhenPut. It runs beside Transform. When ctx ends it forgets what
+	// it keeps and returns an error; no Transform runs then. nil if Transform keeps nothing.
 	Late func(ctx context.Context, dst *Batch) error
 
 	// Store makes durable what Transform has learned from messages. It is called before their marks
@@ -115,11 +115,8 @@ func (p *Pump) late(ctx, lating context.Context, src Source, held *withheld) (er
 			}
 			return err
 		}
-		if err := p.Outbox.Put(ctx, b); err != nil {
+		if err := p.put(ctx, b); err != nil {
 			return err
-		}
-		for _, settle := range b.settled {
-			settle()
 		}
 		for marks := held.ready(); len(marks) > 0; marks = held.ready() {
 			if err := p.putMarks(ctx, b, marks); err != nil {
@@ -128,6 +125,17 @@ func (p *Pump) late(ctx, lating context.Context, src Source, held *withheld) (er
 			held.drop(marks)
 		}
 	}
+}
+
+// put queues b, and calls what waits for that.
+func (p *Pump) put(ctx context.Context, b *Batch) error {
+	if err := p.Outbox.Put(ctx, b); err != nil {
+		return err
+	}
+	for _, f := range b.whenPut {
+		f()
+	}
+	return nil
 }
 
 // putMarks queues a batch of nothing but marks.
@@ -173,11 +181,8 @@ func (p *Pump) forward(ctx, fetching context.Context, src Source, held *withheld
 			}
 			var kept []Mark
 			b.Marks, kept = held.split(b.Marks)
-			if err := p.Outbox.Put(ctx, b); err != nil {
+			if err := p.put(ctx, b); err != nil {
 				return err
-			}
-			for _, settle := range b.settled {
-				settle()
 			}
 			if free := held.add(kept); len(free) > 0 {
 				if err := p.putMarks(ctx, b, free); err != nil {

@@ -148,7 +148,7 @@ func (k *keeper) late(ctx context.Context, dst *input.Batch) error {
 				continue
 			}
 			k.append(dst, r.body)
-			dst.Settled(r.settle)
+			dst.WhenPut(r.settle)
 			found = true
 		}
 		k.rows = rest
@@ -228,7 +228,7 @@ func TestOtherLanesGoOn(t *testing.T) {
 					return ctx.Err()
 				}
 				dst.Append("", binary.BigEndian.AppendUint64([]byte{1}, 9))
-				dst.Settled(kept)
+				dst.WhenPut(kept)
 				release = nil
 				return nil
 			}}

@@ -223,7 +223,7 @@ func (in *instance) newTransform(c config) (now func(context.Context, *input.Bat
 	queuedLate := t.QueuedLate
 	return now, func(ctx context.Context, dst *input.Batch) error {
 		lateBatch = dst
-		err := t.Late(ctx, emitLate, dst.Settled)
+		err := t.Late(ctx, emitLate, dst.WhenPut)
 		in.note(dst, t.NewLateIDs(), queuedLate)
 		return err
 	}
