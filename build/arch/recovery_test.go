@@ -13,6 +13,7 @@ var recovered = map[string]string{
 	"plugin/instance.go start":             "Pump.Run: each tenure of a source recovers",
 	"plugin/check.go check":                "each try recovers",
 	"input/pump.go tenure":                 "committer.run: each commit recovers",
+	"input/machines/api.go call":           "tooSlow recovers",
 	"input/machines/client.go start":       "work and keepList: each flight and each page recovers",
 	"input/eventhub/source.go Open":        "watch: each look recovers",
 	"input/eventhub/source.go Fetch":       "end: sets a flag",

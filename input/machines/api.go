@@ -17,7 +17,6 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
 
-	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
@@ -39,7 +38,7 @@ type api struct {
 
 	// Of look-ups, for which rows wait: whether the service takes longer than patience for one.
 	patience time.Duration // 0 for any time
-	tooSlow  func()        // at that moment
+	tooSlow  func()        // called at that moment; recovers
 	inTime   func()        // it has answered before
 
 	newCredential func() (azcore.TokenCredential, error)
@@ -113,11 +112,7 @@ func (a *api) call(ctx context.Context, u *url.URL, q quota, timeout time.Durati
 	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("Accept", "application/json")
 	if q == forLookup && a.patience > 0 {
-		timer := time.AfterFunc(a.patience, func() {
-			var err error
-			defer input.Catch("note a slow answer", &err)
-			a.tooSlow()
-		})
+		timer := time.AfterFunc(a.patience, a.tooSlow)
 		defer func() {
 			if timer.Stop() && ctx.Err() == nil {
 				a.inTime()

@@ -104,6 +104,7 @@ func start(cfg Config, base *url.URL, hc *http.Client, newCredential func() (azc
 	c := &Client{cfg: cfg, learn: learn, log: log, api: a, queue: make(chan *flight, maxFlights), breaker: b, troubles: input.NewTroubles(log),
 		flights: make(map[string]*flight), answers: answers}
 	a.tooSlow = func() {
+		defer input.CatchAndLog(log, "note a slow answer")
 		if b.tooSlow() {
 			c.complain(lookup, fmt.Errorf("look up a device: no answer within device_info.wait, %v; answers that come later are for the next alert", cfg.Wait))
 		}
