@@ -101,15 +101,16 @@ func (c config) findUseless(s *input.Settings) {
 		methods = append(methods, c.devices.api.Auth)
 	}
 	entra := slices.ContainsFunc(methods, func(m string) bool { return slices.Contains(signin.Methods, m) })
-	for key, method := range map[string]string{
-		"azure.tenant_id": "", "azure.client_id": "", "azure.authority_host": "", "azure.client_secret": signin.ClientSecret,
-		"azure.client_certificate": signin.ClientCertificate, "azure.client_certificate_password": signin.ClientCertificate,
+	for _, k := range []struct{ key, method string }{
+		{"azure.tenant_id", ""}, {"azure.client_id", ""}, {"azure.authority_host", ""},
+		{"azure.client_secret", signin.ClientSecret},
+		{"azure.client_certificate", signin.ClientCertificate}, {"azure.client_certificate_password", signin.ClientCertificate},
 	} {
 		switch {
 		case !entra:
-			s.Useless(key, "nothing signs in with Entra ID (eventhub.auth, blob.auth, device_info.auth)")
-		case method != "" && !slices.Contains(methods, method):
-			s.Useless(key, "no auth is "+method)
+			s.Useless(k.key, "nothing signs in with Entra ID (eventhub.auth, blob.auth, device_info.auth)")
+		case k.method != "" && !slices.Contains(methods, k.method):
+			s.Useless(k.key, "no auth is "+k.method)
 		}
 	}
 }

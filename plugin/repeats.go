@@ -73,12 +73,11 @@ func openIDs(c config, state *input.State, log *slog.Logger) *ids {
 	if state == nil {
 		return d
 	}
-	d.state = state
 	if !c.transform.DropRepeats {
-		d.forget()
-		d.state = nil
+		d.remove(state)
 		return d
 	}
+	d.state = state
 	err := state.Each(idBucket, "", func(key, value []byte) error {
 		var e idEntry
 		if _, err := fmt.Sscanf(string(key), "%016x", &e.number); err != nil || len(value)%idBytes != 0 {
@@ -172,13 +171,18 @@ func (d *ids) forget() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.entries, d.last, d.stored = nil, nil, 0
+	d.remove(d.state)
+}
+
+// remove takes all ids out of the state file.
+func (d *ids) remove(state *input.State) {
 	var old []input.Change
-	err := d.state.Each(idBucket, "", func(key, _ []byte) error {
+	err := state.Each(idBucket, "", func(key, _ []byte) error {
 		old = append(old, input.Change{Key: string(key)})
 		return nil
 	})
 	if err == nil {
-		err = d.state.Write(idBucket, old)
+		err = state.Write(idBucket, old)
 	}
 	if err != nil {
 		d.log.Warn("remove ids of records from the state file; a restart drops records that it should not", "error", err)
