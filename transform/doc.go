@@ -57,7 +57,8 @@
 //	body.go        the records of a payload, and where the next whole one begins after damage
 //	wrapped.go     payloads and records that are packed: gzip, UTF-16, JSON inside a string
 //	table.go       the table of a record, and whether it is wanted
-//	hold.go        rows that wait for their device
+//	hold.go        rows that get a device, until the end of their Append
+//	late.go        those whose device is still to come after it
 //	unreadable.go  what cannot be read or written, passed on with the reason
 //	delay.go       how old events are when they come
 //	stats.go       figures

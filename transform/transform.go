@@ -171,8 +171,8 @@ func (t *Transformer) Stats() *Stats { return t.stats }
 // Append emits an event for every record of payloads, in order, and for everything that cannot be
 // read. Records that get a device come last, when all payloads have been read for what they say of
 // devices. Those whose device is to come are left to Late. Append waits for nothing, and does not
-// keep payloads. When ctx ends it stops between two payloads, and what
-// follows has not been emitted.
+// keep payloads. When ctx ends it stops between two payloads, and what follows has not been
+// emitted.
 //
 // Append lets a panic of emit through, and no other. The caller must then not take the payloads as
 // done.

@@ -33,7 +33,7 @@ var tables = func() map[string]string {
 // huntingCategories has the category that the stream gives each documented table.
 var huntingCategories = func() map[string]string {
 	categories := make(map[string]string)
-	for _, name := range strings.Fields(tableNames) {
+	for _, name := range Tables() {
 		categories[name] = HuntingPrefix + name
 	}
 	return categories
