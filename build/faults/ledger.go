@@ -187,8 +187,9 @@ func (l *ledger) backlog() int {
 
 func (l *ledger) waitingFor() int { return len(l.events) - l.distinct - l.excused }
 
-// outChunk notes events as lines of JSON, one chunk of Fluent Bit's. The same chunk twice is none
-// of the plugin's doing: Fluent Bit was killed after it was delivered and before it was deleted.
+// outChunk notes events as lines of JSON, one chunk of Fluent Bit's. The same chunk twice is
+// counted apart. Most likely Fluent Bit was killed after it was delivered and before it was
+// deleted, which nobody has traced.
 func (l *ledger) outChunk(lines []byte) error {
 	sum := sha256.Sum256(lines)
 	l.mu.Lock()

@@ -28,7 +28,7 @@ const damaged = "(damaged)"
 // A feed is what goes into the hub, and what must therefore come out.
 type feed struct {
 	messages [][]byte
-	records  map[string]int // by table; counted here by encoding/json, which shares nothing with the plugin
+	records  map[string]int // by table; counted here by encoding/json, which shares no more with the plugin than the names of tables
 	bytes    int64
 	numbers  int    // records of a story have numbers from 0 up to here
 	repeats  int    // records of a story that came before, beside those in records
