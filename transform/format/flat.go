@@ -6,9 +6,24 @@ import (
 )
 
 // flat is one map: nested objects are joined by the separator, columns have their own names.
+//
+// Columns of one value come first, then the device, then columns that are objects. AdditionalFields
+// may have a hundred fields. Splunk extracts only the first fields of an event, and the first
+// thousands of its letters, so what triage needs stands before them.
 type flat struct {
 	names  *event.Names
 	device deviceNames
+	later  []member // columns of the record that are objects, at most maxLater
+}
+
+// maxLater: no table has that many columns that are objects. The others of a record that has more
+// are written where they come, so that it takes no memory.
+const maxLater = 64
+
+// A member is a key of the record and the name of its field.
+type member struct {
+	key  uint32
+	name event.Name
 }
 
 func newFlat(cfg Config) Format {
@@ -44,6 +59,11 @@ func (f *flat) record(w *event.Writer, r *record.Record, own *Own) {
 	}
 	if own.Device != nil {
 		f.device.write(w, own.Device)
+	}
+	if r.Lifted {
+		for _, m := range f.later {
+			f.column(w, r, m)
+		}
 	}
 	w.Repairs(event.NameRepairedText)
 }
@@ -90,20 +110,33 @@ func alertClass(alert bool, doc *record.Tree, k uint32) record.Class {
 	return record.AlertClass(doc.Inner(k))
 }
 
+// columns writes the columns that are no objects, and notes the others in later.
 func (f *flat) columns(w *event.Writer, r *record.Record) {
 	tr := &r.Columns
 	keep := w.Options().KeepNulls
 	hint := int32(-1)
+	f.later = f.later[:0]
 	for k, end := r.Props+1, tr.Nodes[r.Props].Next; k < end && !w.Over(); k = tr.Nodes[k+1].Next {
 		if !keep && tr.Nothing(k+1) {
 			continue // half of all columns: not worth a name
 		}
-		id := w.Child(event.Root(0), tr, k, &hint)
-		if c := f.names.Class(id); c != record.ClassAny && !event.LongKey(tr, k) {
-			w.Column(r, id, c, k+1)
+		m := member{k, w.Child(event.Root(0), tr, k, &hint)}
+		c := f.names.Class(m.name)
+		object := c == record.ClassObject || c == record.ClassObjects ||
+			c == record.ClassAny && tr.Nodes[k+1].Kind == record.KindObject
+		if object && len(f.later) < maxLater {
+			f.later = append(f.later, m)
 		} else {
-			w.Member(id, tr, k, 2)
+			f.column(w, r, m)
 		}
+	}
+}
+
+func (f *flat) column(w *event.Writer, r *record.Record, m member) {
+	if c := f.names.Class(m.name); c != record.ClassAny && !event.LongKey(&r.Columns, m.key) {
+		w.Column(r, m.name, c, m.key+1)
+	} else {
+		w.Member(m.name, &r.Columns, m.key, 2)
 	}
 }
 
