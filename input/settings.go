@@ -115,7 +115,13 @@ func (s *Settings) declared(key string, kind Kind) Setting {
 // IsSet tells whether the user gave key a value, directly or, for a secret, by file.
 func (s *Settings) IsSet(key string) bool {
 	i, ok := s.index[key]
-	return s.get(key) != "" || ok && s.known[i].Kind == SecretText && s.get(key+"_file") != ""
+	return strings.TrimSpace(s.get(key)) != "" || ok && s.known[i].Kind == SecretText && strings.TrimSpace(s.get(key+"_file")) != ""
+}
+
+// IsBlank tells whether key was given a value that says nothing. Fluent Bit itself drops an empty
+// one, so only blanks come from there.
+func (s *Settings) IsBlank(key string) bool {
+	return s.get(key) != "" && strings.TrimSpace(s.get(key)) == ""
 }
 
 // Reject notes a mistake: what is wrong with the value of key, and what to do. The value of a
@@ -176,6 +182,9 @@ func (s *Settings) FindUnused(why func(key string) string) {
 		}
 	}
 }
+
+// Warn notes a warning for key.
+func (s *Settings) Warn(key, text string) { s.warnings = append(s.warnings, key+": "+text) }
 
 // Useless notes a warning for key if the user set it: it was read, and reason says why it has no
 // effect all the same.

@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/machines"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
 )
 
@@ -31,9 +34,9 @@ const defaultFields = "DeviceName,OSPlatform,OSFamily,OSVersion,OSVersionInfo,OS
 // and how much is remembered.
 var deviceSettings = []input.Setting{
 	{Key: "device_info", Kind: input.Switch, Default: "on", Doc: "Add what is known of the device to alert evidence."},
-	{Key: "device_info.tables", Kind: input.List, Default: "AlertEvidence", Doc: "The tables whose rows get the device; AlertInfo, BehaviorInfo and BehaviorEntities may be added."},
+	{Key: "device_info.tables", Kind: input.List, Default: "AlertEvidence", Doc: "The tables whose rows get the device, with `*` for any text; AlertInfo, BehaviorInfo and BehaviorEntities may be added."},
 	{Key: "device_info.fields", Kind: input.List, Default: defaultFields, Doc: "The columns of DeviceInfo to add, or * for all of them."},
-	{Key: "device_info.prefix", Kind: input.Text, Default: "DeviceInfo.", Doc: "What the names of the added fields begin with."},
+	{Key: "device_info.prefix", Kind: input.Text, Default: "DeviceInfo.", Doc: "What the names of the added fields begin with. It cannot be empty; Fluent Bit takes an empty value for one that is not set."},
 	{Key: "device_info.cache_bytes", Kind: input.Bytes, Doc: "The most that devices and recent alerts may take of memory_limit; the least recently used give way. A quarter of it when not set."},
 	{Key: "device_info.ttl", Kind: input.Duration, Default: "48h", Doc: "A device whose newest report is older than the alert by more than this is marked stale, and asked for again where the API is set up."},
 	{Key: "device_info.wait", Kind: input.Duration, Default: "2s", Doc: "The longest that records wait for the machines API, once for all devices that are missing; 0 never waits."},
@@ -71,7 +74,7 @@ func portal(choice, cloud string) string {
 func readDeviceConfig(s *input.Settings, identity signin.Config, memory int64) *deviceConfig {
 	c := &deviceConfig{
 		memory: device.Config{
-			Tables:       s.List("device_info.tables"),
+			Tables:       transform.WithoutPrefix(s.List("device_info.tables")),
 			Fields:       s.List("device_info.fields"),
 			CacheBytes:   s.Bytes("device_info.cache_bytes"),
 			TTL:          s.Duration("device_info.ttl"),
@@ -95,6 +98,20 @@ func readDeviceConfig(s *input.Settings, identity signin.Config, memory int64) *
 		s.Reject("device_info.cache_bytes", "is too little; set at least 1M, or device_info to off")
 	case c.memory.CacheBytes > memory/2:
 		s.Reject("device_info.cache_bytes", "is more than half of memory_limit; raise that, or set less")
+	}
+	if s.IsBlank("device_info.prefix") {
+		s.Reject("device_info.prefix", "is empty: the device's fields would take the names of a row's own columns; set one, such as Device_")
+	}
+	if len(c.memory.Tables) == 0 {
+		s.Reject("device_info.tables", "names no table; set device_info to off if no rows are to have their device")
+	}
+	for _, line := range unknownTables(c.memory.Tables, nil) {
+		s.Warn("device_info.tables", line)
+	}
+	for _, name := range c.memory.Fields {
+		if near := input.Nearest(name, device.ColumnNames()); near != "" && !strings.EqualFold(near, name) {
+			s.Warn("device_info.fields", fmt.Sprintf("DeviceInfo is not known to have a column %q; did you mean %s?", name, near))
+		}
 	}
 	return c
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -256,11 +257,46 @@ func TestDeviceSettings(t *testing.T) {
 	t.Parallel()
 	h := startHub(t, 1)
 	r := runHost(t, append([]string{"-seconds", "1"}, settings(h, "device_info.cache_bytes=64", "device_info.auth=client_secret", "azure.tenant_id=contoso.example",
-		"device_info.api.url=ftp://x", "device_info.tabels=AlertInfo", "device_info.wait=soon")...)...)
+		"device_info.api.url=ftp://x", "device_info.tabels=AlertInfo", "device_info.wait=soon",
+		"device_info.prefix=", "device_info.tables=,")...)...)
 	if r.code == 0 {
 		t.Error("it starts")
 	}
-	for _, want := range []string{"device_info.cache_bytes", "azure.client_id", "azure.tenant_id \"contoso.example\"", "device_info.api.url", "did you mean device_info.tables?", "device_info.wait"} {
+	for _, want := range []string{"device_info.cache_bytes", "azure.client_id", "azure.tenant_id \"contoso.example\"", "device_info.api.url", "did you mean device_info.tables?", "device_info.wait",
+		"device_info.prefix \" \": is empty", "device_info.tables \",\": names no table"} {
 		r.logs(t, want)
+	}
+}
+
+// Names that are misspelt are told at the start. They do not end it: Microsoft adds tables and
+// columns without notice.
+func TestMisspeltNamesOfDeviceSettings(t *testing.T) {
+	f := func(key, value string, want ...string) {
+		t.Helper()
+		set := map[string]string{"eventhub.connection_string": "Endpoint=sb://ns.example/;SharedAccessKeyName=l;SharedAccessKey=dG9wc2VjcmV0;EntityPath=d", key: value}
+		s := input.NewSettings(func(k string) string { return set[k] }, declared())
+		readConfig(s)
+		if err := s.Err(); err != nil {
+			t.Error(err)
+		}
+		if got := s.Warnings(); !slices.Equal(got, want) {
+			t.Errorf("%s %q: %q, want %q", key, value, got, want)
+		}
+	}
+	f("device_info.tables", "alertevidence AdvancedHunting-AlertInfo,Behavior*")
+	f("device_info.tables", "AlertEvidence AlertInof", `device_info.tables: no table is called "AlertInof"; did you mean AlertInfo?`)
+	f("device_info.tables", "BrandNewTable", `device_info.tables: no table is called "BrandNewTable"`)
+	f("device_info.tables", "Behaviour*", `device_info.tables: no table matches "Behaviour*"; did you mean Behavior*?`)
+	f("device_info.fields", "devicename,Tags,SomethingNew")
+	f("device_info.fields", "DeviceNmae", `device_info.fields: DeviceInfo is not known to have a column "DeviceNmae"; did you mean DeviceName?`)
+}
+
+// A prefix of blanks is refused. Fluent Bit drops an empty one, so it never gets here.
+func TestBlankPrefix(t *testing.T) {
+	set := map[string]string{"eventhub.connection_string": "Endpoint=sb://ns.example/;SharedAccessKeyName=l;SharedAccessKey=dG9wc2VjcmV0;EntityPath=d", "device_info.prefix": "  "}
+	s := input.NewSettings(func(k string) string { return set[k] }, declared())
+	readConfig(s)
+	if err := s.Err(); err == nil || !strings.Contains(err.Error(), "device_info.prefix") {
+		t.Errorf("%v", err)
 	}
 }

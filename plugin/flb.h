@@ -121,6 +121,14 @@ static inline void defender_log(struct defender_api *api, int level, const char 
     api->log_print(level, NULL, 0, "%s", line);
 }
 
+/* Whether a host passes an empty value on. Fluent Bit does not: flb_input_set_property in src/flb_input.c. */
+static inline int defender_is_empty(struct defender_api *api, void *instance, const char *key)
+{
+    const char *value = api->input_get_property(key, instance);
+
+    return value != NULL && *value == '\0';
+}
+
 static inline int defender_log_check(struct defender_api *api, void *instance, int level)
 {
     return api->input_log_check(instance, level);

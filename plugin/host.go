@@ -11,7 +11,7 @@ import (
 // called from the host's thread only, between init and exit.
 type host struct {
 	name    string                              // of the section: its alias, or "defender.0"
-	get     func(key string) string             // a setting as it stands in the section, or ""
+	get     func(key string) string             // a setting as it stands in the section, "" if it is not set, a blank if it is empty
 	append  func(tag string, data []byte) bool  // false: nothing of data was taken. An empty tag is the section's own
 	log     func(level slog.Level, line string) // a line of the host's log, if the section logs that level
 	metric  func(m *metric, f figure)           // sets a series of the host's metrics; nil when it offers none

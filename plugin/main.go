@@ -117,7 +117,15 @@ func newHost(p *C.struct_defender_plugin, functions C.struct_defender_functions)
 		get: func(key string) string {
 			// Of the struct only api and instance are read.
 			again := C.struct_defender_plugin{api: api, instance: instance}
-			return flb.FLBPluginConfigKey(unsafe.Pointer(&again), key)
+			if value := flb.FLBPluginConfigKey(unsafe.Pointer(&again), key); value != "" {
+				return value
+			}
+			name := C.CString(key)
+			defer C.free(unsafe.Pointer(name))
+			if C.defender_is_empty(api, instance, name) != 0 {
+				return " " // Settings.IsBlank
+			}
+			return ""
 		},
 		append: func(tag string, data []byte) bool {
 			var t *C.char

@@ -234,7 +234,7 @@ func TestFieldsAndPrefix(t *testing.T) {
 
 func TestTables(t *testing.T) {
 	cfg := defaults()
-	cfg.Tables = []string{"alertinfo", "BehaviorEntities"}
+	cfg.Tables = []string{"alertinfo", "Behavior*"}
 	tr, _ := withDevices(cfg)
 	events := run(t, tr, envelopeOf(
 		recordOf("AlertInfo", "AlertId", "da1_1", "Title", "T"),

@@ -48,7 +48,7 @@ func (t *Transformer) table(category string) *table {
 	tb.name = safe
 	tb.excluded = len(t.cfg.Tables) > 0 && !matchAny(t.cfg.Tables, safe) || matchAny(t.cfg.TablesExclude, safe)
 	if tb.hunting && t.hold != nil {
-		tb.role, tb.device = device.RoleOf(safe), t.hold.devices.Wants(safe)
+		tb.role, tb.device = device.RoleOf(safe), matchAny(t.hold.devices.Tables(), safe)
 	}
 	tb.counts = t.stats.table(safe)
 	if len(category) <= maxCategory {

@@ -142,4 +142,7 @@ var ourNames = []string{
 	"DeviceId", "match", "status", "candidates", "age_s", "alerts_24h", "alerts_24h_severity", "url", "Tags",
 }
 
+// ColumnNames are the columns that a device is known to have, and what is written beside them.
+func ColumnNames() []string { return slices.Concat(columnNames[:], ourNames) }
+
 func isOurs(name string) bool { return slices.Contains(ourNames, name) }

@@ -94,8 +94,8 @@ func (m *Memory) NewJoiner(s *record.Scanner) *Joiner {
 	return &Joiner{memory: m, scanner: s}
 }
 
-// Wants reports whether the records of a table get a device.
-func (j *Joiner) Wants(table string) bool { return j.memory.tables[strings.ToLower(table)] }
+// Tables are the names and patterns of the tables whose records get a device.
+func (j *Joiner) Tables() []string { return j.memory.cfg.Tables }
 
 // End ends a call of Append.
 func (j *Joiner) End() {

@@ -11,7 +11,7 @@ import (
 
 // Config is the choices of the user.
 type Config struct {
-	Tables       []string      // whose rows get the device
+	Tables       []string      // whose rows get the device; patterns may be among them
 	Fields       []string      // columns of DeviceInfo to add; * for all
 	CacheBytes   int64         // for devices and alerts together
 	TTL          time.Duration // older information is stale; 0 for never
@@ -37,7 +37,6 @@ type Config struct {
 type Memory struct {
 	cfg    Config
 	fields fieldSet
-	tables map[string]bool // lower case
 	now    func() time.Time
 
 	mu         sync.Mutex // covers all below; never held while waiting
@@ -92,10 +91,7 @@ const (
 
 // New returns an empty memory.
 func New(cfg Config) *Memory {
-	m := &Memory{cfg: cfg, now: time.Now, tenants: newTenants(), waits: newWaits(), tables: make(map[string]bool)}
-	for _, name := range cfg.Tables {
-		m.tables[strings.ToLower(name)] = true
-	}
+	m := &Memory{cfg: cfg, now: time.Now, tenants: newTenants(), waits: newWaits()}
 	m.fields = newFields(cfg.Fields)
 	for id := columnDeviceName; id <= columnGroup; id++ {
 		if m.keeps(id) {
