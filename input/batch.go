@@ -2,9 +2,9 @@ package input
 
 import "slices"
 
-// ChunkBytes is where a chunk is cut: an append to the host carries about this much, so that a
-// refusal or a slow filter costs little, yet the price of a call is lost in it. A single larger
-// record makes a larger chunk.
+// ChunkBytes is the size at which a chunk is cut. An append to the host carries about this much. It
+// is so small that a refusal or a slow filter costs little, and so large that the call itself costs
+// nothing beside it. A single larger record makes a larger chunk.
 const ChunkBytes = 1 << 20
 
 // partBytes is when a batch is queued before its last message is through. Events may be a hundred
@@ -21,9 +21,8 @@ type Chunk struct {
 // ID is the id of an event. This package does not know how it is made.
 type ID = [16]byte
 
-// Batch is what some messages of one source became, and the marks that are safe when the host has
-// taken all of it. A Pump fills one again and again; the Outbox keeps copies, which are as large as
-// what is in them.
+// Batch holds the events of some messages of one source. Its marks are safe when the host has taken
+// all of it. A Pump fills one again and again. The Outbox keeps copies, which have no spare room.
 type Batch struct {
 	Source string
 	Chunks []Chunk
@@ -36,8 +35,8 @@ type Batch struct {
 	taken   int            // of a queued batch: chunks that the host has taken
 	bytes   int64
 
-	// full takes what is in the batch, and empties it, when that is partBytes or more; nil: nobody
-	// does. What it takes has no marks, so it is read again until the rest of its message is safe.
+	// full takes the events out of the batch when they are partBytes or more; nil: nobody does.
+	// That part has no marks, so it is read again until the rest of its message is safe.
 	full func()
 }
 

@@ -2,8 +2,8 @@ package input
 
 import "fmt"
 
-// Finding is what a connection test found out about one thing that reading needs: that the broker
-// can be reached, that sign-in works, that a hub or container may be read.
+// Finding is the result of a connection test, for one thing that reading needs: that the broker can
+// be reached, that sign-in works, that a hub or container may be read.
 type Finding struct {
 	What   string // "broker ns.servicebus.windows.net:9093"
 	Detail string // of what works: "4 partitions"

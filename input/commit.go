@@ -109,7 +109,7 @@ func (c *committer) keep() {
 	}
 }
 
-// tick commits what is safe. What the source refuses stays pending.
+// tick commits the safe marks. Those that the source refuses stay pending.
 func (c *committer) tick(ctx context.Context) error {
 	for _, m := range c.outbox.Safe(c.source.Name()) {
 		c.pending.Set(m)

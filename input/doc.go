@@ -77,6 +77,6 @@
 // Guards cannot be enough for bbolt. As we read it, a page that points at itself ends in a stack
 // without bound, which Go cannot catch; and its values have no checksums. SQLite
 // (modernc.org/sqlite, in Go) checks what it reads. It has no checksums either, so each entry has
-// one of ours. Its rollback journal costs a few milliseconds a commit and survives `cp old.db
-// defender.db`, where a WAL of the newer file would be replayed into the older one.
+// one of ours. Its rollback journal costs a few milliseconds a commit, and survives `cp old.db
+// defender.db`. With a WAL, that of the newer file would be replayed into the older one.
 package input

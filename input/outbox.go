@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// ErrClosed is what Put returns once the outbox is closed.
+// ErrClosed: Put was called on a closed outbox.
 var ErrClosed = errors.New("outbox is closed")
 
 // Outbox is the one place where our goroutines and the host's thread meet: batches wait here, in

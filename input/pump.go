@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// batchBytes is how much payload goes into one batch. A crash or an exit between two appends of a
-// batch repeats what was appended of it, so it is about what a slow host takes in one visit.
+// batchBytes is how much payload goes into one batch. A crash between two appends of a batch
+// repeats its first part. So a batch is about as large as the part that a slow host takes in one
+// visit.
 const batchBytes = 512 << 10
 
 var terms atomic.Uint64

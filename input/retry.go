@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Backoff is the wait between attempts: First, then twice as long each time up to Max, each wait
-// drawn from the upper half so that clients that failed together do not come back together. The
-// zero value waits 1 to 30 seconds.
+// Backoff is the wait between attempts: First, then twice as long each time, up to Max. Each wait
+// is drawn from its upper half: clients that failed together must not come back together. The zero
+// value waits 1 to 30 seconds.
 type Backoff struct {
 	First, Max time.Duration
 	next       time.Duration

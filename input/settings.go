@@ -264,8 +264,8 @@ func (s *Settings) secretFile(key, file string) string {
 	return v
 }
 
-// Warnings returns what is worth a line in the log and does not end the start. Call it after
-// everything has been read.
+// Warnings returns mistakes that are worth a line in the log and do not end the start. Call it
+// after everything has been read.
 func (s *Settings) Warnings() []string {
 	return slices.Compact(slices.Sorted(slices.Values(s.warnings)))
 }

@@ -38,10 +38,10 @@ type Source interface {
 	// Name is the prefix of the source's settings: "eventhub", "blob".
 	Name() string
 
-	// Fetch blocks until there are messages, or ctx ends. The messages of a lane come in order, and
-	// those of one call hold no more bytes than the source's share of memory_limit, unless a single
-	// message does. It retries what can be retried and says so in the log; it returns an error only
-	// when ctx ended or when it can never succeed, with the remedy in its text.
+	// Fetch blocks until there are messages, or ctx ends. The messages of a lane come in order.
+	// Those of one call hold no more bytes than the source's share of memory_limit; only a single
+	// message may be larger. It retries what can be retried and says so in the log; it returns an
+	// error only when ctx ended or when it can never succeed, with the remedy in its text.
 	Fetch(ctx context.Context) ([]Message, error)
 
 	// Keep makes marks durable on this machine, several times a second, so that a crash repeats

@@ -27,8 +27,8 @@ const (
 	// instance that a hot reload replaces to let go of it, short enough for a clear error at start.
 	lockWait = 3 * time.Second
 
-	// healPause is the least time between two tries to begin a new file, and between two checks of
-	// a file that another program has written into.
+	// healPause is the least time between two tries to begin a new file. It is also the least time
+	// between two checks of a file into which another program has written.
 	healPause = 30 * time.Second
 
 	// The longest key and value that are stored. A blob's name has at most 1,024 characters.
@@ -43,17 +43,16 @@ const (
 )
 
 // State is the state file (setting db): positions, a copy of Event Hubs offsets, a snapshot of
-// devices. It is an SQLite database of one table, so a write is either there after a crash or not,
-// and a second process is kept out by a lock. SQLite reads the file, and does not map it: see
-// doc.go for why.
+// devices. It is an SQLite database of one table. After a crash a write is there whole or not at
+// all. A lock keeps a second process out. SQLite reads the file, and does not map it: see doc.go
+// for why.
 //
 // The disk may be damaged, and other programs may write into the file, at any time. What is found
 // damaged is set aside, and a new file is begun with all that can still be read of it. When that
 // fails, the state is given up with an error in the log, and tried again after a while. Nobody who
 // uses a State has to know.
 //
-// A nil *State is what the plugin works with when db is not set: it holds nothing and takes every
-// write.
+// Without the setting db the *State is nil: it holds nothing and takes every write.
 type State struct {
 	path    string
 	log     *slog.Logger
@@ -133,7 +132,8 @@ func explainOpen(path string, err error) error {
 }
 
 // held lists the files that States of this process have open. Closing any descriptor of a file
-// drops the locks that the process has on it (fcntl), so such a file must not even be looked into.
+// drops the locks that the process has on it (fcntl). So no other code may open such a file, not
+// even to read it.
 var held struct {
 	sync.Mutex
 	files map[string]os.FileInfo

@@ -16,9 +16,10 @@ const saidAgain = time.Minute
 // becomes another kind of trouble, and when it is over. How often something is tried in between
 // does not matter.
 //
-// A subject is what the log speaks of ("reading container x", "the machines API"). It may have
-// parts that fail each on its own: the container's blobs, the API's kinds of requests. One trouble
-// of many parts is logged for the first of them. The subject works again when all of its parts do.
+// A subject names the thing that has trouble ("reading container x", "the machines API"). It may
+// have parts that fail each on its own: the container's blobs, the API's kinds of requests. One
+// trouble of many parts is logged for the first of them. The subject works again when all of its
+// parts do.
 //
 // Its methods may be called from any goroutine. It logs under its lock, so that lines come in
 // order.

@@ -47,7 +47,7 @@ const (
 	ownMemory = 24 << 20
 )
 
-// config is what the settings of a section say.
+// config has the settings of a section, read and checked.
 type config struct {
 	db         string
 	checkOnly  bool
@@ -68,7 +68,7 @@ func (c config) withoutState() string {
 	return "should the consumer group's offsets vanish, as Event Hubs reserves, reading begins where eventhub.start says and events are missed or repeated"
 }
 
-// findUseless names what is set and was read, and has no effect beside the other settings.
+// findUseless names settings that were read and have no effect beside the others.
 func (c config) findUseless(s *input.Settings) {
 	if format := c.transform.Format; format != "splunk" {
 		for _, key := range []string{"splunk.fill_device", "splunk.mend"} {

@@ -23,8 +23,8 @@ const (
 )
 
 // defaultFields: the columns of its device that an alert carries when device_info.fields is not
-// set. They say who and where the device is, what it runs, how much it matters, how healthy it is,
-// who was on it, and when it last reported.
+// set. They name the device, its place, its system, its worth and health, its users, and the time
+// of its last report.
 const defaultFields = "DeviceName,OSPlatform,OSFamily,OSVersion,OSVersionInfo,OSBuild,OSArchitecture,DeviceCategory,DeviceType,Model,Vendor," +
 	"MachineGroup,JoinType,AadDeviceId,PublicIP,LastIPAddress,LoggedOnUsers,OnboardingStatus,SensorHealthState,ExposureLevel,RiskScore," +
 	"AssetValue,IsInternetFacing,RegistryDeviceTag,DeviceManualTags,DeviceDynamicTags,AzureResourceId,Timestamp,MitigationStatus,IsExcluded," +
@@ -45,7 +45,7 @@ var deviceSettings = []input.Setting{
 	{Key: "device_info.warm_up", Kind: input.Duration, Default: "3h", Doc: "How far back blobs of the DeviceInfo table are read at the first start, although `blob.start` is `latest`; 0 reads none."},
 }
 
-// deviceConfig is what the settings of a section say of device information.
+// deviceConfig has the settings of device information.
 type deviceConfig struct {
 	memory device.Config
 	prefix string
@@ -184,7 +184,7 @@ func (d *devices) restore() {
 		err = d.state.Write(deviceBucket, useless)
 	}
 	if err != nil {
-		d.log.Warn("the snapshot of devices cannot be used; devices are learned anew", "error", err)
+		d.log.Warn("the snapshot of devices cannot be used; devices are learned again", "error", err)
 	}
 	if n > 0 {
 		d.log.Info("devices read from the state file", "devices", n, "left_out", len(useless))

@@ -78,7 +78,7 @@ func (g *generation) tick(id uintptr, now time.Time) {
 	in.logs.drain(in.host.log)
 }
 
-// memory is what the settings of all instances allow.
+// memory is the sum of memory_limit over all instances.
 func (g *generation) memory() (bytes int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -21,8 +21,8 @@ type host struct {
 
 func (h *host) prefix() string { return "[input:defender:" + h.name + "] " }
 
-// storesInFiles tells whether a chunk of one of our sections is in a file that the host has mapped,
-// which it is right after an append with storage.type filesystem. The host offers no better way to
+// storesInFiles tells whether a chunk of one of our sections is in a file that the host has mapped.
+// With storage.type filesystem it is there right after an append. The host offers no better way to
 // ask: it keeps storage.type to itself.
 func storesInFiles() bool {
 	f, err := os.Open("/proc/self/maps")

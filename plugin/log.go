@@ -23,7 +23,7 @@ const (
 	maxLogLines = 1000
 	maxLogBytes = 1 << 20
 
-	// maxLine is what the host's log takes of a line (4,088 bytes with its time and level,
+	// maxLine: the host's log takes lines up to this (4,088 bytes with time and level,
 	// src/flb_log.c); longer ones are continued.
 	maxLine = 3800
 )

@@ -53,9 +53,8 @@ func FLBPluginUnregister(def unsafe.Pointer) {
 	flb.FLBPluginUnregister(def)
 }
 
-// FLBPluginInit starts an instance, for one [INPUT] section. After an error the host gives up
-// starting as a whole and calls no exit, so that the instances which were started before are
-// stopped here too.
+// FLBPluginInit starts an instance, for one [INPUT] section. After an error the host gives up its
+// whole start and calls no exit. So the instances that were started before are stopped here, too.
 //
 //export FLBPluginInit
 func FLBPluginInit(plugin unsafe.Pointer) (result C.int) {
@@ -107,7 +106,7 @@ func start(p *C.struct_defender_plugin) (err error) {
 	return nil
 }
 
-// newHost is what an instance knows of the host. The struct that init is given belongs to all
+// newHost returns the instance's access to the host. The struct that init is given belongs to all
 // instances and is overwritten, so nothing here refers to it.
 func newHost(p *C.struct_defender_plugin, functions C.struct_defender_functions) host {
 	api, instance := p.api, p.instance

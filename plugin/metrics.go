@@ -117,9 +117,9 @@ const (
 	figuresEvery = time.Minute // in the log, where the host offers no metrics
 )
 
-// figures reads everything that is counted and tells set. A series that was told once is told again
-// each time, so that what is gone (a partition that was given away) goes to 0 and does not stand
-// still.
+// figures reads everything that is counted and tells set. A series that was reported once is
+// reported each time. So the figures of a partition that was given away go to 0, and do not keep
+// their last value.
 func (in *instance) figures(set func(m *metric, f figure)) {
 	in.checkTables()
 	one := func(m *metric, value float64, labels ...string) { set(m, figure{labels: labels, value: value}) }
@@ -250,7 +250,7 @@ func (in *instance) hubFigures(one func(m *metric, value float64, labels ...stri
 	}
 }
 
-// figures tells what is counted of devices.
+// figures reports the counts of devices.
 func (d *devices) figures(one func(m *metric, value float64, labels ...string)) {
 	s := d.Stats()
 	one(mDevices, float64(s.Devices))
@@ -341,7 +341,7 @@ func (in *instance) report(now time.Time) {
 	flush()
 }
 
-// heldMemory is what the Go runtime, which is the library's own, has from the system.
+// heldMemory: the bytes that the library's own Go runtime has from the system.
 func heldMemory() uint64 {
 	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(samples)

@@ -6,7 +6,7 @@ import "strings"
 // tables come from outside.
 const maxTags = 500
 
-// classPlace stands in a tag_pattern for the class of an event of OCSF.
+// classPlace: the place in a tag_pattern of an event's OCSF class.
 const classPlace = "{class}"
 
 // byClass reports whether a tag_pattern names the class of an event and not its table.
@@ -28,7 +28,7 @@ func newTags(pattern string) *tags {
 	return &tags{before: before, after: after, known: make(map[string]string)}
 }
 
-// checkTagPattern says what is wrong with a pattern, or "".
+// checkTagPattern returns the mistake in a pattern, or "".
 func checkTagPattern(pattern string) string {
 	switch {
 	case pattern == "":

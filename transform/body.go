@@ -47,9 +47,9 @@ func (t *Transformer) empty() {
 // maxNesting is how many envelopes may be inside each other before they are taken for records.
 const maxNesting = 3
 
-// tired reports whether so much was parsed in vain that the rest of the payload goes out as one
-// piece. Without that limit, objects that never end, each with a record inside, cost the square of
-// the payload.
+// tired reports whether so many bytes were parsed without a record that the rest of the payload
+// goes out as one piece. Without that limit, objects that never end, each with a record inside,
+// cost the square of the payload.
 func (w *walk) tired(b []byte) bool { return w.effort > 8*len(b)+1<<20 }
 
 // body emits what a payload holds: an envelope {"records":[...]}, a record, a list of either, or
@@ -430,7 +430,7 @@ func (t *Transformer) damage(b []byte, i, nesting int, err error) int {
 	return end
 }
 
-// other passes on what stands at b[i] where a record should, and returns where it ends.
+// other passes on the value at b[i], which is no record, and returns where it ends.
 func (t *Transformer) other(b []byte, i int) int {
 	if c := b[i]; c != '}' && c != ']' && !t.walk.tired(b) {
 		end, err := t.row.Scratch(&t.scanner, b, i)

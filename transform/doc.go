@@ -156,12 +156,12 @@
 //
 // # Why our own scanner
 //
-// An event_id is computed from a record's raw text, damage must be confined to its record, and what
-// is passed on must be what was received. The obvious library, fastjson, keeps no raw text and
-// parses a payload as a whole. It accepts malformed escapes, leading zeros and numbers such as 1-2,
-// and guesses at half surrogate pairs. It gives up at 300 levels, and copies the rest of the text
-// into its error at each of them. Working around that takes a second scanner in front of it, and
-// then the tree is there already. BenchmarkFastjson and BenchmarkScan compare the two.
+// An event_id is computed from a record's raw text. Damage must stay within its record. And text
+// that is passed on must be the text that came. The obvious library, fastjson, keeps no raw text
+// and parses a payload as a whole. It accepts malformed escapes, leading zeros and numbers such as
+// 1-2, and guesses at half surrogate pairs. It gives up at 300 levels, and copies the rest of the
+// text into its error at each of them. Working around that takes a second scanner in front of it,
+// and then the tree is there already. BenchmarkFastjson and BenchmarkScan compare the two.
 //
 // # What is not obvious
 //

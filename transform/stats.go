@@ -39,7 +39,7 @@ type tableStats struct {
 	delay   delay
 }
 
-// maxTables bounds what is kept by table name: names come from outside. Microsoft documents 62.
+// maxTables bounds all that is kept by table name: names come from outside. Microsoft documents 62.
 const maxTables = 256
 
 // OtherTables is the name under which Tables counts the tables beyond the first 256.

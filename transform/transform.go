@@ -243,15 +243,15 @@ func (t *Transformer) room(size int) int {
 	return min(maxGrowth*size+maxGrowthSpare, freeGrowth*size+freeSpare+t.spare)
 }
 
-// errRepeat is what write returns for a record that is to be dropped.
+// errRepeat: the record is a repeat that is to be dropped.
 var errRepeat = errors.New("the record was seen before")
 
 // write appends the event of a record to dst. It returns the time of the event and where that comes
 // from. After an error the record must be passed on raw instead, except after errRepeat.
 //
-// An event that would be too large is written again with the objects and lists of the record as
-// JSON text, and then without the columns of its device. So the record's own columns can be
-// searched.
+// An event that would be too large is written again, with the objects and lists of the record as
+// JSON text. If it is still too large, it goes without the columns of its device. So the record's
+// own columns can be searched.
 func (t *Transformer) write(dst []byte, r *record.Record, tb *table, s *device.Sighting) (_ []byte, sec int64, from record.TimeSource, err error) {
 	size := int(r.Doc.Nodes[0].End - r.Doc.Nodes[0].Start)
 	own := &t.own

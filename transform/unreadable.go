@@ -75,7 +75,8 @@ func pieceEnd(rest []byte, size int, encoded bool) int {
 	return size
 }
 
-// emitName is what an event is emitted under: its table, or its class where that was asked for.
+// emitName is the name that an event is emitted under: its table, or its class where that was asked
+// for.
 func (t *Transformer) emitName(table string) string {
 	if t.cfg.EmitClass && t.own.Class != "" {
 		return t.own.Class

@@ -232,8 +232,8 @@ func (h *host) reload() {
 	}
 }
 
-// emptyStorage counts the rest of what a C host that has ended has stored, and removes it, so that
-// the next start need not read it.
+// emptyStorage counts the rest of the events that an ended C host has stored, and removes them. So
+// the next start need not read them.
 func (h *host) emptyStorage() {
 	if h.real {
 		return

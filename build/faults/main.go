@@ -7,16 +7,16 @@
 //
 // A record is told by a number that the generator puts into it, and by its event_id, which the
 // ledger works out for itself from what went in. The hosts are processes of their own, so that they
-// can be killed: the small C host, whose storage file is read while it grows, and, where there is
-// one ($FLUENT_BIT, or fluent-bit on the PATH), a real Fluent Bit with filesystem storage and an
-// http output to a server of ours.
+// can be killed: the small C host, whose storage file is read while it grows. Where there is a real
+// Fluent Bit ($FLUENT_BIT, or fluent-bit on the PATH), it runs there too, with filesystem storage
+// and an http output to a server of ours.
 //
 // Some rows run on real servers instead of the fakes: Apache Kafka and Azurite, which are fetched
 // the first time. Where they cannot be, or Fluent Bit is missing, the table says so, and a row that
 // was asked for by name fails.
 //
-// A row is a script in one of the rows_*.go files. Whatever is drawn by lot comes from the seed,
-// which is printed.
+// A row is a script in one of the rows_*.go files. All random choices come from the seed, which is
+// printed.
 //
 // # Files
 //

@@ -230,7 +230,7 @@ var hubRows = []*row{
 			})
 			r.feedHub(30_000, 0).wait(r)
 			h.again()
-			h.expectLog("hub begins anew")
+			h.expectLog("hub was created again")
 			r.finish()
 		},
 	},

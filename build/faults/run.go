@@ -253,8 +253,8 @@ func (r *run) until(d time.Duration, what string, ok func() bool) {
 // drain waits until everything that went in has come out. When nothing new has come for longer than
 // the longest back-off, it gives up, and what is missing is lost.
 func (r *run) drain() {
-	// A host that refused is asked again after 15 s at most. A member of the group that is gone and
-	// could not say so, such as one that ends while its credentials are revoked, holds the others
+	// A host that refused is asked again after 15 s at most. A member of the group may be gone
+	// without a word, such as one that ends while its credentials are revoked. It holds the others
 	// up for a session timeout of 30 s, and twice when it was their leader.
 	patience := 120 * time.Second
 	if r.opt.quiet {
@@ -398,7 +398,7 @@ func (r *run) checkHub() {
 	}
 }
 
-// evict takes all members out of the consumer group, as the broker does by itself when it has not
+// evict takes all members out of the consumer group. The broker does so by itself when it has not
 // heard of one for the session timeout of 30 s. A row that kills twenty times cannot wait for that.
 func (r *run) evict() {
 	r.client(evict)

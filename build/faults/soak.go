@@ -19,8 +19,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakeblob"
 )
 
-// A soak is one long row: both sources at full speed, in rounds. A round has some faults, drawn by
-// lot, and ends in a calm, in which everything must have arrived and the process is measured. At
+// A soak is one long row: both sources at full speed, in rounds. A round has some faults, drawn at
+// random, and ends in a calm. By then everything must have arrived, and the process is measured. At
 // the end nothing may have grown.
 type soak struct {
 	*run
@@ -116,7 +116,7 @@ func (s *soak) script(d time.Duration) {
 		}
 		if s.second.process != nil && s.second.running() {
 			s.second.stop()
-			// What was counted is a hole in the file, at which a start would cut it off, and the
+			// Counted events are a hole in the file. A start would cut the file off at it, and the
 			// count would go on behind the cut.
 			s.second.emptyStorage()
 		}
@@ -215,8 +215,8 @@ func (s *soak) judgeGrowth() {
 	if last.goroutines > first.goroutines+8 || last.threads > first.threads+8 || last.files.own() > first.files.own()+6 {
 		s.failf("it grows: at most %+v in the first third of the rounds, %+v in the last", first, last)
 	}
-	// How much of its memory a process has given back in a calm depends on what was drawn before,
-	// so that it takes many of them to tell growth from chance. The limit holds in each.
+	// The faults before a calm decide how much memory a process has given back in it. So only many
+	// calms tell growth from chance. The limit holds in each.
 	if n >= manyRounds && last.megabytes > first.megabytes*5/4+32 {
 		s.failf("it grows: at most %d MB in the first third of the rounds, %d MB in the last", first.megabytes, last.megabytes)
 	}

@@ -54,8 +54,8 @@ func openAccount(cfg Config) (*account, error) {
 		}
 	}
 	transport := client.Transport.(*http.Transport).Clone()
-	// Ranges are asked for by a header that net/http does not know, so it would unpack blobs stored
-	// with Content-Encoding gzip behind our back, and offsets would mean nothing.
+	// net/http does not know the header by which we ask for ranges. It would unpack blobs that are
+	// stored with Content-Encoding gzip, and offsets would mean nothing.
 	transport.DisableCompression = true
 	transport.MaxIdleConnsPerHost = cfg.Workers + 4
 	transport.ReadBufferSize = 64 << 10
@@ -117,8 +117,8 @@ func openAccount(cfg Config) (*account, error) {
 
 func (a *account) close() { a.transport.CloseIdleConnections() }
 
-// now is the time by the service's clock, which is what it stamps blobs and names folders with.
-// Ours may be wrong.
+// now is the time by the service's clock. The service stamps blobs and names folders by it. Ours
+// may be wrong.
 func (a *account) now() time.Time { return time.Now().Add(time.Duration(a.skew.Load())).UTC() }
 
 // mostSkew is how far the service's clock may be ahead of ours, or behind. A proxy whose clock is
@@ -216,7 +216,7 @@ type listed struct {
 	date    *time.Time
 }
 
-// page makes the request of list. Empty strings stand for what is not asked for.
+// page makes the request of list. An empty string asks for nothing in particular.
 func (a *account) page(ctx context.Context, containerName, prefix, delimiter, marker string) (p listed, err error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()

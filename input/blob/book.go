@@ -36,9 +36,9 @@ type head struct {
 	sum [16]byte
 }
 
-// foot is a hash of the n bytes before at, the end of the last value of a block blob that was read
-// as a whole. When both are the same after it was written again, it only grew, and reading goes on
-// at at. n is 0 when that is not known.
+// foot is a hash of the n bytes before at. There the last value ends of a block blob that was read
+// whole. When at and hash are the same in a new version of the blob, it only grew, and reading
+// continues at at. n is 0 when that is not known.
 type foot struct {
 	at    int64
 	place place

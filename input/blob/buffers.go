@@ -36,9 +36,9 @@ func newBudget(limit int64) *budget {
 }
 
 // buffers hands out pieces within two budgets. Nobody waits for a piece of the first while holding
-// one, so those that are out always come back: they are on their way to Fetch. The one gzip blob
-// that is read at a time does hold a piece while it waits for the next, and has the second budget
-// to itself for that.
+// one, so those that are out always come back: they are on their way to Fetch. A gzip blob does
+// hold a piece while it waits for the next. Only one is read at a time, and it has the second
+// budget for itself.
 type buffers struct {
 	piece int // bytes of an ordinary piece
 	plain *budget
@@ -66,8 +66,8 @@ func room(n int) int { return max(n/256, min(n/16, 1024), 16) }
 
 func weigh(n int) int64 { return int64(n) + int64(room(n)*messageBytes) }
 
-// get waits for a piece of n bytes. held is what the caller holds of that budget and cannot give
-// back before.
+// get waits for a piece of n bytes. held: the bytes of that budget that the caller has, and cannot
+// give back before.
 func (b *buffers) get(ctx context.Context, of *budget, n int, held int64) (*piece, error) {
 	weight := weigh(n)
 	if n > minPiece && n <= b.piece {
@@ -95,8 +95,7 @@ func (b *buffers) get(ctx context.Context, of *budget, n int, held int64) (*piec
 	return p, nil
 }
 
-// trim lets go of spare pieces for a piece of n bytes that is made anew: what is spare is memory
-// too.
+// trim lets go of spare pieces when a new piece of n bytes is made: spare pieces are memory, too.
 func (b *buffers) trim(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -175,8 +175,7 @@ func (c *container) report() (next time.Time) {
 	return next
 }
 
-// explain says what is wrong with listing, once. It returns false when there is nothing left to
-// poll.
+// explain logs the trouble with listing, once. It returns false when there is nothing left to poll.
 func (c *container) explain(err error) (goOn bool) {
 	s := c.s
 	kind := kindOf(err)
@@ -317,8 +316,8 @@ func (c *container) discover() error {
 	return nil
 }
 
-// listDay lists the blobs of a day to the last page and drops those that are gone, or leaves off
-// while there is no room for more.
+// listDay lists the blobs of a day to the last page, and drops those that are gone. While there is
+// no room for more blobs it stops early.
 func (c *container) listDay(root string, d time.Time) error {
 	s := c.s
 	prefix, marker, begun := dayPrefix(root, d), "", time.Now()
@@ -424,8 +423,8 @@ func (c *container) take(items []item, page *sweepPage, asked time.Time) error {
 			s.active++
 			s.counts.found++
 		}
-		// A blob that has grown since it was listed, and was asked about and read meanwhile, would
-		// seem to have shrunk, and to be another one.
+		// A blob may have grown since it was listed, and may have been read meanwhile. By this old
+		// list it would seem to have shrunk, and to be another one.
 		if !b.busy && !asked.Before(b.heard) {
 			s.listed(b, it)
 		}
@@ -552,9 +551,8 @@ func (c *container) meet(it item) (b *tail, change *input.Change, err error) {
 	case start.Latest && c.warm && it.modified >= s.account.now().Add(-s.cfg.WarmUp).Unix():
 		// Read from its beginning, as a new one.
 	case start.Latest && (c.first || it.created < c.since.Unix() && it.modified < c.since.Unix()):
-		// It was there at the first start. What was appended since, if this is not the first poll,
-		// cannot be told from what was there before, so a blob that has changed since is read
-		// whole.
+		// It was there at the first start. After the first poll, bytes appended since cannot be
+		// told from those that were there before. So a blob that has changed since is read whole.
 		b.created, b.etag, b.size, b.append = it.created, it.etag, it.size, it.append
 		if b.form = plain; it.size > 0 {
 			b.move(it.size, inLine) // its end may lie inside a line, whose rest then is no event

@@ -170,8 +170,8 @@ func (k *cutter) values(i int) (next int, why stop) {
 	return i, atEnd
 }
 
-// across looks at the damaged value that begins at data[i] with endAcross, and bounds how much it
-// looks at in vain.
+// across looks at the damaged value that begins at data[i] with endAcross. It bounds the bytes that
+// are looked at without finding an end.
 func (k *cutter) across(i, at int) (end int, v verdict) {
 	if k.vain > 4*len(k.p.data)+maxAcross {
 		return at, damaged

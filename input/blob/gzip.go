@@ -134,8 +134,8 @@ func unpack(r io.Reader) (io.Reader, error) {
 	return text, nil
 }
 
-// endGzip hands on the last piece of a gzip blob, or what there was before an error. What stands
-// from next on is no whole value.
+// endGzip hands on the last piece of a gzip blob, or what there was before an error. The bytes from
+// next on are no whole value.
 func (s *Source) endGzip(b *tail, k *cutter, next int, failed, err error, last bool) error {
 	p := k.p
 	truncated := errors.Is(err, io.ErrUnexpectedEOF)

@@ -389,7 +389,7 @@ func (s *Source) stillWaits(b *tail, isOpen bool) bool {
 	return waits
 }
 
-// took notes where a cutter stands at the end of its piece. s.mu is held.
+// took notes the place of a cutter at the end of its piece. s.mu is held.
 func (s *Source) took(b *tail, k *cutter, f foot) {
 	b.place, b.like, b.turned = k.place, k.like, k.last
 	b.turns = append(b.turns, k.turns...)

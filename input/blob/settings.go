@@ -32,7 +32,7 @@ var Settings = []input.Setting{
 	{Key: "blob.workers", Kind: input.Number, Default: "8", Doc: "How many blobs are read side by side."},
 }
 
-// Config is what the source works with.
+// Config has the settings of the source.
 type Config struct {
 	Auth             string // connection_string, sas or one of signin.Methods
 	ConnectionString input.Secret
@@ -56,9 +56,9 @@ type Config struct {
 	WarmUp time.Duration
 	Warm   func(container string) bool // nil for none
 
-	// TailWait is how long after its hour, and after its last change, an append blob counts as
-	// finished, so that a last line without a newline is handed on as it is. 0 for one hour: in
-	// steady state blobs freeze within ten minutes of their hour.
+	// TailWait: an append blob counts as finished this long after its hour and its last change.
+	// Then a last line without a newline is handed on as it is. 0 for one hour: in steady state
+	// blobs freeze within ten minutes of their hour.
 	TailWait time.Duration
 }
 

@@ -31,7 +31,8 @@ const (
 	// tables.
 	maxContainers = 2000
 
-	// fetchEnough is how much one Fetch gathers of what is ready: a batch's worth.
+	// fetchEnough: one Fetch gathers about this many bytes of the pieces that are ready; a batch's
+	// worth.
 	fetchEnough = 2 << 20
 )
 

@@ -12,7 +12,7 @@ type counts struct {
 	retries               map[trouble]int64
 }
 
-// Stats is what the source has done since it was opened, and where it stands.
+// Stats are the counts of a source since it was opened, and its present state.
 type Stats struct {
 	Lists, Reads   int64            // requests to the service
 	Retries        map[string]int64 // by kind of trouble: throttled, denied, network, changed, ...
@@ -25,7 +25,7 @@ type Stats struct {
 	Containers     map[string]ContainerStats
 }
 
-// ContainerStats is where a container stands.
+// ContainerStats is the present state of a container.
 type ContainerStats struct {
 	Open   int           // blobs that are followed or wait to be read
 	Behind int64         // bytes listed whose events are not safe yet; of gzip blobs the compressed size

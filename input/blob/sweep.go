@@ -69,7 +69,7 @@ type sweepRecord struct {
 	Before   []swept   `json:"previous,omitempty"` // for other settings of blob.prefix
 }
 
-// swept is what passes under another setting concluded.
+// swept: the conclusions of passes under other settings.
 type swept struct {
 	Prefix string    `json:"prefix"`
 	Floor  time.Time `json:"floor"`

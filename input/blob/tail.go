@@ -99,7 +99,7 @@ func (b *tail) prune() {
 	}
 }
 
-// entry is what is to be stored when next is safe. s.mu is held.
+// entry is stored when next is safe. s.mu is held.
 func (b *tail) entry(next int64) entry {
 	e := entry{form: b.form, place: b.at(next), offset: next, created: b.created, modified: b.modified, head: b.head, etag: b.etag}
 	e.done = b.form == gzipped && b.done && next == b.given

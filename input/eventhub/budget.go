@@ -66,14 +66,14 @@ type refusal struct {
 	why        string
 }
 
-// claim is what a compressed batch says of itself.
+// claim: the sizes that a compressed batch declares.
 type claim struct {
 	lane    string
 	records int64
 	refusal // what to make of it when it holds something else
 }
 
-// refusalError is what take makes of a refusal.
+// refusalError says why a batch was refused.
 type refusalError struct{ refusal }
 
 func (e *refusalError) Error() string { return e.why }
@@ -82,14 +82,14 @@ const (
 	// leastAsk is the least to ask for. Below, a request costs more than its answer.
 	leastAsk = 64 << 10
 
-	// largestBatch is what one batch may need, whatever FetchBytes is. Event Hubs takes batches of
-	// 1 MB (20 MB on a dedicated cluster), and JSON shrinks to a tenth.
+	// largestBatch: the bytes that one batch may always need, also where FetchBytes is less. Event
+	// Hubs takes batches of 1 MB (20 MB on a dedicated cluster), and JSON shrinks to a tenth.
 	largestBatch = 16 << 20
 
-	// recordBytes is what a record costs beside its body: kgo.Record, the pointer to it,
+	// recordBytes: the memory of a record beside its body: kgo.Record, the pointer to it,
 	// input.Message, transform.Payload.
 	recordBytes = 320
-	// headerBytes is what a header of a record costs: kgo.RecordHeader.
+	// headerBytes: the memory of a header of a record: kgo.RecordHeader.
 	headerBytes = 40
 
 	// mostAnswer and mostOther bound an answer to a fetch, and to anything else. A dedicated
@@ -204,8 +204,8 @@ func nextBatch(batches []byte) (batch, rest []byte, ok bool) {
 	return batches[:n], batches[n:], true
 }
 
-// weigh returns what batch needs beside its own bytes, as far as that can be known before it is
-// expanded, and why it must not be decoded.
+// weigh returns the memory that batch needs beside its own bytes, as far as that can be known
+// before it is expanded. why is not empty when it must not be decoded.
 func (b *budget) weigh(batch []byte) (needs int64, why string) {
 	if magic := batch[batchMagic]; magic < 2 {
 		const compression = 18 // where a message of formats 0 and 1 has its attributes, after length and checksum
@@ -476,8 +476,8 @@ func readMost(r io.Reader, hint, most int64) ([]byte, error) {
 	}
 }
 
-// xerial is what snappy of Java begins with: a mark, and two versions of four bytes. Blocks follow,
-// each after its length.
+// xerial: the first bytes of snappy as Java writes it: a mark, and two versions of four bytes.
+// Blocks follow, each after its length.
 var xerial = []byte{130, 'S', 'N', 'A', 'P', 'P', 'Y', 0}
 
 const xerialHeader = 16

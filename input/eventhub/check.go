@@ -69,8 +69,8 @@ func Check(ctx context.Context, cfg Config) []input.Finding {
 	return findings
 }
 
-// checkHub reads the metadata of a hub, asks where its partitions begin and end, for which the
-// right to read is needed, and how much of them the group has left to read.
+// checkHub reads the metadata of a hub. It asks where its partitions begin and end, which needs the
+// right to read, and how much the group has left to read.
 func checkHub(ctx context.Context, client *kgo.Client, cfg *Config, t kmsg.MetadataResponseTopic) input.Finding {
 	f := input.Finding{What: "hub " + *t.Topic}
 	explain := func(code int16) bool {

@@ -61,7 +61,7 @@ func (d *dialer) proxyFor(addr string) (*url.URL, error) {
 	return p, nil
 }
 
-// dial is what franz-go connects with.
+// dial makes the connections of franz-go.
 func (d *dialer) dial(ctx context.Context, network, addr string) (_ net.Conn, err error) {
 	defer input.Catch("connect", &err)
 	conn, err := d.connect(ctx, network, addr)

@@ -12,10 +12,10 @@ import (
 //	state          is                        next fetch            leaves it when
 //	reading        check nil, gone false     from next             the hub goes missing, or the term ends
 //	proof asked    check set                 from check, then on   prove sees the same message: reading
-//	                                                               another one: recreated
+//	                                                               another one: hub recreated
 //	                                                               it cannot be decoded: reading, unproven
 //	hub missing    gone                      fails                 the hub is back: proof asked
-//	hub recreated  anew                      from its beginning    the group has an offset of the new hub: reading
+//	hub recreated  recreated                 from its beginning    the group has an offset of the new hub: reading
 //
 // A lane whose position is the copy's (ahead) is in proof asked: believe makes the position count,
 // doubt goes back to the group's. A recreated hub is a new term, so that marks of the old hub count
@@ -39,11 +39,11 @@ type lane struct {
 	noted      [2]int64
 	committing int64
 
-	proofs []proof // of messages that were read: the last that is safe, if any, and those that are not yet
-	check  *proof  // the one that is fetched again, to see whether it is still the same hub
-	gone   bool    // the hub was missing: what comes back may be another one of the same name
-	anew   bool    // the group may still have an offset of the hub before: the state file keeps that hub's proof
-	ahead  bool    // next is the copy's, and check has yet to prove it; the group stands at safe
+	proofs    []proof // of messages that were read: the last that is safe, if any, and those that are not yet
+	check     *proof  // the one that is fetched again, to see whether it is still the same hub
+	gone      bool    // the hub was missing: what comes back may be another one of the same name
+	recreated bool    // the group may still have an offset of the hub before: the state file keeps that hub's proof
+	ahead     bool    // next is the copy's, and check has yet to prove it; the group stands at safe
 
 	blank  span      // markers of transactions behind the last message: nothing is there to become safe
 	end    int64     // where the partition ended when we last heard of it

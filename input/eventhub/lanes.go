@@ -88,10 +88,10 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 			s.retentionTook(l, b.start)
 			l.next, l.ahead = b.start, false
 		case l.next > b.end:
-			s.log.Warn("hub begins anew: it ends before the position that is known, so it was deleted and created again; it is read from its beginning",
+			s.log.Warn("hub was created again: it ends before the known position. It is read from its beginning",
 				"hub", l.hub, "partition", l.partition, "was_at", l.next, "ends_at", b.end)
 			l.next, l.committed, l.copied = b.start, -1, -1
-			l.proofs, l.anew, l.ahead = nil, true, false
+			l.proofs, l.recreated, l.ahead = nil, true, false
 		}
 		l.end = max(b.end, l.next)
 		l.began, l.safe = l.next, l.next
@@ -99,7 +99,7 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 			l.safe = l.committed
 		}
 		if at := l.next; at >= 0 {
-			// Another instance may have read on meanwhile, and even in a hub made anew: then this
+			// Another instance may have read on, even in a hub that was recreated: then this
 			// one is read twice, rather than not.
 			if len(l.proofs) > 0 && (!ok || l.proofs[0].offset >= b.start && l.proofs[0].offset < b.end) {
 				at = l.askAgain()
@@ -185,7 +185,7 @@ func (s *Source) readProof(key string) (*proof, error) {
 	return &p, nil
 }
 
-// isNoted tells whether the group stands where this file last put it.
+// isNoted tells whether the group's offset is the one that this file last committed.
 func (s *Source) isNoted(key string, at int64) bool {
 	b, err := s.state.Get(bucket, key+groupSuffix)
 	return err == nil && slices.Contains(strings.Fields(string(b)), strconv.FormatInt(at, 10))

@@ -18,8 +18,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// members keeps the ids that the group has given us in the state file, from the moment that the
-// broker says one until we have left in good order.
+// members keeps the ids that the group has given us in the state file. An id is there from the
+// broker's answer until we have left in good order.
 //
 // The broker waits for a member that was killed until its session ends, 30 s, and so do all that
 // join meanwhile. So a start first has the members leave that an earlier life has left behind.

@@ -282,7 +282,7 @@ func TestDamageBehindProof(t *testing.T) {
 	r = open(t, cfg, state)
 	same(t, "messages", bodies(r.fetch(ctx, 4)), texts(numbered(8, 12)...))
 	r.close()
-	if !answered.Load() || strings.Contains(r.log.String(), "hub begins anew") {
+	if !answered.Load() || strings.Contains(r.log.String(), "hub was created again") {
 		t.Errorf("answered %v; the log:\n%s", answered.Load(), r.log.String())
 	}
 }

@@ -42,7 +42,7 @@ func (s *Source) flush(ctx context.Context) error {
 	s.mu.Lock()
 	for l, term := range terms {
 		if !refused[l.name] && l.term == term {
-			l.committed, l.anew = l.committing, false
+			l.committed, l.recreated = l.committing, false
 		}
 	}
 	s.moved.Broadcast()
@@ -70,7 +70,7 @@ func (s *Source) copy() {
 	s.mu.Lock()
 	for _, l := range s.lanes {
 		noted := [2]int64{l.committed, l.committing}
-		if l.safe < 0 || l.check != nil || l.anew || l.copied >= l.safe && l.noted == noted {
+		if l.safe < 0 || l.check != nil || l.recreated || l.copied >= l.safe && l.noted == noted {
 			continue
 		}
 		var known []byte // nil where there is no proof

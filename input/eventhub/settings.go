@@ -200,7 +200,7 @@ func brokerAddress(b, port string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// hubProblem says what is wrong with a hub's name or pattern, or "".
+// hubProblem returns the mistake in a hub's name or pattern, or "".
 func hubProblem(hub string) string {
 	for _, r := range hub {
 		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'

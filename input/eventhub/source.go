@@ -31,9 +31,9 @@ const (
 )
 
 const (
-	// drainWait is how long a partition that is to be given away may wait for what was read of it
-	// to be safe and committed, so that the next owner does not read that again. It is below
-	// rejoinTimeout, and more than the pump's commit interval (5 s).
+	// drainWait: a partition that is to be given away waits this long for its messages to be safe
+	// and committed. Then the next owner does not read them again. It is below rejoinTimeout, and
+	// more than the pump's commit interval (5 s).
 	drainWait = 8 * time.Second
 
 	// calmWait is the interval of watch while nothing is wrong.
@@ -64,9 +64,8 @@ type Source struct {
 	stop    context.CancelFunc // ends watch and the client's requests
 	working sync.WaitGroup     // watch
 
-	// giving is held while offsets are committed and while partitions are given away, so that a
-	// commit that has found a lane to be ours is over before another member gets it. Take it before
-	// mu.
+	// giving is held while offsets are committed and while partitions are given away. So a commit
+	// of a lane of ours ends before another member gets that lane. Take it before mu.
 	giving sync.Mutex
 
 	mu         sync.Mutex // covers what follows; never held while the broker or the disk is waited for
@@ -145,10 +144,10 @@ func (cfg *Config) connection(ctx context.Context, log *slog.Logger, b *budget, 
 		kgo.Dialer(d.dial),
 		kgo.SASL(mechanism),
 
-		// Kafka 2.6 has all that we need. Newer requests are where Event Hubs differed so far: it
-		// answered ApiVersions 4 by closing the connection, and caps Metadata at 9, so that ids of
-		// topics are missing where later versions of others want them (twmb/franz-go issues 1022
-		// and 1312).
+		// Kafka 2.6 has all that we need. Event Hubs has differed from Kafka in newer requests. It
+		// answered ApiVersions 4 by closing the connection. It caps Metadata at 9, which has no ids
+		// of topics, and later versions of other requests want those (twmb/franz-go issues 1022 and
+		// 1312).
 		kgo.MaxVersions(kversion.V2_6_0()),
 		kgo.DisableClientMetrics(),
 		kgo.ConnIdleTimeout(idleTimeout),
@@ -413,19 +412,19 @@ func (s *Source) startOver(ctx context.Context, l *lane) int64 {
 	if !ok {
 		return l.check.offset
 	}
-	s.beginAnew(l, start)
+	s.readFromStart(l, start)
 	l.next = start
 	return start
 }
 
-// beginAnew reads a hub that was deleted and created again from its beginning. mu is held.
-func (s *Source) beginAnew(l *lane, at int64) {
+// readFromStart reads a hub that was deleted and created again from its beginning. mu is held.
+func (s *Source) readFromStart(l *lane, at int64) {
 	// Marks of this term may be further on than what is read now, so they must not count any more.
-	s.log.Warn("hub begins anew: it was deleted and created again, or the broker lost events. It is read from its beginning",
+	s.log.Warn("hub was created again, or the broker lost events. It is read from its beginning",
 		"hub", l.hub, "partition", l.partition, "was_at", l.next, "begins_at", at)
 	l.term = input.NewTerm()
 	l.began, l.safe, l.committed, l.committing, l.copied = at, at, -1, -1, -1
-	l.proofs, l.check, l.gone, l.anew, l.ahead, l.blank = nil, nil, false, true, false, span{}
+	l.proofs, l.check, l.gone, l.recreated, l.ahead, l.blank = nil, nil, false, true, false, span{}
 }
 
 // follow makes sure that a record with the offset first follows on what was read of l, or says what
@@ -435,7 +434,7 @@ func (s *Source) follow(l *lane, start, first int64) {
 	case l.next < 0: // begin could not find out
 		l.began, l.safe = first, first
 	case first < l.next:
-		s.beginAnew(l, first)
+		s.readFromStart(l, first)
 	case first > l.next && start > l.next:
 		s.retentionTook(l, min(start, first))
 	}
@@ -540,7 +539,7 @@ func (s *Source) Commit(ctx context.Context, marks []input.Mark) error {
 	return s.flush(ctx)
 }
 
-// mark notes what is safe.
+// mark notes the marks that are safe.
 func (s *Source) mark(marks []input.Mark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -264,7 +264,7 @@ func TestHubMadeAnew(t *testing.T) {
 			}
 			ms := r.fetch(ctx, 10)
 			same(t, "messages", bodies(ms), texts(anew...))
-			r.log.wait(t, time.Second, "hub begins anew")
+			r.log.wait(t, time.Second, "hub was created again")
 
 			// A mark of the old hub that comes late means nothing in the new one.
 			if err := r.Commit(ctx, newest(old)); err != nil {
@@ -313,8 +313,8 @@ func TestHubThatComesBack(t *testing.T) {
 				t.Fatal("not all messages have come")
 			}
 			same(t, "messages", bodies(ms), texts(want...))
-			if got := strings.Contains(r.log.String(), "hub begins anew"); got != anew {
-				t.Errorf("said that the hub begins anew: %v", got)
+			if got := strings.Contains(r.log.String(), "hub was created again"); got != anew {
+				t.Errorf("said that the hub was created again: %v", got)
 			}
 			r.commit(ctx, ms)
 			wantOffset := int64(200)
@@ -385,8 +385,8 @@ func TestHubThatWasReplaced(t *testing.T) {
 					if at := h.GroupInfo(group).Commits["alerts"][0].Offset; at != offset {
 						t.Errorf("the group has offset %d, want %d", at, offset)
 					}
-					if got, want := strings.Contains(r.log.String(), "hub begins anew"), anew && n == 0; got != want {
-						t.Errorf("said that the hub begins anew: %v", got)
+					if got, want := strings.Contains(r.log.String(), "hub was created again"), anew && n == 0; got != want {
+						t.Errorf("said that the hub was created again: %v", got)
 					}
 					if strings.Contains(r.log.String(), "EVENTS LOST") {
 						t.Error("events are said to be lost")

@@ -15,9 +15,8 @@ import (
 )
 
 // watch looks, at the start and from then on, whether there is what the source shall read: franz-go
-// waits in silence for a hub that does not exist. It also looks how far the partitions reach while
-// nothing is fetched from them, and commits what could not be committed and is followed by nothing
-// that would.
+// waits in silence for a hub that does not exist. It also asks for the ends of partitions while
+// nothing is fetched from them. And it tries commits again that failed, where no newer one follows.
 //
 // It comes back from a panic, after a wait.
 func (s *Source) watch(ctx context.Context) {

@@ -45,7 +45,7 @@ func newWire(c net.Conn, b *budget, m *members) *wire {
 	return &wire{Conn: c, budget: b, members: m, asked: make(map[int32]request)}
 }
 
-// Write notes what is asked for.
+// Write notes the requests.
 func (w *wire) Write(p []byte) (n int, err error) {
 	defer input.Catch("send a request", &err)
 	const header = 4 + 2 + 2 + 4 // size, key, version, correlation id

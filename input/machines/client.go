@@ -29,8 +29,8 @@ const (
 
 // Learn takes what the API said of a device: the properties of a DeviceInfo record, as JSON, valid
 // only during the call. evict: another device may give way to it. It is false for devices of the
-// list, so that a tenant with more devices than the cache holds does not push out those that alerts
-// are about. It is called from several goroutines.
+// list: a tenant may have more devices than the cache holds, and those of alerts must stay. It is
+// called from several goroutines.
 type Learn func(tenant string, deviceInfo []byte, evict bool)
 
 // Client asks the machines API of one tenant. It fetches the list of all devices when it starts and

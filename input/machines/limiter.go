@@ -9,10 +9,9 @@ import (
 )
 
 // The API allows 100 calls in a minute and 1,500 in an hour to one application
-// (learn.microsoft.com/defender-endpoint/api/get-machines, "rate limitations"). How the service
-// cuts its minutes is not said, so the limiter keeps to both in every window of that length
-// wherever it begins, and the windows are a little longer than the real ones because a call arrives
-// later than it was sent.
+// (learn.microsoft.com/defender-endpoint/api/get-machines, "rate limitations"). Nobody says when a
+// minute of the service begins, so the limiter keeps both limits in every window of that length. A
+// call arrives later than it was sent, so the windows are a little longer than the real ones.
 const (
 	perMinute = 100
 	perHour   = 1500
@@ -20,9 +19,9 @@ const (
 	hour      = time.Hour + 30*time.Second
 )
 
-// quota is how many of all calls in a window a kind of call may bring the count to. What it leaves
-// is for the other kind: a list of many pages must not keep an alert waiting for its device, and a
-// flood of unknown devices must not keep the list from coming.
+// quota is the count of all calls in a window up to which a kind of call is made. The rest is for
+// the other kind. So a list of many pages does not keep an alert waiting for its device. Nor does a
+// flood of unknown devices hold up the list.
 type quota struct{ minute, hour int }
 
 var (

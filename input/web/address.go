@@ -17,7 +17,7 @@ func IsLoopback(host string) bool {
 	return ip != nil && ip.IsLoopback()
 }
 
-// CheckAddress says what is wrong with the address of a service that gets a credential, or "". It
+// CheckAddress returns the mistake in the address of a service that gets a credential, or "". It
 // must be https; plain http is for an emulator on this machine. It names a host and, perhaps, a
 // path.
 func CheckAddress(text string) (problem string) {

@@ -97,5 +97,5 @@ func (c *cache) removeOldest() (*device, bool) {
 	return d, ok
 }
 
-// bytes is what a device takes.
+// bytes is the memory that a device takes.
 func (d *device) bytes() int64 { return overhead + int64(len(d.key)) + int64(cap(d.groups)) }

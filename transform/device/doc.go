@@ -1,5 +1,4 @@
-// Package device has what is known of devices and of recent alerts, and finds the device of a
-// record.
+// Package device remembers devices and recent alerts, and finds the device of a record.
 //
 //	memory.go    devices by tenant and id, bounded in bytes
 //	cache.go     which device gives way when there is no room

@@ -12,9 +12,9 @@ import (
 // there. Snapshots hold the ids of listed columns, so the list only ever grows at its end.
 type columnID uint8
 
-// columnNames are the columns of DeviceInfo in the order of their documentation, what the machines
-// API knows beyond them, and what evidence says of its host. DeviceId is what a device is kept
-// under.
+// columnNames are the columns of DeviceInfo in the order of their documentation. Behind them are
+// those that only the machines API or evidence has. DeviceId is the key of a device, and no column
+// here.
 var columnNames = [...]string{
 	columnMergedTo:   "MergedToDeviceId", // kept always, since it is followed
 	columnDeviceName: "DeviceName",

@@ -17,9 +17,9 @@ import (
 //	column:  column id (1), length of the value (1 or 3), the value in msgpack
 //
 // Reports are partial: four of five real heartbeats say nothing of the operating system. So they
-// are merged column by column, the newest report that says something of a column wins, and the
-// order in which reports arrive makes no difference. A device mostly has one to three groups, so
-// that a time for every column costs next to nothing.
+// are merged column by column: the newest report that has the column wins. The order in which
+// reports arrive makes no difference. A device mostly has one to three groups, so that a time for
+// every column costs next to nothing.
 
 // A column of a report, or of a device.
 type column struct {

@@ -203,9 +203,9 @@ func appendID(dst []byte, key string) []byte {
 	return append(dst, key[tenantBytes+1:]...)
 }
 
-// find returns the device of key, or the one that it was merged into if that is known too, and the
-// key that it was found under. missing is the key that is worth asking for: of a device that is not
-// known, or "". used makes it recently used.
+// find returns the device of key and the key it was found under. If that device was merged into
+// another that is known, it is the other one. missing is the key that is worth asking for: of a
+// device that is not known, or "". used makes it recently used.
 func (m *Memory) find(key string, used bool) (dev *device, at, missing string) {
 	look := m.cache.peek
 	if used {

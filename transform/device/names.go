@@ -280,8 +280,8 @@ func (m *Memory) unindex(d *device) {
 	}
 }
 
-// unique is the key of the one device among some that was reported not too long before an event, or
-// of several that were the keys.
+// unique is the key of the only device among some that was reported not too long before an event.
+// If there were several, it returns their keys.
 func (m *Memory) unique(devices []*device, at int64, is func(d *device) bool) (key string, several []string) {
 	for _, d := range devices {
 		f := factsOf(d.groups)

@@ -151,8 +151,8 @@ func (l *learner) release() {
 }
 
 // stamp is when a report was made, in nanoseconds. A report from the future would outdo all that
-// come after it, so it counts as of the time at which the service exported it, which no device
-// writes, and without one as of now.
+// come after it. So it counts as of its export, a time that no device writes, and without one as of
+// now.
 func (m *Memory) stamp(r *record.Record) int64 {
 	limit := m.now().UnixNano()
 	if exported, ok := r.Exported(); ok {

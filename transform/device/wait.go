@@ -61,8 +61,8 @@ func (m *Memory) News() <-chan struct{} {
 	return m.waits.news
 }
 
-// Waits reports whether the row of a sighting has to wait, as of the last Resolve, and when at the
-// latest that is to be looked at again.
+// Waits reports whether the row of a sighting has to wait, as of the last Resolve. It returns the
+// latest time at which to look at it again.
 func (s *Sighting) Waits() (bool, time.Time) { return !s.until.IsZero(), s.until }
 
 // Keep makes a sighting independent of the record's text.
@@ -113,8 +113,8 @@ func (j *Joiner) Resolve(sightings []*Sighting) {
 	}
 }
 
-// missing resolves sightings. It returns those whose device is to be asked for by its key, the ids
-// by tenant, the keys by tenant and id, and the questions by key.
+// missing resolves sightings. It returns the sightings whose device is to be asked for, by its key;
+// the ids by tenant; the keys by tenant and id; and the questions by key.
 func (m *Memory) missing(sightings []*Sighting, now time.Time) (missing map[string][]*Sighting, byTenant map[string][]string, keys map[string]string, asked map[string]*question) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 )
 
 // LongLeaf is the longest text, in bytes as received, that Indexed writes. Lucene refuses a
-// document over a term of more than 32,766 bytes, and in a field of objects (flattened) a term is a
-// text with the path that leads to it.
+// document that has a term of more than 32,766 bytes. In a field of objects (flattened) a term is a
+// text together with its path.
 const LongLeaf = 24_000
 
 // AddRepairs adds repairs of texts that the caller writes itself, and returns how many the event

@@ -325,8 +325,8 @@ func (ns *Names) rawOf(id Name) Name {
 	return ns.list[id].raw
 }
 
-// take returns the name to use for id in the map of a generation: id itself, or if the map has it
-// or it is ours, the first of name_2, name_3 and so on that the map does not have.
+// take returns the name to use for id in the map of a generation: id itself; if the map has it, or
+// it is ours, then the first of name_2, name_3 and so on that is free.
 func (ns *Names) take(id Name, generation uint32) (_ Name, renamed bool) {
 	n := &ns.list[id]
 	switch {

@@ -33,7 +33,7 @@ type Options struct {
 	ArraysAsJSON bool // write lists as JSON text
 }
 
-// Counts is what a Writer did to values. They may be read while it works.
+// Counts of the values that a Writer had to change. They may be read while it works.
 type Counts struct {
 	Renamed    atomic.Uint64 // fields that got a number because their name was taken, or whose name was cut
 	Misfits    atomic.Uint64 // columns that went to <column>_raw

@@ -2,10 +2,10 @@ package format
 
 import "bytes"
 
-// nextElement returns the first element of a JSON list that came as text, such as the answers and
-// TTLs of DnsConnectionInspected, ["93.184.216.34","example.com"] and [60.0,60.0], or of a bare
-// list without brackets. Quotes are taken off; escapes stay. ok is false at the end. The first call
-// is with the whole text, later ones with rest.
+// nextElement returns the first element of a JSON list that came as text, or of a bare list without
+// brackets. DnsConnectionInspected has such lists of answers and TTLs,
+// ["93.184.216.34","example.com"] and [60.0,60.0]. Quotes are taken off; escapes stay. ok is false
+// at the end. The first call is with the whole text, later ones with rest.
 func nextElement(text []byte) (element, rest []byte, ok bool) {
 	for len(text) > 0 && (isBlank(text[0]) || text[0] == '[' || text[0] == ',' || text[0] == ']') {
 		text = text[1:]

@@ -10,7 +10,7 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// elastic is what the ingest pipeline of Elastic's Microsoft Defender XDR integration reads: the
+// elastic writes for the ingest pipeline of Elastic's Microsoft Defender XDR integration: the
 // record's own JSON text in message, and beside it, in nested objects, the device where the
 // pipeline takes it over.
 type elastic struct {

@@ -21,7 +21,7 @@ type Format struct {
 	Unreadable func(w *event.Writer, u *Unreadable)
 }
 
-// Own is what is written with a record and is not in it.
+// Own are the fields that are written with a record and are not in it.
 type Own struct {
 	Table   string        // as it is emitted
 	Exact   bool          // the category says nothing that Table does not

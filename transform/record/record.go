@@ -40,8 +40,8 @@ type opened struct {
 }
 
 const (
-	// KeepBytes is what a buffer may keep between two calls. What a giant payload needed beyond it
-	// goes back.
+	// KeepBytes: a buffer keeps at most this much between two calls. What a giant payload needed
+	// beyond it goes back.
 	KeepBytes = 1 << 20
 
 	// NodeBytes is the size of a node.
@@ -205,8 +205,8 @@ func (r *Record) lift(s *Scanner) {
 	}
 }
 
-// Category is the category as received, escapes and all, the one of a bare record's table, or the
-// name of the table that Azure gives a record of another product. It may point into the record's
+// Category is the category as received, escapes and all. A bare record has that of its table. A
+// record of another product has the name of its table in Azure. It may point into the record's
 // text.
 func (r *Record) Category() string {
 	if r.category != "" {
@@ -321,8 +321,8 @@ func (r *Record) parseString(s *Scanner, tr *Tree, n uint32) Tree {
 	return Tree{text, nodes[from:len(nodes):len(nodes)]}
 }
 
-// Column returns the tree and the node of a column, opened if it is JSON in a string, and false if
-// there is no such column or it holds nothing to look into.
+// Column returns the tree and the node of a column, opened if it is JSON in a string. It returns
+// false if there is no such column, or nothing to look into.
 func (r *Record) Column(s *Scanner, name string) (Tree, uint32, bool) {
 	if !r.Lifted {
 		return Tree{}, 0, false

@@ -6,7 +6,7 @@ import (
 )
 
 // maxEventSeconds is the end of 2038-01-18. Fluent Bit keeps the seconds of an event time in 31
-// bits, and a record whose time does not fit takes the rest of its chunk with it (seen on v3.2 to
+// bits. A record whose time does not fit takes the rest of its chunk with it (seen on v3.2 to
 // v5.0).
 const maxEventSeconds = 2147472000
 

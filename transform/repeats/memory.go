@@ -25,7 +25,7 @@ type ID = [16]byte
 // an id can only be in the bucket that a hash says. So a look-up costs the same whatever is in the
 // table: one cache line of the index, and the ring for the ids whose tags are the same, which are
 // rarely others. A full bucket forgets its oldest. Ids that were made to collide would only push
-// each other out, and the hash has a key of this process, so that nobody can make them.
+// each other out. Nobody can make them: the hash has a key of this process.
 //
 //	index      16 places, each a tag and a place in the ring   16 places ...
 //	ring       id id id id id ...  <- next
