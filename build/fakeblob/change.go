@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 )
 
 // change answers requests that write, as far as a test that fills a container needs them.
@@ -31,9 +32,19 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, req Request, q u
 		delete(s.containers, req.Container)
 		w.WriteHeader(http.StatusAccepted)
 		return
+	case req.Op == Lease && c.blobs[req.Blob] == nil:
+		fail(w, r, http.StatusNotFound, "BlobNotFound", "The specified blob does not exist.")
+		return
+	case req.Op == Lease:
+		s.changeLease(w, r, c.blobs[req.Blob])
+		return
 	case r.Method == http.MethodDelete:
-		if c.blobs[req.Blob] == nil {
+		b := c.blobs[req.Blob]
+		if b == nil {
 			fail(w, r, http.StatusNotFound, "BlobNotFound", "The specified blob does not exist.")
+			return
+		}
+		if b.unmet(w, r) || b.blocked(w, r) {
 			return
 		}
 		delete(c.blobs, req.Blob)
@@ -61,7 +72,22 @@ func (s *Server) change(w http.ResponseWriter, r *http.Request, req Request, q u
 		w.WriteHeader(http.StatusOK)
 		return
 	case r.Method == http.MethodPut && q.Get("comp") == "":
+		old := c.blobs[req.Blob]
+		if old.unmet(w, r) || old.blocked(w, r) {
+			return
+		}
 		b := s.put(req.Container, req.Blob, body, r.Header.Get("x-ms-blob-type") == "AppendBlob")
+		if old != nil {
+			b.lease = old.lease
+		}
+		for key, values := range r.Header {
+			if name, ok := strings.CutPrefix(strings.ToLower(key), "x-ms-meta-"); ok {
+				if b.metadata == nil {
+					b.metadata = make(map[string]string)
+				}
+				b.metadata[name] = values[0]
+			}
+		}
 		w.Header().Set("ETag", `"`+b.etag+`"`)
 		w.Header().Set("Last-Modified", b.modified.Format(http.TimeFormat))
 	default:

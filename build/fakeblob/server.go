@@ -26,7 +26,8 @@ const (
 	ListBlobs      Op = "list blobs"
 	GetBlob        Op = "get blob"
 	GetProperties  Op = "get properties"
-	Change         Op = "change" // anything that writes
+	Lease          Op = "lease"  // acquire, renew, release or break one
+	Change         Op = "change" // anything else that writes
 )
 
 // Request is what a fault is decided by.
@@ -35,6 +36,7 @@ type Request struct {
 	Container, Blob string
 	Offset          int64 // first byte asked for, of GetBlob
 	Prefix, Marker  string
+	Agent           string // what the client calls itself
 	HTTP            *http.Request
 }
 
@@ -62,6 +64,7 @@ type Server struct {
 	counts     map[Op]int
 	lists      map[string]int // by container
 	etag       int64
+	leases     time.Duration // that all last, 0 for what is asked for
 }
 
 type container struct {
@@ -75,6 +78,8 @@ type blob struct {
 	created, modified time.Time
 	append            bool
 	archived          bool
+	metadata          map[string]string // as it came, with names in the case of headers
+	lease             *lease            // nil for none
 }
 
 // Start begins to serve on a free port of loopback.
@@ -230,7 +235,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	path := strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, "/"+Account), "/")
 	containerName, blobName, _ := strings.Cut(path, "/")
-	req := Request{Container: containerName, Blob: blobName, Prefix: q.Get("prefix"), Marker: q.Get("marker"), HTTP: r}
+	req := Request{Container: containerName, Blob: blobName, Prefix: q.Get("prefix"), Marker: q.Get("marker"), Agent: r.UserAgent(), HTTP: r}
 	switch {
 	case r.Method == http.MethodGet && q.Get("comp") == "list" && containerName == "":
 		req.Op = ListContainers
@@ -241,6 +246,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		req.Offset, _, _ = parseRange(r)
 	case r.Method == http.MethodHead && blobName != "":
 		req.Op = GetProperties
+	case r.Method == http.MethodPut && q.Get("comp") == "lease" && blobName != "":
+		req.Op = Lease
 	default:
 		req.Op = Change
 	}
@@ -365,7 +372,7 @@ func (s *Server) listBlobs(w http.ResponseWriter, r *http.Request, req Request, 
 	if fault.EmptyPage && !wasEmpty {
 		next = emptyMarker + req.Marker
 	} else {
-		next = c.page(&items, req.Prefix, q.Get("delimiter"), from, limit)
+		next = c.page(&items, req.Prefix, q.Get("delimiter"), from, limit, strings.Contains(q.Get("include"), "metadata"))
 	}
 	late := s.late
 	s.mu.Unlock()
@@ -379,7 +386,7 @@ func (s *Server) listBlobs(w http.ResponseWriter, r *http.Request, req Request, 
 
 // page writes the items from marker on, and returns the marker of the next page, or "". Markers are
 // opaque to clients.
-func (c *container) page(w *strings.Builder, prefix, delimiter, marker string, limit int) (next string) {
+func (c *container) page(w *strings.Builder, prefix, delimiter, marker string, limit int, metadata bool) (next string) {
 	begin := prefix
 	if b, err := base64.URLEncoding.DecodeString(marker); err == nil && marker != "" {
 		begin = string(b)
@@ -398,8 +405,16 @@ func (c *container) page(w *strings.Builder, prefix, delimiter, marker string, l
 			}
 		}
 		b := c.blobs[name]
-		fmt.Fprintf(w, `<Blob><Name>%s</Name><Properties><Creation-Time>%s</Creation-Time><Last-Modified>%s</Last-Modified><Etag>%s</Etag><Content-Length>%d</Content-Length><Content-Type>application/octet-stream</Content-Type><BlobType>%s</BlobType><AccessTier>%s</AccessTier><LeaseStatus>unlocked</LeaseStatus><LeaseState>available</LeaseState><ServerEncrypted>true</ServerEncrypted></Properties></Blob>`,
-			escape(name), b.created.UTC().Format(http.TimeFormat), b.modified.UTC().Format(http.TimeFormat), b.etag, len(b.data), b.kind(), b.tier())
+		fmt.Fprintf(w, `<Blob><Name>%s</Name><Properties><Creation-Time>%s</Creation-Time><Last-Modified>%s</Last-Modified><Etag>%s</Etag><Content-Length>%d</Content-Length><Content-Type>application/octet-stream</Content-Type><BlobType>%s</BlobType><AccessTier>%s</AccessTier><LeaseStatus>%s</LeaseStatus><LeaseState>%s</LeaseState><ServerEncrypted>true</ServerEncrypted></Properties>`,
+			escape(name), b.created.UTC().Format(http.TimeFormat), b.modified.UTC().Format(http.TimeFormat), b.etag, len(b.data), b.kind(), b.tier(), b.locked(), b.lease.state(time.Now()))
+		if metadata {
+			w.WriteString("<Metadata>")
+			for key, value := range b.metadata {
+				fmt.Fprintf(w, "<%s>%s</%s>", key, escape(value), key)
+			}
+			w.WriteString("</Metadata>")
+		}
+		w.WriteString("</Blob>")
 		i++
 	}
 	return ""
@@ -410,6 +425,13 @@ func (b *blob) kind() string {
 		return "AppendBlob"
 	}
 	return "BlockBlob"
+}
+
+func (b *blob) locked() string {
+	if state := b.lease.state(time.Now()); state == "leased" || state == "breaking" {
+		return "locked"
+	}
+	return "unlocked"
 }
 
 func (b *blob) tier() string {
@@ -488,6 +510,10 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, req Request, fault
 	h.Set("Last-Modified", b.modified.UTC().Format(http.TimeFormat))
 	h.Set("x-ms-creation-time", b.created.UTC().Format(http.TimeFormat))
 	h.Set("x-ms-blob-type", b.kind())
+	h.Set("x-ms-lease-state", b.lease.state(time.Now()))
+	for key, value := range b.metadata {
+		h.Set("x-ms-meta-"+key, value)
+	}
 	h.Set("Accept-Ranges", "bytes")
 	h.Set("Content-Type", "application/octet-stream")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
