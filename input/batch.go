@@ -16,6 +16,7 @@ type Chunk struct {
 	Tag     string // empty for the section's own
 	Data    []byte // msgpack events, one after the other
 	Records int
+	lease   *Lease // that must hold when it is handed over
 }
 
 // ID is the id of an event. This package does not know how it is made.
@@ -29,6 +30,8 @@ type Batch struct {
 	Marks  []Mark
 	IDs    []ID // of some of its events, for Outbox.SafeIDs; may be empty
 
+	lease   *Lease         // of what is appended now
+	leases  []*Lease       // of what was appended, parts that were queued before included
 	open    map[string]int // of a batch that is filled: tag -> index of its last chunk, until that is full
 	held    *withheld      // of its pump
 	whenPut []func()       // to be called when it has been put
@@ -53,6 +56,7 @@ func (b *Batch) Append(tag string, event []byte) {
 		}
 		b.Chunks[i].Tag = tag
 		b.Chunks[i].Records = 0
+		b.Chunks[i].lease = b.lease
 		if b.open == nil {
 			b.open = make(map[string]int)
 		}
@@ -63,6 +67,25 @@ func (b *Batch) Append(tag string, event []byte) {
 	c.Records++
 	if b.bytes += int64(len(event)); b.bytes >= partBytes && b.full != nil {
 		b.full()
+	}
+}
+
+// From says by which lease what follows may be handed over.
+func (b *Batch) From(l *Lease) {
+	if l == b.lease {
+		return
+	}
+	b.lease = l
+	clear(b.open)
+	if l != nil && !slices.Contains(b.leases, l) {
+		b.leases = append(b.leases, l)
+	}
+}
+
+// FromLane is From for a row of a lane that Keep was told of.
+func (b *Batch) FromLane(lane string) {
+	if b.held != nil {
+		b.From(b.held.lease(lane))
 	}
 }
 
@@ -81,7 +104,7 @@ func (b *Batch) Keep(lane string) (settle func()) {
 	if b.held == nil {
 		return func() {}
 	}
-	return b.held.keep(lane)
+	return b.held.keep(lane, b.lease)
 }
 
 // WhenPut has f called when the outbox has b, from the goroutine that put it. A batch that is given
@@ -94,12 +117,26 @@ func (b *Batch) Bytes() int64 {
 	return b.bytes + 512 + 128*int64(len(b.Marks)) + int64(len(b.IDs)*len(ID{}))
 }
 
-// Next is the first chunk that the host has not taken, or nil when it has them all.
+// Next is the first chunk that the host has not taken, or nil when there is none left. It passes
+// over chunks whose lease is lost: they are another worker's. So it is called right before each
+// append.
 func (b *Batch) Next() *Chunk {
-	if b.taken == len(b.Chunks) {
-		return nil
+	for ; b.taken < len(b.Chunks); b.taken++ {
+		if c := &b.Chunks[b.taken]; c.lease.Held() {
+			return c
+		}
 	}
-	return &b.Chunks[b.taken]
+	return nil
+}
+
+// leased tells whether all leases of b hold, so that no chunk was passed over.
+func (b *Batch) leased() bool {
+	for _, l := range b.leases {
+		if !l.Held() {
+			return false
+		}
+	}
+	return true
 }
 
 // Taken says that the host has taken the chunk that Next returned: its append returned 0.
@@ -123,11 +160,19 @@ func (b *Batch) Reset() {
 	clear(b.whenPut)
 	b.whenPut = b.whenPut[:0]
 	clear(b.open)
+	b.lease, b.leases = nil, nil
+}
+
+// part empties b, of which a part was queued, for what is appended next.
+func (b *Batch) part() {
+	lease, leases := b.lease, b.leases
+	b.Reset()
+	b.lease, b.leases = lease, leases
 }
 
 // clone returns a copy that shares nothing with b.
 func (b *Batch) clone() *Batch {
-	c := &Batch{Source: b.Source, Chunks: slices.Clone(b.Chunks), Marks: slices.Clone(b.Marks), IDs: slices.Clone(b.IDs), bytes: b.bytes}
+	c := &Batch{Source: b.Source, Chunks: slices.Clone(b.Chunks), Marks: slices.Clone(b.Marks), IDs: slices.Clone(b.IDs), leases: b.leases, bytes: b.bytes}
 	for i := range c.Chunks {
 		c.Chunks[i].Data = append([]byte(nil), c.Chunks[i].Data...)
 	}

@@ -22,6 +22,7 @@
 //	commit.go    its committer: when marks are safe, and in which order they are stored
 //	batch.go     chunks by tag, and the marks that are safe with them
 //	outbox.go    where batches wait for the host's thread
+//	lease.go     Lease: what is read may be handed over, until another worker may have it
 //	state.go     the state file: positions and devices, on a disk that may be damaged
 //	oldstate.go  reads the state file of earlier versions
 //	settings.go  declared keys: text to values, all mistakes at once; Secret
@@ -38,6 +39,10 @@
 //   - Order makes one mark stand for all before it. Batches are handed over in the order in which
 //     they were put, and a batch that was refused half-way goes on with the chunk that was
 //     refused.
+//   - Where workers share lanes, events go with the lease by which they were read (lease.go). It is
+//     looked at right before each append, by clocks that go on while the process stands still. What
+//     is passed over then is not safe, so another worker reads it. An append that is under way when
+//     a process is stopped ends when it is woken: that repeats a chunk.
 //   - A record may have to wait for its device. Marks of its lane are then kept back until it is in
 //     the outbox (withheld.go), and other lanes go on.
 //   - A batch holds chunks of several tags and is safe as a whole. A crash inside a batch repeats

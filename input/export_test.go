@@ -8,3 +8,8 @@ func HealNow(s *State) {
 	defer s.mu.Unlock()
 	s.tried = time.Time{}
 }
+
+// Before is i as it was when the clock of the machine's life, and that of the wall, showed less.
+func (i Instant) Before(boot, wall time.Duration) Instant {
+	return Instant{boot: i.boot - boot, wall: i.wall.Add(-wall)}
+}

@@ -85,7 +85,8 @@ func (o *Outbox) Take() *Batch {
 }
 
 // Done says that the host has taken every chunk of b, the batch that Take returned: its marks are
-// safe.
+// safe. Those of chunks that Next has passed over are given to the source as well, which knows that
+// their lease is lost.
 func (o *Outbox) Done(b *Batch) {
 	if b.Next() != nil {
 		panic("BUG: a batch is done whose chunks the host has not all taken")
@@ -108,7 +109,9 @@ func (o *Outbox) Done(b *Batch) {
 	for _, m := range b.Marks {
 		ms.Set(m)
 	}
-	o.ids = append(o.ids, b.IDs...)
+	if b.leased() {
+		o.ids = append(o.ids, b.IDs...)
+	}
 	if over := len(o.ids) - mostSafeIDs; over > 0 {
 		o.ids = slices.Delete(o.ids, 0, over)
 	}

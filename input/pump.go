@@ -107,7 +107,7 @@ func (p *Pump) tenure(ctx context.Context) (err error) {
 // when lating ends.
 func (p *Pump) late(ctx, lating context.Context, src Source, held *withheld) (err error) {
 	defer Catch("wait for devices of "+src.Name(), &err)
-	b := &Batch{Source: src.Name()}
+	b := &Batch{Source: src.Name(), held: held}
 	for {
 		b.Reset()
 		if err := p.Late(lating, b); err != nil {
@@ -155,7 +155,7 @@ func (p *Pump) forward(ctx, fetching context.Context, src Source, held *withheld
 		if full == nil {
 			full = p.Outbox.Put(ctx, b)
 		}
-		b.Reset()
+		b.part()
 	}
 	for {
 		messages, err := src.Fetch(fetching)
@@ -164,11 +164,12 @@ func (p *Pump) forward(ctx, fetching context.Context, src Source, held *withheld
 		}
 		for len(messages) > 0 {
 			n, size := 0, 0
-			for n < len(messages) && (n == 0 || size < batchBytes) {
+			for n < len(messages) && (n == 0 || size < batchBytes && messages[n].Lease == messages[0].Lease) {
 				size += len(messages[n].Body)
 				n++
 			}
 			b.Reset()
+			b.From(messages[0].Lease)
 			held.begin()
 			p.Transform(ctx, b, messages[:n])
 			if err := ctx.Err(); err != nil {

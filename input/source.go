@@ -30,6 +30,9 @@ type Message struct {
 	Offset int64  // where Body begins in its lane
 	Body   []byte // belongs to the source: valid until the next Fetch
 	Reason string // not empty: Body is known to be unreadable (a line that was cut, say), and why
+
+	Lease *Lease // what it may be handed over by; nil where nobody shares the lane
+	Learn bool   // another worker hands it over: it is read for what it says of devices only
 }
 
 // Source reads lanes of messages. Fetch and Commit may run at the same time, each from one

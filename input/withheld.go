@@ -25,10 +25,11 @@ type withheld struct {
 
 // laneCall is what one call of Transform has left of a lane.
 type laneCall struct {
-	call uint64
-	rows int // that wait
-	mark Mark
-	has  bool // mark is set
+	call  uint64
+	lease *Lease
+	rows  int // that wait
+	mark  Mark
+	has   bool // mark is set
 }
 
 func newWithheld() *withheld { return &withheld{lanes: make(map[string][]*laneCall)} }
@@ -40,14 +41,14 @@ func (w *withheld) begin() {
 	w.calls++
 }
 
-// keep notes that a row of lane waits. The result is to be called when the row has been put into
-// the outbox.
-func (w *withheld) keep(lane string) (settle func()) {
+// keep notes that a row of lane waits, which may be handed over by l. The result is to be called
+// when the row has been put into the outbox.
+func (w *withheld) keep(lane string, l *Lease) (settle func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	calls := w.lanes[lane]
 	if len(calls) == 0 || calls[len(calls)-1].call != w.calls {
-		calls = append(calls, &laneCall{call: w.calls})
+		calls = append(calls, &laneCall{call: w.calls, lease: l})
 		w.lanes[lane] = calls
 	}
 	c := calls[len(calls)-1]
@@ -57,6 +58,17 @@ func (w *withheld) keep(lane string) (settle func()) {
 		defer w.mu.Unlock()
 		c.rows--
 	}
+}
+
+// lease is that of the rows of lane that wait. A source takes up a lane by another lease only when
+// nothing of it waits any more.
+func (w *withheld) lease(lane string) *Lease {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if calls := w.lanes[lane]; len(calls) > 0 {
+		return calls[0].lease
+	}
+	return nil
 }
 
 // split takes the marks of lanes that have rows waiting out of marks, and returns them.
@@ -90,7 +102,7 @@ func (w *withheld) add(marks []Mark) (free []Mark) {
 		}
 		last := calls[len(calls)-1]
 		if last.call != w.calls && (last.rows > 0 || !last.has) {
-			last = &laneCall{call: w.calls}
+			last = &laneCall{call: w.calls, lease: last.lease}
 			w.lanes[m.Lane] = append(calls, last)
 		}
 		last.mark, last.has = m, true

@@ -219,7 +219,11 @@ func (in *instance) newTransform(c config) (now func(context.Context, *input.Bat
 		return now, nil
 	}
 	var lateBatch *input.Batch
-	emitLate := emitInto(&lateBatch)
+	emitAny := emitInto(&lateBatch)
+	emitLate := func(table string, event []byte) {
+		lateBatch.FromLane(t.LateLane())
+		emitAny(table, event)
+	}
 	queuedLate := t.QueuedLate
 	return now, func(ctx context.Context, dst *input.Batch) error {
 		lateBatch = dst

@@ -153,6 +153,9 @@ func (t *Transformer) NewIDs() []repeats.ID {
 // NewLateIDs is NewIDs for the last Late. It belongs to that goroutine.
 func (t *Transformer) NewLateIDs() []repeats.ID { return t.late.writer.NewIDs() }
 
+// LateLane is the lane of the row that Late emits. It belongs to that goroutine, and to an emit.
+func (t *Transformer) LateLane() string { return t.late.writer.payload.Lane }
+
 // QueuedLate is Queued for the last Late. It belongs to that goroutine.
 func (t *Transformer) QueuedLate() { t.late.writer.Queued() }
 

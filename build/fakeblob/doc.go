@@ -1,7 +1,8 @@
 // Package fakeblob is a Blob Storage account inside the process, for the demo, tests and
 // benchmarks: the part of the REST protocol that reading and filling containers needs (list
 // containers, list blobs flat or by delimiter and in pages, ranged reads, properties, append blobs,
-// block blobs, the archive tier, leases, conditional writes, metadata), on loopback and without TLS.
+// block blobs, the archive tier, leases, conditional writes, metadata), on loopback and without
+// TLS.
 //
 // It does what a real service does and an emulator cannot be made to do: empty pages that carry a
 // marker, throttling with Retry-After, 403 on reading where listing works, an expired SAS, a
