@@ -21,6 +21,7 @@
 //	pump.go      one source's way: fetch, transform, put
 //	commit.go    its committer: when marks are safe, and in which order they are stored
 //	batch.go     chunks by tag, and the marks that are safe with them
+//	withheld.go  marks that wait for the rows of their lanes that wait
 //	outbox.go    where batches wait for the host's thread
 //	lease.go     Lease: what is read may be handed over, until another worker may have it
 //	state.go     the state file: positions and devices, on a disk that may be damaged

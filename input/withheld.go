@@ -17,13 +17,17 @@ import "sync"
 // So whatever a mark covers has been put into the outbox before the mark is, and the marks of a
 // lane are put in order: those that come after one that is kept back are kept back, too. Other
 // lanes go on. Rows of a lane may overtake each other, marks never.
+//
+// A stop repeats what came behind a waiting row in its lane, as a crash does. To release the rows
+// first is no way out: the host takes nothing more once it tells that it ends.
 type withheld struct {
 	mu    sync.Mutex
 	calls uint64                 // of Transform so far
 	lanes map[string][]*laneCall // what is kept back, oldest first
 }
 
-// laneCall is what one call of Transform has left of a lane.
+// laneCall is what one call of Transform has left of a lane. The last one of a lane has the marks
+// of later calls that have left nothing.
 type laneCall struct {
 	call  uint64
 	lease *Lease
@@ -100,11 +104,8 @@ func (w *withheld) add(marks []Mark) (free []Mark) {
 			free = append(free, m)
 			continue
 		}
+		// Of a call without waiting rows, too: it then stands for the mark before it.
 		last := calls[len(calls)-1]
-		if last.call != w.calls && (last.rows > 0 || !last.has) {
-			last = &laneCall{call: w.calls, lease: last.lease}
-			w.lanes[m.Lane] = append(calls, last)
-		}
 		last.mark, last.has = m, true
 	}
 	return free
@@ -117,14 +118,10 @@ func (w *withheld) ready() (marks []Mark) {
 	for lane, calls := range w.lanes {
 		var newest *laneCall
 		for _, c := range calls {
-			if c.rows > 0 {
+			if c.rows > 0 || !c.has { // without a mark its Transform is not over, or its batch not put
 				break
 			}
-			if c.has {
-				newest = c
-			} else {
-				break // its Transform is not over, or its batch is not put
-			}
+			newest = c
 		}
 		switch {
 		case newest != nil:

@@ -128,6 +128,8 @@ type devices struct {
 
 	mu      sync.Mutex // of one save at a time
 	failing bool       // it was said that saving fails
+
+	overflowed bool // it was said that rows do not wait; on the host's thread
 }
 
 // openDevices reads the snapshot and starts what keeps it, and the API's client.

@@ -93,6 +93,7 @@ var (
 	mDeviceBytes    = &metric{name: "device_cache_bytes", kind: gauge, help: "Bytes that known devices and recent alerts take."}
 	mDevicesEvicted = &metric{name: "devices_evicted_total", help: "Devices that gave way to others; device_info.cache_bytes is too small if this grows fast."}
 	mDeviceReports  = &metric{name: "device_reports_total", help: "Reports of devices that were merged into what is known."}
+	mNotWaited      = &metric{name: "device_not_waited_total", help: "Rows that did not wait for their device, because so many did that memory_limit has no room for more."}
 	mAlerts         = &metric{name: "alerts", kind: gauge, help: "Recent alerts whose title and severity are known."}
 	mAlertsFilled   = &metric{name: "alerts_filled_total", help: "Rows of alert evidence that got title and severity from their alert."}
 	mDeviceStatus   = &metric{name: "device_info_total", help: "Records that should have a device, by DeviceInfo.status.", labels: []string{"status"}}
@@ -109,7 +110,7 @@ var allMetrics = []*metric{
 	mHanded, mRefused, mWaiting, mBatches, mMemory, mMemoryMost,
 	mLag, mLagSeconds, mUnsafe, mRetention, mUndecoded, mPartitions, mAssigned, mStale, mRebalances, mHubRetries,
 	mBlobBehind, mBlobNewest, mBlobOpen, mBlobFailing, mBlobLists, mBlobReads, mBlobReplaced, mBlobFound, mBlobGone, mBlobPassed, mBlobArchived, mBlobCut, mBlobRetries,
-	mDevices, mDeviceBytes, mDevicesEvicted, mDeviceReports, mAlerts, mAlertsFilled, mDeviceStatus, mDeviceMatch, mAPILookups, mAPIListed, mAPICalls, mAPIWaiting, mAPIQuotaWait,
+	mDevices, mDeviceBytes, mDevicesEvicted, mDeviceReports, mNotWaited, mAlerts, mAlertsFilled, mDeviceStatus, mDeviceMatch, mAPILookups, mAPIListed, mAPICalls, mAPIWaiting, mAPIQuotaWait,
 }
 
 const (
@@ -124,7 +125,7 @@ func (in *instance) figures(set func(m *metric, f figure)) {
 	in.checkTables()
 	one := func(m *metric, value float64, labels ...string) { set(m, figure{labels: labels, value: value}) }
 	var payloads, bytes, excluded, fallbacks uint64
-	var damaged, empty uint64
+	var damaged, empty, notWaited uint64
 	tables, reasons := make(map[string]uint64), make(map[string]uint64)
 	changes, repeated := make(map[string]uint64), make(map[string]uint64)
 	delays := make(map[string]transform.Delay)
@@ -136,6 +137,7 @@ func (in *instance) figures(set func(m *metric, f figure)) {
 		fallbacks += s.TimeFallbacks.Load()
 		damaged += s.Damaged.Load()
 		empty += s.Empty.Load()
+		notWaited += s.NotWaited.Load()
 		changes["renamed"] += s.Renamed.Load()
 		changes["misfit"] += s.Misfits.Load()
 		changes["converted"] += s.Converted.Load()
@@ -196,6 +198,8 @@ func (in *instance) figures(set func(m *metric, f figure)) {
 	}
 	if in.devices != nil {
 		in.devices.figures(one)
+		one(mNotWaited, float64(notWaited))
+		in.devices.warnOfRows(notWaited)
 	}
 }
 
@@ -277,6 +281,15 @@ func (d *devices) figures(one func(m *metric, value float64, labels ...string)) 
 	one(mAPIQuotaWait, c.QuotaWait.Seconds())
 	for code, n := range c.Calls {
 		one(mAPICalls, float64(n), apiCode(code))
+	}
+}
+
+// warnOfRows says, once, that rows went on without waiting for their device.
+func (d *devices) warnOfRows(notWaited uint64) {
+	if notWaited > 0 && !d.overflowed {
+		d.overflowed = true
+		d.log.Warn("more rows wait for their device than memory_limit has room for; those beyond go on with what is known of it, "+
+			"and device_not_waited_total counts them; raise memory_limit, or shorten device_info.wait", "rows", notWaited)
 	}
 }
 

@@ -141,3 +141,32 @@ func TestFiguresGoToTheLogWhereTheHostOffersNoMetrics(t *testing.T) {
 		}
 	})
 }
+
+// Rows that had no room to wait for their device are counted, and the log says so once.
+func TestRowsThatDidNotWaitAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeHost{}
+		in := newTestInstance(f)
+		var g generation
+		id := g.add(in)
+		defer g.exit()
+		in.devices = &devices{Memory: device.New(device.Config{CacheBytes: 1 << 20}), log: in.log, cancel: func() {}}
+		tr := transform.New(transform.Config{})
+		in.transforms = append(in.transforms, tr)
+		minutes := func() string {
+			for range 130 {
+				g.tick(id, time.Now())
+				time.Sleep(time.Second)
+			}
+			return strings.Join(f.log, "\n")
+		}
+		const line = "more rows wait for their device than memory_limit has room for"
+		if log := minutes(); strings.Contains(log, line) {
+			t.Errorf("told although all have waited:\n%s", log)
+		}
+		tr.Stats().NotWaited.Add(3)
+		if log := minutes(); strings.Count(log, line) != 1 || !strings.Contains(log, " device_not_waited_total=3") {
+			t.Errorf("%s", log)
+		}
+	})
+}

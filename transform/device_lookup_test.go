@@ -169,3 +169,29 @@ func TestManyAlertsInOneCall(t *testing.T) {
 		t.Errorf("%d calls: the rows were all held at once", n)
 	}
 }
+
+// Rows beyond those that there is room for do not wait. They go on as they are, and are counted.
+func TestMoreRowsThanMayWait(t *testing.T) {
+	cfg := defaults()
+	cfg.Wait = time.Minute
+	cfg.Ask = func(_ string, ids []string, _ time.Duration) (coming, left []string) { return ids, nil }
+	d := device.New(cfg)
+	tr := transform.New(transform.Config{Devices: d, Keep: settled, Memory: 1 << 20})
+	const n = 1000
+	got := 0
+	emit := func(_ string, b []byte) {
+		e, err := decodeEvent(b)
+		if err != nil {
+			t.Error(err)
+		}
+		wantDevice(t, e, "status", "pending")
+		got++
+	}
+	for i := range n {
+		tr.Append(t.Context(), []transform.Payload{{Body: []byte(row("", "File", fmt.Sprintf(`{"Host":{"MachineId":"%040x"}}`, i+1)))}}, emit)
+	}
+	waiting, not := tr.Waiting(), int(tr.Stats().NotWaited.Load())
+	if waiting < 100 || not < 100 || waiting+not != n || got != not {
+		t.Errorf("%d rows wait, %d do not, %d came", waiting, not, got)
+	}
+}

@@ -55,6 +55,9 @@ func (t *Transformer) wait(row *held, raw []byte) bool {
 	}
 	// What needs many nodes would need as many again in Late.
 	if l == nil || l.bytes+size > l.limit || row.Size() > l.limit/4 {
+		if l != nil {
+			t.stats.NotWaited.Add(1)
+		}
 		t.hold.devices.Drop(&row.sighting)
 		return false
 	}

@@ -20,6 +20,8 @@ type Stats struct {
 	Empty    atomic.Uint64 // payloads without any record, and records without any member
 	Damaged  atomic.Uint64 // payloads that did not parse as a whole
 
+	NotWaited atomic.Uint64 // rows whose device was to come, and for which there was no room to wait
+
 	event.Counts
 
 	TimeFallbacks atomic.Uint64 // records whose event time is not that of the event
