@@ -25,6 +25,12 @@ FLUENT_BIT_IMAGE ?= $(shell sed -n -E 's/^  fluent-bit: .*"(.+)".*/\1/p' example
 # Everything but the cgo boundary is pure Go and stays so.
 PURE = $(shell $(GO) list ./... | grep -v '/plugin$$')
 
+# Every package is tested with the race detector but these: what their tests call works on one
+# goroutine. They are tested without it, and so are packages whose tests are smaller under it.
+ALONE   = $(addsuffix $$,build/arch build/docs build/ocsf examples examples/demo/story transform/event transform/format transform/record)
+RACED   = $(shell $(GO) list ./... | grep -v $(ALONE:%=-e '/%'))
+UNRACED = $(shell $(GO) list ./... | grep $(ALONE:%=-e '/%') -e '/input$$' -e '/input/blob$$' -e '/transform$$')
+
 FUZZTIME  ?= 20000x
 BENCHTIME ?= 1s
 ARCHES    ?= amd64 arm64
@@ -76,9 +82,10 @@ demo: plugin host ## records on the screen: an embedded Event Hub, the plugin, a
 demo-blob: plugin host ## the same from a storage account inside the demo, which grows while you watch
 	@$(GO) run ./examples/demo -blob $(if $(FORMAT),-format '$(FORMAT)')
 
-test: plugin host ## every test with the race detector and leak checks, then everything but plugin/ without cgo
-	$(GO) test -race $(TESTFLAGS) ./...
-	CGO_ENABLED=0 $(GO) test $(TESTFLAGS) $(PURE)
+test: plugin host ## every test, with leak checks; with the race detector where goroutines work together
+	$(GO) test -race $(TESTFLAGS) $(RACED)
+	CGO_ENABLED=0 $(GO) vet $(PURE)
+	CGO_ENABLED=0 $(GO) test $(TESTFLAGS) $(UNRACED)
 
 integration: plugin host ## tests against real servers: Apache Kafka (needs java and mvn), Azurite (needs node and npm)
 	$(GO) test -race -tags integration -run Integration -timeout 20m -v $(TESTFLAGS) ./...

@@ -2,6 +2,6 @@
 
 package input_test
 
-// raceDetector: it makes code ten times slower. `make test` runs everything without it, too, and
+// raceDetector: it makes code ten times slower. `make test` runs this package without it, too, and
 // there at full size.
 const raceDetector = true
