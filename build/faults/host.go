@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -272,12 +273,17 @@ func (r *run) repeatsAreBounded() {
 
 // again starts the host after it has ended: from here on it recovers.
 func (h *host) again() {
-	if n := len(h.r.lives); n > 0 && !h.real && !h.r.lives[n-1].killed.IsZero() {
-		// What the host had handed over is read from its files, which takes a moment.
-		p := h.r.lives[n-1]
-		h.r.repeatable += h.r.ledger.handedFrom(p.killed.Add(-repeatedWithin), time.Now())
+	ended := time.Now()
+	if h.process != nil && !h.process.killed.IsZero() {
+		ended = h.process.killed
 	}
-	h.r.ledger.heal()
+	if h.tail != nil {
+		h.tail.catchUp() // what was handed over before is no recovery
+	}
+	if ended == h.killed && !h.real {
+		h.r.repeatable += h.r.ledger.handedFrom(ended.Add(-repeatedWithin), time.Now())
+	}
+	h.r.ledger.healAt(ended)
 	h.start()
 }
 
@@ -343,6 +349,7 @@ const (
 // whatever comes after.
 type tail struct {
 	stop, done chan struct{}
+	passes     atomic.Int64 // over all files
 }
 
 // follow begins to read the files of so many sections into l; wrong is told what cannot be read.
@@ -362,6 +369,7 @@ func follow(storage string, sections int, forget bool, l *ledger, wrong func(err
 					return
 				}
 			}
+			t.passes.Add(1)
 			if last {
 				return
 			}
@@ -373,6 +381,17 @@ func follow(storage string, sections int, forget bool, l *ledger, wrong func(err
 		}
 	}()
 	return t
+}
+
+// catchUp returns when all that is in the files now was read.
+func (t *tail) catchUp() {
+	for n := t.passes.Load(); t.passes.Load() < n+2; {
+		select {
+		case <-t.done:
+			return
+		case <-time.After(time.Millisecond):
+		}
+	}
 }
 
 func (t *tail) close() {

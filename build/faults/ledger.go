@@ -109,12 +109,21 @@ func (l *ledger) odd(format string, args ...any) {
 
 // heal notes that a fault has ended: the next event that had not come out before tells how long it
 // took to recover.
-func (l *ledger) heal() {
+func (l *ledger) heal() { l.healAt(time.Now()) }
+
+func (l *ledger) healAt(at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.distinct+l.excused < len(l.events) {
-		l.healed, l.waiting = time.Now(), true
+		l.healed, l.waiting = at, true
 	}
+}
+
+// recovered notes how long a recovery took that somebody else has measured.
+func (l *ledger) recovered(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.slowest = max(l.slowest, d)
 }
 
 // excuse takes events out of what must come out, those excepted that have already.

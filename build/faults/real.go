@@ -81,7 +81,7 @@ func (r *run) startKafka(partitions int32) section {
 			r.fatalf("%v", err)
 		}
 	}
-	r.kafka = real.kafka
+	r.kafka, r.partitions = real.kafka, partitions
 	r.useBroker(r.kafka)
 	r.cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)

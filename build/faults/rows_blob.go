@@ -39,41 +39,59 @@ var blobRows = []*row{
 	{
 		name: "both-repeats", fault: "repeats: drop, 3 % of all records delivered again through either source: three clean stops, then SIGKILL at random", source: "hub and blob", hosts: both,
 		script: func(r *run) {
-			r.gen.repeats = 3
-			s := merge(r.startHub(4), r.startBlob()).with("repeats", "drop")
+			r.repeatsDropped(merge(r.startHub(4), r.startBlob()), r.toHub(hubName), r.toBlob)
+		},
+	},
+	{
+		name: "blob-repeats", fault: "repeats: drop, 3 % of all records delivered again: two clean stops, then SIGKILL at random", source: "blob", hosts: both,
+		script: func(r *run) { r.repeatsDropped(r.startBlob(), r.toBlob) },
+	},
+	{
+		name: "blob-state-copied", fault: "a second host started with a copy of the state file of one that runs: it reads on from there, too", source: "blob", hosts: both,
+		script: func(r *run) {
+			s := r.startBlob()
 			h := r.host(s)
-			if !r.real {
-				h.flags = []string{"-slow", "20"} // so that batches always wait when the SIGKILL comes
-			}
 			h.start()
-			// Without a crash, and one source after the other, nothing comes twice: not even what
-			// came before a clean stop.
-			for _, put := range []func(events int) error{r.toHub(hubName), r.toHub(hubName), r.toBlob} {
-				r.feed(4000, 0, put).wait(r)
+			r.feedBlob(20_000, 2*time.Second).wait(r)
+			r.drain()
+			r.sleep(2 * time.Second) // nothing moves, so nothing is written
+			r.copyFile(s["db"], r.dir+"/2.db")
+			other := r.host(s.with("db", r.dir+"/2.db"))
+			other.start()
+			const after = 20_000
+			r.feedBlob(after, 4*time.Second).wait(r)
+			r.until(time.Minute, "both hosts to have read all that came after the copy", func() bool {
+				return r.ledger.complete() && r.ledger.count().duplicates >= after
+			})
+			r.finish()
+			if c := r.ledger.count(); c.duplicates > after+c.again {
+				r.failf("%d events came twice, but only %d were written after the copy", c.duplicates, after)
+			}
+		},
+	},
+	{
+		name: "blob-state-older", fault: "the state file put back to an older one: what was read since is read again", source: "blob", hosts: both,
+		script: func(r *run) {
+			s := r.startBlob()
+			h := r.host(s)
+			read := func(events int) {
+				h.start()
+				r.feedBlob(events, time.Second).wait(r)
 				r.drain()
 				h.stop()
-				h.again()
 			}
-			fed := 12_000
-			if c := r.ledger.count(); c.duplicates > 0 {
-				r.failf("%d of %d records came out twice without a crash", c.duplicates, fed)
+			read(20_000)
+			r.copyFile(s["db"], r.dir+"/old.db")
+			const since = 10_000
+			read(since)
+			r.copyFile(r.dir+"/old.db", s["db"])
+			if err := r.toBlob(20_000); err != nil {
+				r.fatalf("%v", err)
 			}
-			kills := r.either(10, 6)
-			f := r.feedBlob(30_000, time.Duration(kills)*2*time.Second)
-			g := r.feedHub(30_000, time.Duration(kills)*2*time.Second)
-			h.crashes(kills, 300*time.Millisecond, 3*time.Second)
-			r.finish(f, g)
-			fed += 60_000
-			c := r.ledger.count()
-			r.notef("%d of %d records had come before", fed-c.in, fed)
-			if c.in == fed {
-				r.failf("no record was delivered again: the row shows nothing")
-			}
-			// What was handed over since the last write of the marks, and pairs that came through
-			// both sources at the same moment. For Fluent Bit this is not a bound: what it had on
-			// disk when it was killed, it delivers by itself.
-			if most := kills * 1000; c.duplicates > most && !r.real {
-				r.failf("%d duplicates, want %d at most for %d kills", c.duplicates, most, kills)
+			h.again()
+			r.finish()
+			if c := r.ledger.count(); c.duplicates-c.again != since {
+				r.failf("%d events came twice, want the %d that were read since the older file", c.duplicates-c.again, since)
 			}
 		},
 	},
@@ -255,6 +273,49 @@ var blobRows = []*row{
 			r.finish()
 		},
 	},
+}
+
+// repeatsDropped has 3 % of all records delivered again, through any of the sources, to a host that
+// drops repeats. It is stopped and killed meanwhile.
+func (r *run) repeatsDropped(s section, puts ...func(events int) error) {
+	r.gen.repeats = 3
+	h := r.host(s.with("repeats", "drop"))
+	if !r.real {
+		h.flags = []string{"-slow", "20"} // so that batches always wait when the SIGKILL comes
+	}
+	h.start()
+	// Without a crash, and one source after the other, nothing comes twice: not even what came
+	// before a clean stop.
+	fed := 0
+	for _, put := range append(puts[:1:1], puts...) {
+		r.feed(4000, 0, put).wait(r)
+		fed += 4000
+		r.drain()
+		h.stop()
+		h.again()
+	}
+	if c := r.ledger.count(); c.duplicates > 0 {
+		r.failf("%d of %d records came out twice without a crash", c.duplicates, fed)
+	}
+	kills := r.either(10, 6)
+	var feeds []*feed
+	for _, put := range puts {
+		feeds = append(feeds, r.feed(30_000, time.Duration(kills)*2*time.Second, put))
+		fed += 30_000
+	}
+	h.crashes(kills, 300*time.Millisecond, 3*time.Second)
+	r.finish(feeds...)
+	c := r.ledger.count()
+	r.notef("%d of %d records had come before", fed-c.in, fed)
+	if c.in == fed {
+		r.failf("no record was delivered again: the row shows nothing")
+	}
+	// What was handed over since the last write of the marks, and pairs that came through both
+	// sources at the same moment. For Fluent Bit this is not a bound: what it had on disk when it
+	// was killed, it delivers by itself.
+	if most := kills * 1000; c.duplicates > most && !r.real {
+		r.failf("%d duplicates, want %d at most for %d kills", c.duplicates, most, kills)
+	}
 }
 
 // blobSection is a section that reads the account from its beginning, with a state file.

@@ -50,18 +50,6 @@ var hostRows = []*row{
 		},
 	},
 	{
-		name: "sigkill-unaided", fault: "SIGKILL once, nobody tells the broker", source: "hub", hosts: cHost,
-		script: func(r *run) {
-			h := r.host(r.startHub(4))
-			h.start()
-			f := r.feedHub(20_000, 4*time.Second)
-			r.sleep(2 * time.Second)
-			h.kill()
-			h.again()
-			r.finish(f)
-		},
-	},
-	{
 		name: "sigterm", fault: "SIGTERM under load", source: "hub", hosts: both,
 		script: func(r *run) {
 			r.sigterms(r.host(r.startHub(4)), r.either(10, 5), r.toHub(hubName))

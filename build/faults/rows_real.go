@@ -37,6 +37,30 @@ var realRows = []*row{
 		script: func(r *run) { r.unaidedKills(r.host(r.startKafka(4))) },
 	},
 	{
+		name: "kafka-three", fault: "three members, one of them killed 3 times, nobody tells the broker", source: kafkaSource, hosts: both, needs: needsKafka,
+		script: func(r *run) { r.threeMembers(r.startKafka(6)) },
+	},
+	{
+		name: "kafka-state-copied", fault: "a second host started with a copy of the state file of one that runs", source: kafkaSource, hosts: both, needs: needsKafka,
+		script: func(r *run) { r.stateCopied(r.startKafka(4)) },
+	},
+	{
+		name: "kafka-state-newer", fault: "SIGKILL between two commits: the state file is ahead of the group", source: kafkaSource, hosts: both, needs: needsKafka,
+		script: func(r *run) { r.stateNewer(r.startKafka(4)) },
+	},
+	{
+		name: "kafka-state-older", fault: "the state file put back to an older one: the group is ahead of it", source: kafkaSource, hosts: both, needs: needsKafka,
+		script: func(r *run) { r.stateOlder(r.startKafka(4)) },
+	},
+	{
+		name: "kafka-set-back", fault: "the group set back to the beginning by hand, to read all again, the state file ahead of it", source: kafkaSource, hosts: both, needs: needsKafka,
+		script: func(r *run) { r.groupSetBack(r.startKafka(1)) },
+	},
+	{
+		name: "kafka-repeats", fault: "repeats: drop, 3 % of all records delivered again: two clean stops, then SIGKILL at random", source: kafkaSource, hosts: both, needs: needsKafka,
+		script: func(r *run) { r.repeatsDropped(r.startKafka(4), r.toHub(hubName)) },
+	},
+	{
 		name: "kafka-sigterm", fault: "hot reload under load, as often as SIGTERM after it", source: kafkaSource, hosts: both, needs: needsKafka,
 		script: func(r *run) {
 			h := r.host(r.startKafka(4))

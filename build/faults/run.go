@@ -59,18 +59,19 @@ type run struct {
 	gen    *generator
 	valve  sync.Mutex // held while a feed puts events in, and by a fault that the feed must not notice
 
-	broker   broker       // of the hubs
-	hub      *fakehub.Hub // the same, when it is the fake
-	kafka    *kafka.Server
-	messages map[string]int64 // in each hub
-	account  string           // connection string
-	blob     *fakeblob.Server // the same account, when it is the fake
-	azurite  *azurite.Server
-	append   func(container, blob string, data []byte) error
-	sinkOnce sync.Once
-	sinkUp   *sink
-	hosts    []*host
-	lives    []*process
+	broker     broker       // of the hubs
+	hub        *fakehub.Hub // the same, when it is the fake
+	kafka      *kafka.Server
+	messages   map[string]int64 // in each hub
+	partitions int32            // of each hub
+	account    string           // connection string
+	blob       *fakeblob.Server // the same account, when it is the fake
+	azurite    *azurite.Server
+	append     func(container, blob string, data []byte) error
+	sinkOnce   sync.Once
+	sinkUp     *sink
+	hosts      []*host
+	lives      []*process
 
 	repeatable int // events that were handed over just before a SIGKILL
 	secrets    []string
@@ -327,7 +328,7 @@ func (r *run) startHub(partitions int32, names ...string) section {
 		r.fatalf("%v", err)
 	}
 	r.cleanup(h.Close)
-	r.hub = h
+	r.hub, r.partitions = h, partitions
 	r.useBroker(h)
 	return r.hubSection()
 }

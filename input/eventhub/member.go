@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
@@ -22,7 +21,9 @@ import (
 // broker's answer until we have left in good order.
 //
 // The broker waits for a member that was killed until its session ends, 30 s, and so do all that
-// join meanwhile. So a start first has the members leave that an earlier life has left behind.
+// join meanwhile. So a start has the members leave that an earlier life has left behind. It joins
+// first: a group that is left by its last member is empty, and then Kafka waits for more members
+// before it lets the first one in (group.initial.rebalance.delay.ms, 3 s).
 //
 // A copy of the state file holds the id of the instance that it was copied from. When the copy is
 // started, that instance is taken out of the group once: it says that it lost the group, joins
@@ -33,9 +34,11 @@ type members struct {
 	key   string
 	log   *slog.Logger
 
-	mu  sync.Mutex
-	ids []string // ours, the newest last
+	mu   sync.Mutex
+	dead []string // of an earlier life, and perhaps in the group yet
+	ids  []string // ours, the newest last
 
+	asked    chan struct{} // closed when our request to join is with the broker
 	joinWait time.Duration // after which an unanswered join is logged
 	joining  *time.Timer
 }
@@ -48,9 +51,13 @@ const (
 	// are gone.
 	mostMembers = 8
 
-	// takeOutWait is how long Open waits for the broker to take the members of an earlier life out
-	// of the group.
-	takeOutWait = 3 * time.Second
+	// leaveWait is how long after our request to join earlier members are taken out: requests go
+	// over two connections, and that to join should be the first to arrive.
+	leaveWait = 50 * time.Millisecond
+
+	// answerWait is leaveWait for a request without an id. Brokers of JoinGroup 4 answer it with an
+	// id, to ask again with. Older ones do not answer before they let us in.
+	answerWait = 250 * time.Millisecond
 
 	// rejoinTimeout is how long the broker waits for members to join again before it gives them up.
 	// So long may a request to join stay without an answer.
@@ -58,18 +65,16 @@ const (
 )
 
 func newMembers(state *input.State, namespace, group string, log *slog.Logger) *members {
-	return &members{state: state, key: namespace + "/" + group + memberSuffix, log: log, joinWait: defaultWaits.join}
+	m := &members{state: state, key: namespace + "/" + group + memberSuffix, log: log, asked: make(chan struct{}), joinWait: defaultWaits.join}
+	b, err := state.Get(bucket, m.key)
+	if err != nil {
+		log.Warn("read the members of the group that did not leave: the broker waits for them until their session ends", "error", err)
+	}
+	m.dead = newest(strings.Fields(string(b)))
+	return m
 }
 
-// left returns the members that an earlier life has left in the group.
-func (m *members) left() []string {
-	b, err := m.state.Get(bucket, m.key)
-	if err != nil {
-		m.log.Warn("read the members of the group that did not leave: the broker waits for them until their session ends", "error", err)
-	}
-	ids := strings.Fields(string(b))
-	return ids[max(0, len(ids)-mostMembers):]
-}
+func newest(ids []string) []string { return ids[max(0, len(ids)-mostMembers):] }
 
 // add notes an id that the broker has given us.
 func (m *members) add(id string) {
@@ -78,12 +83,11 @@ func (m *members) add(id string) {
 	if id == "" || strings.ContainsAny(id, " \t\r\n") || len(id) > 1000 || slices.Contains(m.ids, id) {
 		return
 	}
-	m.ids = append(m.ids, id)
-	m.ids = slices.Clone(m.ids[max(0, len(m.ids)-mostMembers):])
+	m.ids = slices.Clone(newest(append(m.ids, id)))
 	m.write()
 }
 
-// gone forgets all members: they have left.
+// gone forgets our ids: we have left.
 func (m *members) gone() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -91,17 +95,26 @@ func (m *members) gone() {
 	m.write()
 }
 
+// takenOut forgets the members of an earlier life.
+func (m *members) takenOut() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dead = nil
+	m.write()
+}
+
+// write stores all ids. mu is held.
 func (m *members) write() {
 	var value []byte
-	if len(m.ids) > 0 {
-		value = []byte(strings.Join(m.ids, " "))
+	if ids := newest(slices.Concat(m.dead, m.ids)); len(ids) > 0 {
+		value = []byte(strings.Join(ids, " "))
 	}
 	if err := m.state.Write(bucket, []input.Change{{Key: m.key, Value: value}}); err != nil {
 		m.log.Warn("write our id in the group: after a crash the broker will wait for it until its session ends", "error", err)
 	}
 }
 
-// asks is told of every request that is sent, and hears of every answer.
+// asks is told of every request that was sent, and hears of every answer.
 func (m *members) asks(key int16) {
 	if m == nil || key != kmsg.JoinGroup.Int16() {
 		return
@@ -111,6 +124,20 @@ func (m *members) asks(key int16) {
 	if m.joining != nil {
 		m.joining.Stop()
 	}
+	wait := leaveWait
+	if len(m.ids) == 0 {
+		wait = answerWait
+	}
+	time.AfterFunc(wait, func() {
+		defer input.CatchAndLog(m.log, "take earlier members out of the group")
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		select {
+		case <-m.asked:
+		default:
+			close(m.asked)
+		}
+	})
 	m.joining = time.AfterFunc(m.joinWait, func() {
 		defer input.CatchAndLog(m.log, "wait for the group")
 		m.log.Warn("the consumer group does not let us in yet: the broker waits for members that are gone or slow, and gives them up",
@@ -148,23 +175,44 @@ func (m *members) stop() {
 	}
 }
 
-// takeOut has members leave the group. It is tried for as long as ctx lasts. Members that the group
-// does not know cost nothing.
-func takeOut(ctx context.Context, cfg *Config, opts []kgo.Opt, ids []string) error {
-	client, err := kgo.NewClient(opts...)
-	if err != nil {
-		return err
+// takeOut has the members leave that an earlier life has left in the group, once we have asked to
+// join it. It is tried until their session is over anyway. Members that the group does not know
+// cost nothing.
+func (s *Source) takeOut(ctx context.Context) {
+	defer input.CatchAndLog(s.log, "take earlier members out of the group")
+	select {
+	case <-s.members.asked:
+	case <-ctx.Done():
+		return
 	}
-	defer client.Close()
+	for end, wait := time.Now().Add(sessionTimeout), (input.Backoff{}); time.Now().Before(end); {
+		err := s.haveLeave(ctx, s.members.dead)
+		if err == nil {
+			s.log.Info("an earlier life of this state file was still a member of the consumer group: it was taken out, so that nobody waits for it",
+				"group", s.cfg.Group, "members", len(s.members.dead))
+			s.members.takenOut()
+			return
+		}
+		s.log.Debug("an earlier member was not taken out yet", "group", s.cfg.Group, "error", err)
+		if input.Sleep(ctx, wait.Next()) != nil {
+			return
+		}
+	}
+	s.members.takenOut()
+}
+
+func (s *Source) haveLeave(ctx context.Context, ids []string) error {
+	ctx, cancel := context.WithTimeout(ctx, sessionTimeout)
+	defer cancel()
 	for _, id := range ids {
 		req := kmsg.NewPtrLeaveGroupRequest()
-		req.Group, req.MemberID = cfg.Group, id // before version 3
+		req.Group, req.MemberID = s.cfg.Group, id // before version 3
 		member := kmsg.NewLeaveGroupRequestMember()
 		member.MemberID = id
 		req.Members = append(req.Members, member)
-		resp, err := req.RequestWith(ctx, client)
+		resp, err := req.RequestWith(ctx, s.client)
 		if err != nil {
-			return fmt.Errorf("have a member leave group %s: %w", cfg.Group, err)
+			return fmt.Errorf("have a member leave group %s: %w", s.cfg.Group, err)
 		}
 		code := resp.ErrorCode
 		for _, m := range resp.Members {
@@ -173,45 +221,8 @@ func takeOut(ctx context.Context, cfg *Config, opts []kgo.Opt, ids []string) err
 			}
 		}
 		if err := kerr.ErrorForCode(code); err != nil && !errors.Is(err, kerr.UnknownMemberID) && !errors.Is(err, kerr.GroupIDNotFound) {
-			return fmt.Errorf("have a member leave group %s: %w", cfg.Group, err)
+			return fmt.Errorf("have a member leave group %s: %w", s.cfg.Group, err)
 		}
 	}
-	return nil
-}
-
-// takeOutOthers has the members leave that an earlier life has left in the group, before we join
-// it. When the broker does not answer in time it goes on trying beside the join, until their
-// session is over anyway.
-func (s *Source) takeOutOthers(ctx context.Context, own context.Context) error {
-	ids := s.members.left()
-	if len(ids) == 0 {
-		return nil
-	}
-	opts, err := s.cfg.connection(own, slog.New(slog.DiscardHandler), newBudget(0), nil)
-	if err != nil {
-		return err
-	}
-	try := func(ctx context.Context, wait time.Duration) error {
-		ctx, cancel := context.WithTimeout(ctx, wait)
-		defer cancel()
-		if err := takeOut(ctx, &s.cfg, opts, ids); err != nil {
-			return err
-		}
-		s.log.Info("an earlier life of this state file was still a member of the consumer group: it was taken out, so that nobody waits for it",
-			"group", s.cfg.Group, "members", len(ids))
-		return nil
-	}
-	if err = try(ctx, takeOutWait); err == nil {
-		return nil
-	}
-	s.log.Debug("an earlier member was not taken out yet", "group", s.cfg.Group, "error", err)
-	s.working.Go(func() {
-		defer input.CatchAndLog(s.log, "take earlier members out of the group")
-		for end, wait := time.Now().Add(sessionTimeout), (input.Backoff{}); time.Now().Before(end); {
-			if try(own, sessionTimeout) == nil || input.Sleep(own, wait.Next()) != nil {
-				return
-			}
-		}
-	})
 	return nil
 }

@@ -28,6 +28,10 @@ const (
 	metadataAge    = 180 * time.Second
 	sessionTimeout = 30 * time.Second
 	requestTimeout = 60 * time.Second
+
+	// Microsoft says 3 s. But a member learns only by a heartbeat that the group waits for it to
+	// join again, so with three members whoever comes back after a crash would wait for so long.
+	heartbeat = time.Second
 )
 
 const (
@@ -112,17 +116,16 @@ func Open(ctx context.Context, cfg Config, state *input.State, log *slog.Logger)
 	s.stop = stop
 	opts, err := s.options(own)
 	if err == nil {
-		err = s.takeOutOthers(ctx, own)
-	}
-	if err == nil {
 		_, err = kgo.NewClient(opts...) // hooks takes it
 	}
 	if err != nil {
 		stop()
-		s.working.Wait()
 		return nil, fmt.Errorf("open event hubs source: %w", err)
 	}
 	s.working.Go(func() { s.watch(own) })
+	if len(s.members.dead) > 0 {
+		s.working.Go(func() { s.takeOut(own) })
+	}
 	return s, nil
 }
 
@@ -169,6 +172,7 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 		kgo.ConsumerGroup(s.cfg.Group),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()),
 		kgo.SessionTimeout(sessionTimeout),
+		kgo.HeartbeatInterval(heartbeat),
 		kgo.RebalanceTimeout(rejoinTimeout), // which also bounds how long a join waits for members that are gone
 		kgo.DisableAutoCommit(),
 		// Between a poll and the end of take no partition changes hands: else records of a

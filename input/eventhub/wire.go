@@ -59,8 +59,10 @@ func (w *wire) Write(p []byte) (n int, err error) {
 	}
 	w.asked[int32(binary.BigEndian.Uint32(p[8:]))] = request{int16(binary.BigEndian.Uint16(p[4:])), int16(binary.BigEndian.Uint16(p[6:]))}
 	w.mu.Unlock()
-	w.members.asks(int16(binary.BigEndian.Uint16(p[4:])))
-	return w.Conn.Write(p)
+	if n, err = w.Conn.Write(p); err == nil {
+		w.members.asks(int16(binary.BigEndian.Uint16(p[4:])))
+	}
+	return n, err
 }
 
 // Read returns the size of an answer, and with the next call the rest.
