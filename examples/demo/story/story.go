@@ -28,7 +28,6 @@ package story
 import (
 	"maps"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"time"
 )
@@ -150,15 +149,6 @@ func (s *Story) Repeated() int64 { return s.repeated }
 
 // Counts says how many records of each table were written.
 func (s *Story) Counts() map[string]int64 { return maps.Clone(s.counts) }
-
-// Tables are the tables that the story has records of.
-func (s *Story) Tables() []string {
-	seen := make(map[string]bool)
-	for _, t := range s.variants {
-		seen[t.table] = true
-	}
-	return slices.Sorted(maps.Keys(seen))
-}
 
 // AppendRecord appends the next record, compact.
 func (s *Story) AppendRecord(dst []byte) []byte { return s.append(dst, compact) }

@@ -3,6 +3,7 @@ package story_test
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -64,16 +65,8 @@ func TestRecords(t *testing.T) {
 			t.Fatalf("left-over marks in %s", buf)
 		}
 	}
-	if s.Number() != 3499 {
-		t.Errorf("last number %d", s.Number())
-	}
-	for _, table := range s.Tables() {
-		if seen[table] == 0 || seen[table] != s.Counts()[table] {
-			t.Errorf("%s: %d records, said to be %d", table, seen[table], s.Counts()[table])
-		}
-	}
-	if len(seen) != len(s.Tables()) || len(seen) < 14 {
-		t.Errorf("%d tables, %d announced", len(seen), len(s.Tables()))
+	if !maps.Equal(seen, s.Counts()) || len(seen) < 14 {
+		t.Errorf("records by table: %v, said to be %v", seen, s.Counts())
 	}
 }
 
