@@ -22,7 +22,7 @@ func Catch(doing string, err *error) {
 // callback that a library runs. The panic goes into the log.
 func CatchAndLog(log *slog.Logger, doing string) {
 	if r := recover(); r != nil {
-		log.Error("panic, which was caught; please report it", "error", panicked(doing, r))
+		log.Error("a panic was caught; please report it", "error", panicked(doing, r))
 	}
 }
 

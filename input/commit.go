@@ -123,7 +123,7 @@ func (c *committer) tick(ctx context.Context) error {
 	}
 	if err := c.commit(ctx, marks); err != nil {
 		c.troubles.Begin("commit of positions", "", "commit", slog.LevelWarn,
-			"commit positions: will be tried again; a restart meanwhile repeats events", "error", err, "lanes", len(marks))
+			"commit positions: retrying; a restart before that works repeats events", "error", err, "lanes", len(marks))
 		return err
 	}
 	clear(c.pending)
@@ -153,7 +153,7 @@ func (c *committer) last(final bool) {
 		}
 		if time.Since(started) >= lastTries || Sleep(ctx, lastPause) != nil {
 			if final {
-				c.log.Warn("commit positions: given up at the end; the next start repeats events", "error", err)
+				c.log.Warn("commit positions: gave up at the end of this section; its next start repeats events", "error", err)
 			}
 			return
 		}

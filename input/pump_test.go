@@ -248,7 +248,7 @@ func TestPumpGivesUpACommitAtTheEnd(t *testing.T) {
 		if took := time.Since(started); took > 10*time.Second {
 			t.Errorf("the end took %v", took)
 		}
-		if n := strings.Count(log.String(), "given up"); n != 1 {
+		if n := strings.Count(log.String(), "gave up"); n != 1 {
 			t.Errorf("said %d times, want once:\n%s", n, log.String())
 		}
 	})

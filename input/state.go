@@ -437,8 +437,7 @@ func (s *State) unchanged() error {
 	s.db = db
 	if !s.late {
 		s.late = true
-		s.log.Warn("state file was written into by another program: it is read again, and events are repeated if it is an older one; "+
-			"this is logged once", "file", s.path)
+		s.log.Warn("another program wrote into the state file: it is read again, and events are repeated if it is an older one; this is logged once", "file", s.path)
 	}
 	return nil
 }
@@ -511,7 +510,7 @@ func (s *State) replace(damage error) (err error) {
 	if aside != "" {
 		kept = s.salvage(aside)
 	}
-	s.log.Error("state file is damaged: it was set aside and a new one begun; what is missing in it starts where the start settings say",
+	s.log.Error("state file is damaged: it was set aside and a new one begun; where the new one has no position, the start settings decide",
 		"file", s.path, "kept_as", aside, "entries_saved", kept, "error", damage)
 	return nil
 }
@@ -690,7 +689,7 @@ func (s *State) Write(bucket string, changes []Change) error {
 	for _, c := range changes {
 		if !c.fits() {
 			if n := s.skipped.Add(1); n == 1 {
-				s.log.Warn("an entry is too long for the state file and is left out; it is the only one that is logged",
+				s.log.Warn("write the state file: an entry is too long and is left out; later ones are left out without a log line",
 					"file", s.path, "bucket", bucket, "key", c.Key[:min(len(c.Key), 100)], "key_bytes", len(c.Key), "value_bytes", len(c.Value))
 			}
 		}

@@ -65,7 +65,7 @@ func (c config) withoutState() string {
 	if c.blob != nil {
 		return "after a restart blobs are read from where blob.start says, and events are missed or repeated"
 	}
-	return "should the consumer group's offsets vanish, as Event Hubs reserves, reading begins where eventhub.start says and events are missed or repeated"
+	return "if Event Hubs loses the consumer group's offsets, reading begins where eventhub.start says and events are missed or repeated"
 }
 
 // findUseless names settings that were read and have no effect beside the others.
@@ -76,7 +76,7 @@ func (c config) findUseless(s *input.Settings) {
 		}
 	}
 	if format := c.transform.Format; format == "raw" || format == "elastic" {
-		s.Useless("resolve_refs", "format "+format+" passes the text of a record on as it is")
+		s.Useless("resolve_refs", "format "+format+" passes the text of a record on unchanged")
 	}
 	if c.devices == nil {
 		for _, d := range slices.Concat(deviceSettings, machines.Settings) {

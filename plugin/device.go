@@ -217,7 +217,7 @@ func (d *devices) save() {
 	defer d.mu.Unlock()
 	switch err := d.trySave(); {
 	case err != nil && !d.failing:
-		d.log.Warn("save devices to the state file; it is tried again", "error", err)
+		d.log.Warn("save devices to the state file: retrying", "error", err)
 		d.failing = true
 	case err == nil && d.failing:
 		d.log.Info("devices are saved to the state file again")

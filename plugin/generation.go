@@ -143,7 +143,7 @@ func (g *generation) exit() {
 		select {
 		case <-in.stopped:
 		case <-ctx.Done():
-			in.log.Error("did not stop in time and is left behind: what it has not committed is read again", "waited", stopWait)
+			in.log.Error("did not stop in time and is left behind: events that it has not committed are read again", "waited", stopWait)
 		}
 		in.logs.drain(in.host.log)
 	}

@@ -66,7 +66,7 @@ func (h *handover) tick(now time.Time, busy int, hand func(tag string, data []by
 	}
 	if err := h.give(now, hand); err != nil {
 		h.retryAt = now.Add(h.wait.Next())
-		h.log.Error("hand over events, which is tried again", "error", err)
+		h.log.Error("hand over events: retrying", "error", err)
 	}
 	if now.After(h.restsUntil) {
 		h.restsUntil = now
@@ -107,7 +107,7 @@ func (h *handover) refused(now time.Time) {
 	if h.refusedAt.IsZero() {
 		h.refusedAt = now
 		h.log.Warn("Fluent Bit takes no events at the moment (its storage may be full, or a limit is reached); " +
-			"the events wait, and it is asked again")
+			"the events wait and are offered again")
 	}
 	h.retryAt = now.Add(h.wait.Next())
 }
@@ -123,7 +123,7 @@ func (h *handover) accepted(now time.Time) {
 		if storesInFiles() {
 			h.storeCheck = 0
 		} else if h.storeCheck == 0 {
-			h.log.Warn("events are not kept in files, so that Fluent Bit loses what it has not delivered when it ends; " +
+			h.log.Warn("events are not kept in files, so Fluent Bit loses those that it has not delivered when it ends; " +
 				"add \"storage.type filesystem\" to this [INPUT] section and storage.path to [SERVICE], and check that an output matches the tag")
 		}
 	}

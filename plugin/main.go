@@ -85,7 +85,7 @@ func start(p *C.struct_defender_plugin) (err error) {
 		err = fmt.Errorf("refused: this fluent-bit does not export %s, without which the plugin cannot hand over events and know what was "+
 			"stored; use an official build of Fluent Bit 4.1 or later", C.GoString(C.defender_missing(functions)))
 	case strings.HasPrefix(C.GoString(&thread[0]), "flb-in-"): // set in src/flb_input_thread.c
-		err = fmt.Errorf("refused: this section runs in a thread of its own, where Fluent Bit loses events without saying so; " +
+		err = fmt.Errorf("refused: this section runs in a thread of its own, where Fluent Bit loses events silently; " +
 			"set \"threaded: off\" (in a classic configuration \"threaded off\") in this section")
 	}
 	if err != nil {

@@ -288,7 +288,7 @@ func (d *devices) figures(one func(m *metric, value float64, labels ...string)) 
 func (d *devices) warnOfRows(notWaited uint64) {
 	if notWaited > 0 && !d.overflowed {
 		d.overflowed = true
-		d.log.Warn("more rows wait for their device than memory_limit has room for; those beyond go on with what is known of it, "+
+		d.log.Warn("more rows wait for their device than memory_limit has room for; the others get only the facts known so far, "+
 			"and device_not_waited_total counts them; raise memory_limit, or shorten device_info.wait", "rows", notWaited)
 	}
 }

@@ -24,7 +24,7 @@ func readRepeats(s *input.Settings, memory int64) (size int64) {
 	drop := s.Choice("repeats") == "drop"
 	if !s.Switch("event_id") {
 		if drop {
-			s.Reject("repeats", "needs event_id, by which repeats are told; set event_id to on, or repeats to pass")
+			s.Reject("repeats", "needs event_id to recognise repeats; set event_id to on, or repeats to pass")
 		}
 		return 0
 	}
@@ -95,7 +95,7 @@ func openIDs(c config, state *input.State, log *slog.Logger) *ids {
 		return nil
 	})
 	if err != nil {
-		log.Warn("the ids in the state file cannot be read: repeats of what was handed on before this start are passed on", "error", err)
+		log.Warn("read ids of records from the state file: repeats of records from before this start are passed on", "error", err)
 	}
 	if d.stored > 0 {
 		log.Info("ids of records read from the state file, to drop their repeats", "ids", d.stored)

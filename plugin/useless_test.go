@@ -32,7 +32,7 @@ func TestUselessSettings(t *testing.T) {
 	f(map[string]string{"splunk.mend": "on", "splunk.fill_device": "off"},
 		"splunk.fill_device has no effect: format is flat", "splunk.mend has no effect: format is flat")
 	f(map[string]string{"splunk.mend": "on", "splunk.fill_device": "off", "format": "Splunk"})
-	f(map[string]string{"format": "raw", "resolve_refs": "on"}, "resolve_refs has no effect: format raw passes the text of a record on as it is")
+	f(map[string]string{"format": "raw", "resolve_refs": "on"}, "resolve_refs has no effect: format raw passes the text of a record on unchanged")
 	f(map[string]string{"azure.tenant_id": "t", "azure.client_secret": "TOPSECRET", "azure.cloud": "usgov"},
 		"azure.client_secret"+reasonEntra, "azure.tenant_id"+reasonEntra)
 	f(entra)

@@ -38,7 +38,7 @@ func Check(ctx context.Context, cfg Config) []input.Finding {
 		case len(others) > 0:
 			findings = append(findings, input.Finding{What: account, Err: fmt.Errorf("no container matches %s, although there are others (%s); check blob.containers", pattern, strings.Join(others, ", "))})
 		case len(names) == 0:
-			findings = append(findings, input.Finding{What: account, Err: fmt.Errorf("no container matches %s yet; check blob.containers, or wait for the first events: Defender makes its containers with them", pattern)})
+			findings = append(findings, input.Finding{What: account, Err: fmt.Errorf("no container matches %s yet; check blob.containers, or wait: Defender creates its containers with the first events", pattern)})
 		default:
 			findings = append(findings, input.Finding{What: account, Detail: fmt.Sprintf("%d containers match %s", len(names), pattern)})
 			for _, name := range names[:min(len(names), 100)] {

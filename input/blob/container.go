@@ -460,7 +460,7 @@ func (c *container) asleep(b *tail, it item) (*input.Change, error) {
 	s := c.s
 	if !c.archived {
 		c.archived = true
-		s.log.Warn("blobs in the archive tier cannot be read and are left out; they are read when they are rehydrated", "container", c.name, "first", it.name, "bytes", it.size)
+		s.log.Warn("blobs in the archive tier cannot be read and are left out; rehydrate them and they are read", "container", c.name, "first", it.name, "bytes", it.size)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -526,7 +526,7 @@ func (c *container) meet(it item) (b *tail, change *input.Change, err error) {
 	if text != "" {
 		e, err := parseEntry(text)
 		if err != nil {
-			s.log.Error("blob is read from its beginning", "blob", lane, "error", err)
+			s.log.Error("read the stored position of a blob: it cannot be used, and the blob is read from its beginning", "blob", lane, "error", err)
 			return b, nil, nil
 		}
 		b.restore(e)

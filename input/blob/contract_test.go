@@ -183,7 +183,7 @@ func longLine(t *testing.T, a *account) {
 		}
 	}
 	same(t, append(r.texts("")[:3], r.texts("")[4:]...), split(numbered("a", 0, 3)+numbered("b", 0, 3)))
-	r.says("passed over the rest of a line or of a record")
+	r.says("skipped the rest of a line or of a record")
 	if st := r.src.Stats(); st.LinesCut != 1 || st.BytesSkipped < 8<<20 {
 		t.Errorf("stats %+v", st)
 	}

@@ -241,7 +241,7 @@ func (k *cutter) enter(i, at int, beside []byte) int {
 // beside hands on what an envelope holds besides its records.
 func (k *cutter) beside(text []byte, i, next int) {
 	from := i + bytes.Index(k.p.data[i:next], text)
-	k.add(from, from+len(text), next, k.place, "stands beside the records of an envelope")
+	k.add(from, from+len(text), next, k.place, "data beside the records of an envelope")
 }
 
 // list cuts records of a list, until that ends.
@@ -351,7 +351,7 @@ func (k *cutter) rest(i int) (next int, why stop) {
 		}
 		switch {
 		case v == whole:
-			k.add(i, end, end, inRest, "stands beside the records of an envelope")
+			k.add(i, end, end, inRest, "data beside the records of an envelope")
 			i = end
 		case v == open && len(data)-i < LineLimit:
 			return i, inside

@@ -147,7 +147,7 @@ func cause(err error) error {
 
 func (a *account) hint(answer *azcore.ResponseError, listed bool) string {
 	if answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusServiceUnavailable {
-		return "the storage account is throttling; reading goes on as it allows"
+		return "the storage account is throttling; reading continues as it allows"
 	}
 	if k := kindOf(answer); k != denied {
 		return ""

@@ -144,7 +144,7 @@ func (s *Source) endGzip(b *tail, k *cutter, next int, failed, err error, last b
 		reason := ""
 		if !errors.Is(err, io.EOF) {
 			reason = fmt.Sprintf("gzip blob cannot be read beyond here: %v", err)
-			s.log.Error("gzip blob is damaged: what could be unpacked was handed on", "blob", b.lane, "at", k.base+int64(len(p.data)), "error", err)
+			s.log.Error("gzip blob is damaged: its readable beginning was handed on", "blob", b.lane, "at", k.base+int64(len(p.data)), "error", err)
 		}
 		k.remains(next, reason)
 		next = len(p.data)

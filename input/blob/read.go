@@ -400,11 +400,11 @@ func (s *Source) took(b *tail, k *cutter, f foot) {
 	s.counts.skipped += k.skipped
 	b.passing += k.skipped
 	if b.passing > 0 && k.place != inLine && k.place != lost {
-		s.log.Info("passed over the rest of a line or of a record", "blob", b.lane, "before", k.base, "bytes", b.passing)
+		s.log.Info("skipped the rest of a line or of a record", "blob", b.lane, "before", k.base, "bytes", b.passing)
 		b.passing = 0
 	}
 	if k.cuts > 0 {
-		s.log.Warn("a value is too long: its beginning is handed on, the rest is passed over", "blob", b.lane, "at", b.pos, "limit_bytes", LineLimit)
+		s.log.Warn("a value is too long: its beginning is handed on, and its rest is skipped", "blob", b.lane, "at", b.pos, "limit_bytes", LineLimit)
 	}
 }
 

@@ -150,7 +150,7 @@ func TestMoreBlobsThanAreHeld(t *testing.T) {
 	for _, name := range names {
 		a.fake.Append(table, name, []byte("{\"b\":2}\r\n"))
 	}
-	r.says("more blobs have something to read than are held in memory")
+	r.says("too many blobs have something to read")
 	close(gate)
 	want(2 * len(names))
 	r.until("blobs with nothing to read to be let go of", func() bool { return r.src.Stats().Containers[table].Open <= idle })

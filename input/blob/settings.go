@@ -206,7 +206,7 @@ func checkURL(s *input.Settings, key, what, text string) {
 	switch problem := web.CheckAddress(text); {
 	case err == nil && u.RawQuery != "":
 		// Not under the key itself, whose value would be shown.
-		s.Reject("blob.sas_token", key+" carries a signature: put what follows the ? here, where it is never printed")
+		s.Reject("blob.sas_token", key+" carries a signature: put the text after the ? here, where it is never printed")
 	case problem != "":
 		s.Reject(key, what+problem)
 	case strings.HasSuffix(u.Hostname(), ".dfs.core.windows.net"):

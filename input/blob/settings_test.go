@@ -63,7 +63,7 @@ func TestMistakes(t *testing.T) {
 		"no string":            {map[string]string{"blob.connection_string": "secret1"}, "is not a connection string"},
 		"http":                 {map[string]string{"blob.connection_string": strings.Replace(goodConnection, "=https", "=http", 1)}, "write https"},
 		"http endpoint":        {map[string]string{"blob.connection_string": "AccountName=c;AccountKey=secret1;BlobEndpoint=http://blob.contoso.com/"}, "its BlobEndpoint is http"},
-		"signature in the URL": {map[string]string{"blob.auth": "sas", "blob.sas_token": "sv=1&sig=x", "blob.account_url": "https://c.blob.core.windows.net/?sig=secret1"}, "blob.account_url carries a signature: put what follows the ? here"},
+		"signature in the URL": {map[string]string{"blob.auth": "sas", "blob.sas_token": "sv=1&sig=x", "blob.account_url": "https://c.blob.core.windows.net/?sig=secret1"}, "blob.account_url carries a signature: put the text after the ? here"},
 		"Data Lake":            {map[string]string{"blob.auth": "entra", "blob.account_url": "https://c.dfs.core.windows.net"}, "the blob endpoint of the same account is c.blob.core.windows.net"},
 		"no account":           {map[string]string{"blob.auth": "entra"}, "set blob.account_url"},
 		"Entra and a key":      {map[string]string{"blob.auth": "entra", "blob.account_url": "https://c.blob.core.windows.net", "blob.connection_string": goodConnection}, "remove blob.connection_string"},

@@ -232,7 +232,7 @@ func (s *Source) follow(name, origin string, since time.Time) {
 	if len(s.containers) >= maxContainers {
 		if !s.tooMany {
 			s.tooMany = true
-			s.log.Error("there are more containers than are followed; name those to read in blob.containers", "followed", maxContainers, "first_left_out", name)
+			s.log.Error("this section cannot follow so many containers; name the ones to read in blob.containers", "followed", maxContainers, "first_left_out", name)
 		}
 		return
 	}

@@ -278,7 +278,7 @@ func (s *Source) full() bool {
 	defer s.mu.Unlock()
 	full := s.active >= s.maxActive
 	if full && !s.crowded {
-		s.log.Warn("more blobs have something to read than are held in memory: others are listed once these are read; if that takes long, look for what holds reading up, or raise blob.workers",
+		s.log.Warn("too many blobs have something to read: others are listed once these are read; if that takes long, find out what slows reading, or raise blob.workers",
 			"blobs", s.active)
 	}
 	s.crowded = full || s.crowded && s.active > s.maxIdle

@@ -227,7 +227,7 @@ func (b *budget) weigh(batch []byte) (needs int64, why string) {
 		needs += headers * headerBytes
 	}
 	if records < 0 || needs > b.largest {
-		return 0, fmt.Sprintf("it claims %d messages, which need %d bytes, more than the %d that one batch may: raise memory_limit if it is genuine",
+		return 0, fmt.Sprintf("it claims %d messages, which need %d bytes, and one batch may take %d: raise memory_limit if it is genuine",
 			records, needs, b.largest)
 	}
 	return needs, ""

@@ -60,7 +60,7 @@ func Check(ctx context.Context, cfg Config) []input.Finding {
 		switch {
 		case seen[h]:
 		case isPattern(h):
-			findings = append(findings, input.Finding{What: "hubs " + h, Err: errors.New("no hub of the namespace matches yet; check eventhub.hubs, or wait for the first events: Defender makes its hubs with them")})
+			findings = append(findings, input.Finding{What: "hubs " + h, Err: errors.New("no hub of the namespace matches yet; check eventhub.hubs, or wait: Defender creates its hubs with the first events")})
 		default:
 			_, advice := cfg.explainHub(kerr.UnknownTopicOrPartition)
 			findings = append(findings, input.Finding{What: "hub " + h, Err: errors.New(advice)})

@@ -57,13 +57,13 @@ func parseConnectionString(text string) (cs connectionString, err error) {
 		case strings.EqualFold(key, "HostName"):
 			return cs, errors.New("is the connection string of an IoT Hub; Event Hubs' begins with Endpoint=sb://")
 		case part == "":
-			return cs, fmt.Errorf("has an empty part (number %d of those between ;), was something cut out?", i+1)
+			return cs, fmt.Errorf("has an empty part (number %d of those between ;); copy the string again", i+1)
 		case !ok:
 			return cs, fmt.Errorf("is broken: part %d of those between ; has no =; copy the string again", i+1)
 		case known == "":
 			return cs, fmt.Errorf("is broken: part %d of those between ; is none of Endpoint, SharedAccessKeyName, SharedAccessKey, EntityPath; copy the string again", i+1)
 		case twice:
-			return cs, fmt.Errorf("has %s twice; are these two strings in one?", known)
+			return cs, fmt.Errorf("has %s twice, like two strings in one; copy the string again", known)
 		case strings.TrimSpace(value) == "" || strings.HasPrefix(value, "<"):
 			return cs, fmt.Errorf("has no value for %s", known)
 		}

@@ -63,7 +63,7 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 			"group", s.cfg.Group, "partitions", copies)
 	}
 	if ahead > 0 {
-		s.log.Info("the state file is ahead of the consumer group, which stands where we last put it: reading goes on where the file says, if the message before is the same",
+		s.log.Info("the state file is ahead of the consumer group, whose offset is the last that we committed: reading continues from the file's offset, if the message before it is the same",
 			"group", s.cfg.Group, "partitions", ahead)
 	}
 	if fresh > 0 {
@@ -121,7 +121,7 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 	short, cancel := context.WithTimeout(ctx, commitWait)
 	defer cancel()
 	if err := s.flush(short); err != nil && ctx.Err() == nil {
-		s.log.Warn("commit start positions: will be tried again", "group", s.cfg.Group, "error", err)
+		s.log.Warn("commit start positions: retrying", "group", s.cfg.Group, "error", err)
 	}
 	s.log.Info("partitions assigned", "group", s.cfg.Group, "new", len(lanes), "all", len(names), "partitions", listText(names))
 	return offsets, nil
@@ -141,7 +141,7 @@ func (s *Source) readCopies(lanes []*lane) (copies, fresh, ahead, back int) {
 		p, err := s.readProof(key)
 		switch {
 		case err != nil:
-			s.log.Warn("read which message was the last: whether the hub is still the same one is not looked at", "hub", l.hub, "partition", l.partition, "error", err)
+			s.log.Warn("read the checksum of the last message: a hub that was created again is not noticed", "hub", l.hub, "partition", l.partition, "error", err)
 		case p != nil:
 			l.proofs = []proof{*p}
 		}

@@ -140,7 +140,7 @@ func (m *members) asks(key int16) {
 	})
 	m.joining = time.AfterFunc(m.joinWait, func() {
 		defer input.CatchAndLog(m.log, "wait for the group")
-		m.log.Warn("the consumer group does not let us in yet: the broker waits for members that are gone or slow, and gives them up",
+		m.log.Warn("wait for the consumer group: the broker lets us in once it has given up the members that are gone or slow",
 			"after", m.joinWait, "at_most", rejoinTimeout)
 	})
 }
@@ -188,7 +188,7 @@ func (s *Source) takeOut(ctx context.Context) {
 	for end, wait := time.Now().Add(sessionTimeout), (input.Backoff{}); time.Now().Before(end); {
 		err := s.haveLeave(ctx, s.members.dead)
 		if err == nil {
-			s.log.Info("an earlier life of this state file was still a member of the consumer group: it was taken out, so that nobody waits for it",
+			s.log.Info("an earlier run with this state file was still a member of the consumer group: it was taken out, so that nobody waits for it",
 				"group", s.cfg.Group, "members", len(s.members.dead))
 			s.members.takenOut()
 			return

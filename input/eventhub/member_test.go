@@ -243,9 +243,9 @@ func TestJoinWithoutAnswer(t *testing.T) {
 		return nil, nil, false
 	})
 	r := open(t, readConfig(t, settingsFor(h)), nil)
-	r.log.wait(t, 10*time.Second, "the consumer group does not let us in yet")
+	r.log.wait(t, 10*time.Second, "wait for the consumer group: the broker lets us in once")
 	close(hold)
 	produce(ctx, t, h, "alerts", numbered(0, 1)...)
 	r.fetch(ctx, 1)
-	r.log.times(t, 1, "the consumer group does not let us in yet")
+	r.log.times(t, 1, "wait for the consumer group: the broker lets us in once")
 }

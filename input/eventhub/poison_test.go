@@ -155,7 +155,7 @@ func TestPoisonBatch(t *testing.T) {
 				if n := r.Stats().Unreadable; n != next-1 {
 					t.Errorf("%d messages are counted as unreadable, want %d", n, next-1)
 				}
-				r.log.times(t, 1, "messages that cannot be decoded are passed over")
+				r.log.times(t, 1, "messages that cannot be decoded are skipped")
 				// Killed before anything is committed, the next start meets it again.
 				again := cfg
 				again.Group = "another"

@@ -132,7 +132,7 @@ func ReadConfig(s *input.Settings, id signin.Config) (cfg Config, configured boo
 		cfg.Brokers = append(cfg.Brokers, addr)
 		host, _, _ := net.SplitHostPort(addr)
 		if !cfg.TLS && !web.IsLoopback(host) && !cfg.AllowPlaintext {
-			s.Reject("eventhub.tls", fmt.Sprintf("without TLS the connection string would cross the network to %s in the clear; set eventhub.tls on, or eventhub.allow_plaintext on if that is what you want", addr))
+			s.Reject("eventhub.tls", fmt.Sprintf("without TLS the connection string would cross the network to %s in the clear; set eventhub.tls on, or allow this with eventhub.allow_plaintext on", addr))
 		}
 	}
 	if cfg.Namespace == "" && len(cfg.Brokers) > 0 {
@@ -144,7 +144,7 @@ func ReadConfig(s *input.Settings, id signin.Config) (cfg Config, configured boo
 		case cs.hub != "":
 			cfg.Hubs = []string{cs.hub}
 		case cs.host != "":
-			s.Reject("eventhub.hubs", "is not set, and the connection string names no hub (EntityPath) because it is one of the whole namespace; list the hubs to read, or a pattern such as insights-logs-advancedhunting-*")
+			s.Reject("eventhub.hubs", "is not set, and the connection string is for the whole namespace (it has no EntityPath); list the hubs to read, or a pattern such as insights-logs-advancedhunting-*")
 		}
 	}
 	for _, h := range cfg.Hubs {

@@ -126,7 +126,7 @@ func TestReadConfigMistakes(t *testing.T) {
 	f("eventhub.auth \"client_secret\": is client_secret, which needs its secret", "auth", "client_secret", "brokers", "contoso.servicebus.windows.net", "hubs", "alerts", "azure.tenant_id", "t", "azure.client_id", "c")
 	f("eventhub.auth \"entr\": is none of connection_string, entra", "connection_string", hub, "auth", "entr")
 	f("eventhub.connection_string: is not set; copy it", "hubs", "alerts")
-	f("eventhub.hubs: is not set, and the connection string names no hub", "connection_string", namespace)
+	f("eventhub.hubs: is not set, and the connection string is for the whole namespace", "connection_string", namespace)
 	f(`"insights/logs" cannot be the name of a hub`, "connection_string", namespace, "hubs", "alerts,insights/logs")
 	f("is not an address; write host or host:port", "connection_string", hub, "brokers", "sb://contoso.servicebus.windows.net/")
 	f("has no valid port", "connection_string", hub, "brokers", "contoso:port")

@@ -487,13 +487,13 @@ func (s *Source) failed(l *lane, hub string, partition int32, cause error) (skip
 		if r, ok := s.budget.refusal(l.name, l.next); ok {
 			return s.passOver(l, r.next, &refusalError{r}), nil
 		}
-		s.troubles.Begin("hub "+hub, "reading", "damaged", slog.LevelWarn, "a batch of messages cannot be decoded: it is fetched again, and passed over when that does not help",
+		s.troubles.Begin("hub "+hub, "reading", "damaged", slog.LevelWarn, "a batch of messages cannot be decoded: it is fetched again, and skipped if that does not help",
 			"hub", hub, "partition", partition, "offset", l.next, "error", cause)
 		if l.tries++; l.tries >= decodeTries {
 			return s.passOver(l, l.next+1, cause), nil // what follows in the batch has had its tries, too
 		}
 	default:
-		s.troubles.Begin("hub "+hub, "reading", "fetch", slog.LevelError, "the hub cannot be read; it is tried again", "hub", hub, "partition", partition, "error", cause)
+		s.troubles.Begin("hub "+hub, "reading", "fetch", slog.LevelError, "the hub cannot be read: retrying", "hub", hub, "partition", partition, "error", cause)
 	}
 	return 0, nil
 }
@@ -513,7 +513,7 @@ func isDamage(err error) bool {
 // goes on.
 func (s *Source) passOver(l *lane, next int64, cause error) int64 {
 	s.counts.unreadable += next - l.next
-	s.troubles.Begin("hub "+l.hub, "reading", "damaged", slog.LevelWarn, "messages that cannot be decoded are passed over, and an unreadable record says so",
+	s.troubles.Begin("hub "+l.hub, "reading", "damaged", slog.LevelWarn, "messages that cannot be decoded are skipped, and an unreadable record reports them",
 		"hub", l.hub, "partition", l.partition, "messages", next-l.next, "from_offset", l.next, "before_offset", next, "error", cause)
 	s.messages = append(s.messages, input.Message{
 		Mark:   input.Mark{Lane: l.name, Term: l.term, Next: next},
@@ -584,7 +584,7 @@ func (s *Source) Close() error {
 	if err == nil {
 		s.members.gone()
 	} else {
-		s.log.Debug("leave consumer group: the broker will notice by itself", "group", s.cfg.Group, "after", sessionTimeout, "error", err)
+		s.log.Debug("leave the consumer group: the broker will drop this member by itself", "group", s.cfg.Group, "after", sessionTimeout, "error", err)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func (cfg *Config) explainConnection(err error) (kind, advice string) {
 	)
 	switch {
 	case errors.As(err, &plaintext):
-		return "plaintext", "a broker names an address on another machine, to which the connection string would go in the clear: set eventhub.tls on, or eventhub.allow_plaintext on if that is what you want"
+		return "plaintext", "a broker names an address on another machine, and the connection string would go there in the clear: set eventhub.tls on, or allow this with eventhub.allow_plaintext on"
 	case errors.As(err, &token):
 		return "token", "Entra ID gave no token: see the error, and check the azure.* settings and eventhub.auth"
 	case errors.As(err, &proxy):
@@ -57,7 +57,7 @@ func (cfg *Config) explainConnection(err error) (kind, advice string) {
 	case errors.As(err, &dns):
 		return "dns", "the broker's name does not resolve: check Endpoint in eventhub.connection_string (or eventhub.brokers), and the name server of this machine"
 	case errors.As(err, &unknownCA):
-		return "tls", "the broker's certificate is signed by an authority that is not trusted: if that is a private one, or a proxy that inspects TLS, give its certificate with eventhub.ca_file"
+		return "tls", "the broker's certificate is signed by an authority that is not trusted: give the certificate of a private authority, or of a proxy that inspects TLS, in eventhub.ca_file"
 	case errors.As(err, &hostname):
 		return "tls", "the broker's certificate is for another name: use the namespace's own name in eventhub.brokers"
 	case errors.As(err, &invalid):
@@ -106,7 +106,7 @@ func (cfg *Config) explainGroup(err error) (kind, advice string) {
 	case errors.Is(err, kerr.InvalidGroupID):
 		return "group_name", "the broker does not accept the name of the consumer group: check eventhub.group"
 	}
-	return "group", "the consumer group was lost; its partitions are read again from their last safe positions once it is joined again"
+	return "group", "the consumer group was lost; its partitions are read from their last safe positions once this section has joined again"
 }
 
 // kafkaLog passes what franz-go says on at debug level. What matters to a user is said by troubles,

@@ -73,7 +73,7 @@ func TestTroubles(t *testing.T) {
 		}, "the broker's name does not resolve"},
 		{"unknown authority", func(_ *testing.T, _ *fakehub.Hub, set map[string]string) {
 			delete(set, "eventhub.ca_file")
-		}, "signed by an authority that is not trusted: if that is a private one, or a proxy that inspects TLS, give its certificate with eventhub.ca_file"},
+		}, "signed by an authority that is not trusted: give the certificate of a private authority, or of a proxy that inspects TLS, in eventhub.ca_file"},
 		{"plaintext to TLS", func(_ *testing.T, _ *fakehub.Hub, set map[string]string) {
 			set["eventhub.tls"] = "off"
 			delete(set, "eventhub.ca_file")
@@ -105,7 +105,7 @@ func TestTroubles(t *testing.T) {
 				resp.NodeID, resp.Host, resp.Port = 0, "192.0.2.1", 9092
 				return resp, nil, true
 			})
-		}, "a broker names an address on another machine, to which the connection string would go in the clear"},
+		}, "a broker names an address on another machine, and the connection string would go there in the clear"},
 		{"group denied", func(_ *testing.T, h *fakehub.Hub, _ map[string]string) {
 			h.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.JoinGroup}, TopLevel: true, Err: kerr.GroupAuthorizationFailed, Count: -1})
 		}, "the consumer group may not be used"},

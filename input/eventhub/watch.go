@@ -93,7 +93,7 @@ func (s *Source) readHubs(ctx context.Context) (found []string, err error) {
 		switch {
 		case !isPattern(h):
 		case slices.Contains(missing, h):
-			s.troubles.Begin("hub "+h, "", "no_match", slog.LevelWarn, "no hub of the namespace matches the pattern yet: check eventhub.hubs and that the connection string is one of the whole namespace (Defender makes its hubs with their first events)",
+			s.troubles.Begin("hub "+h, "", "no_match", slog.LevelWarn, "no hub of the namespace matches the pattern yet: check eventhub.hubs and that the connection string is one of the whole namespace (Defender creates its hubs with the first events)",
 				"pattern", h, "namespace", s.cfg.Namespace)
 		default:
 			s.troubles.End("hub "+h, "")

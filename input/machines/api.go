@@ -63,7 +63,7 @@ func (e *statusError) Error() string {
 	case e.code == http.StatusForbidden:
 		text += "; grant the application the permission Machine.Read.All of WindowsDefenderATP, with admin consent"
 	case e.code == http.StatusTooManyRequests:
-		text += " again and again; does something else call the API with this application?"
+		text += " again and again; check whether something else calls the API with this application"
 	}
 	if e.message != "" {
 		text += fmt.Sprintf(" (%q)", e.message)

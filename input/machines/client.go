@@ -106,7 +106,7 @@ func start(cfg Config, base *url.URL, hc *http.Client, newCredential func() (azc
 	a.tooSlow = func() {
 		defer input.CatchAndLog(log, "note a slow answer")
 		if b.tooSlow() {
-			c.complain(lookup, fmt.Errorf("look up a device: no answer within device_info.wait, %v; answers that come later are for the next alert", cfg.Wait))
+			c.complain(lookup, fmt.Errorf("look up a device: no answer within device_info.wait, %v; a later answer serves the next alert", cfg.Wait))
 		}
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
@@ -332,7 +332,7 @@ func (c *Client) listPage(at *cursor) (last bool, err error) {
 // lookup.
 func (c *Client) complain(part string, err error) {
 	c.troubles.Begin(subject, part, "failed", slog.LevelWarn,
-		"the machines API does not work; alerts go on with what is known of their devices, and it is tried again",
+		"the machines API does not work and is tried again; until then alerts get only the facts that are known of their devices",
 		"api", c.api.base.Host, "error", err)
 }
 
