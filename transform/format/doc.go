@@ -4,7 +4,8 @@
 //	format.go        what a format is, and which there are
 //	flat.go          flat: one map, nested objects joined into names
 //	raw.go           raw: the record's own text in one field
-//	splunk.go        splunk: nested as received, in an order for the add-on (splunk.txt)
+//	splunk.go        splunk: nested as received, in an order for the add-on; splunk.txt lists the
+//	                 columns that it reads
 //	elastic.go       elastic: the text, and the device beside it, for Elastic's pipeline
 //	ecs.go           ecs: Elastic Common Schema; ecs.txt is its mapping, ecs_columns.txt and
 //	                 ecs_fields.txt the names and types (ecs_mapping.go). The rules of a table
