@@ -15,21 +15,21 @@ import (
 // Settings are the keys that concern the instance as a whole.
 var Settings = []input.Setting{
 	{Key: "db", Kind: input.Text, Doc: "The state file: positions of blobs, a copy of Event Hubs offsets, known devices. Each section needs its own."},
-	{Key: "tag_pattern", Kind: input.Text, Doc: "A tag for each table, such as `defender.*`, where `*` becomes the table, or `ocsf.{class}` with `format: ocsf`, where `{class}` becomes the class; without it events have the section's own `tag`."},
-	{Key: "tables", Kind: input.List, Doc: "The only tables to pass on, such as `AlertInfo, AlertEvidence`, or patterns with `*`; all when empty."},
-	{Key: "tables_exclude", Kind: input.List, Doc: "Tables to leave out, or patterns with `*`."},
-	{Key: "separator", Kind: input.Text, Default: ".", Doc: "What joins the names of nested objects."},
+	{Key: "tag_pattern", Kind: input.Text, Doc: "A tag for each table: the `*` of `defender.*` becomes the table. With `format: ocsf`, the `{class}` of `ocsf.{class}` becomes the class. Without it events have the section's own `tag`."},
+	{Key: "tables", Kind: input.List, Doc: "Names or patterns (`*`) of the only tables to pass on, such as `AlertInfo, AlertEvidence`. All tables when empty."},
+	{Key: "tables_exclude", Kind: input.List, Doc: "Names or patterns (`*`) of tables to leave out."},
+	{Key: "separator", Kind: input.Text, Default: ".", Doc: "The text between the names of nested objects."},
 	{Key: "keep_nulls", Kind: input.Switch, Default: "off", Doc: "Keep columns that are null or empty."},
-	{Key: "resolve_refs", Kind: input.Switch, Default: "off", Doc: "Write what a `$ref` refers to in its place; this multiplies the number of fields."},
+	{Key: "resolve_refs", Kind: input.Switch, Default: "off", Doc: "Replace each `$ref` by the object that it refers to. This multiplies the number of fields."},
 	{Key: "event_id", Kind: input.Switch, Default: "on", Doc: "Add `event_id`, the same for the same event however often it is delivered."},
-	{Key: "repeats", Kind: input.Choice, Default: "pass", Choices: []string{"pass", "drop"}, Doc: "What becomes of records of Advanced Hunting tables that came before, by their `event_id`; Defender delivers some 3 % again. `drop` leaves them out; both count them in `repeats_total`."},
-	{Key: "repeats.memory", Kind: input.Bytes, Doc: "What ids of records may take of memory_limit, to tell repeats: 16M know the last 690,000 records, and 0 tells none. A sixteenth of memory_limit when not set."},
-	{Key: "format", Kind: input.Choice, Default: "flat", Choices: transform.Formats(), Doc: "The shape of the records: `flat` for searches by hand, `raw` for lakes and replays, `splunk` for Splunk's Advanced Hunting add-on, `elastic` for Elastic's integration, `ecs` for detection rules that read the Elastic Common Schema, `ocsf` for whatever reads OCSF 1.8.0."},
+	{Key: "repeats", Kind: input.Choice, Default: "pass", Choices: []string{"pass", "drop"}, Doc: "`drop` leaves out records of Advanced Hunting tables whose `event_id` came before; `pass` keeps them. Both count them in `repeats_total`. Defender delivers some 3 % of its records again."},
+	{Key: "repeats.memory", Kind: input.Bytes, Doc: "The part of memory_limit for the ids that recognise repeats. 16M hold the ids of the last 690,000 records; 0 recognises no repeats. A sixteenth of memory_limit when not set."},
+	{Key: "format", Kind: input.Choice, Default: "flat", Choices: transform.Formats(), Doc: "The shape of the events: `flat` for searches by hand, `raw` for lakes and replays, `splunk` for Splunk's Advanced Hunting add-on, `elastic` for Elastic's integration, `ecs` for rules on the Elastic Common Schema, `ocsf` for readers of OCSF 1.8.0."},
 	{Key: "arrays", Kind: input.Choice, Default: "list", Choices: []string{"list", "json"}, Doc: "Write arrays as lists, or as JSON text."},
-	{Key: "splunk.fill_device", Kind: input.Switch, Default: "on", Doc: "`format: splunk`: where `DeviceName` and `DeviceId` are empty, they carry the device that was joined."},
+	{Key: "splunk.fill_device", Kind: input.Switch, Default: "on", Doc: "`format: splunk`: fill an empty `DeviceName` and `DeviceId` with the joined device."},
 	{Key: "splunk.mend", Kind: input.Switch, Default: "off", Doc: "`format: splunk`: repeat the tenant and the techniques where the add-on looks for them."},
-	{Key: "check_only", Kind: input.Switch, Default: "off", Doc: "Try every connection once, say in the log what works and what to check, and stop: Fluent Bit ends with status 0 if all of it works."},
-	{Key: "memory_limit", Kind: input.Bytes, Default: "256M", Doc: "The most memory that this section takes in all: events that are fetched, transformed and wait for Fluent Bit, what is known of devices, and the plugin itself; at least 64M."},
+	{Key: "check_only", Kind: input.Switch, Default: "off", Doc: "Try every connection once, log one `check:` line for each, and stop. Fluent Bit ends with status 0 if all connections work."},
+	{Key: "memory_limit", Kind: input.Bytes, Default: "256M", Doc: "The most memory that this section takes, at least 64M. It holds fetched, transformed and waiting events, the known devices, and the plugin itself."},
 }
 
 // declared lists every key of a section: what is read, what the README shows, what a misspelt key

@@ -33,16 +33,16 @@ const defaultFields = "DeviceName,OSPlatform,OSFamily,OSVersion,OSVersionInfo,OS
 // deviceSettings declares the keys of the join: which records get a device, which columns of it,
 // and how much is remembered.
 var deviceSettings = []input.Setting{
-	{Key: "device_info", Kind: input.Switch, Default: "on", Doc: "Add what is known of the device to alert evidence."},
-	{Key: "device_info.tables", Kind: input.List, Default: "AlertEvidence", Doc: "The tables whose rows get the device, with `*` for any text; AlertInfo, BehaviorInfo and BehaviorEntities may be added."},
+	{Key: "device_info", Kind: input.Switch, Default: "on", Doc: "Add the device to alert evidence."},
+	{Key: "device_info.tables", Kind: input.List, Default: "AlertEvidence", Doc: "Names or patterns (`*`) of the tables whose rows get the device. AlertInfo, BehaviorInfo and BehaviorEntities may be added."},
 	{Key: "device_info.fields", Kind: input.List, Default: defaultFields, Doc: "The columns of DeviceInfo to add, or * for all of them."},
-	{Key: "device_info.prefix", Kind: input.Text, Default: "DeviceInfo.", Doc: "What the names of the added fields begin with. It cannot be empty; Fluent Bit takes an empty value for one that is not set."},
-	{Key: "device_info.cache_bytes", Kind: input.Bytes, Doc: "The most that devices and recent alerts may take of memory_limit; the least recently used give way. A quarter of it when not set."},
-	{Key: "device_info.ttl", Kind: input.Duration, Default: "48h", Doc: "A device whose newest report is older than the alert by more than this is marked stale, and asked for again where the API is set up."},
-	{Key: "device_info.wait", Kind: input.Duration, Default: "2s", Doc: "The longest that records wait for the machines API, once for all devices that are missing; 0 never waits."},
-	{Key: "device_info.by_user", Kind: input.Switch, Default: "off", Doc: "Rows with an account and no device get the one device that the account is logged on to."},
-	{Key: "device_info.portal", Kind: input.Choice, Default: "auto", Choices: []string{"auto", "off", "commercial", "gcc_high", "dod"}, Doc: "The portal that `DeviceInfo.url` and `alert_url` lead to; `auto` goes by `azure.cloud`, `off` writes neither."},
-	{Key: "device_info.warm_up", Kind: input.Duration, Default: "3h", Doc: "How far back blobs of the DeviceInfo table are read at the first start, although `blob.start` is `latest`; 0 reads none."},
+	{Key: "device_info.prefix", Kind: input.Text, Default: "DeviceInfo.", Doc: "The beginning of the names of the added fields. It cannot be empty: Fluent Bit takes an empty value for one that is not set."},
+	{Key: "device_info.cache_bytes", Kind: input.Bytes, Doc: "The part of memory_limit for devices and recent alerts. The least recently used give way to others. A quarter of memory_limit when not set."},
+	{Key: "device_info.ttl", Kind: input.Duration, Default: "48h", Doc: "A device is stale if its newest report is older than the alert by more than this. The machines API, if set up, is then asked for it again."},
+	{Key: "device_info.wait", Kind: input.Duration, Default: "2s", Doc: "The longest time that records wait for the machines API, once for all missing devices. 0 never waits."},
+	{Key: "device_info.by_user", Kind: input.Switch, Default: "off", Doc: "Give rows with an account and no device the one device that the account is logged on to."},
+	{Key: "device_info.portal", Kind: input.Choice, Default: "auto", Choices: []string{"auto", "off", "commercial", "gcc_high", "dod"}, Doc: "The portal that `DeviceInfo.url` and `alert_url` lead to. `auto` follows `azure.cloud`, `off` writes neither."},
+	{Key: "device_info.warm_up", Kind: input.Duration, Default: "3h", Doc: "The age up to which the first start reads DeviceInfo blobs although `blob.start` is `latest`. 0 reads none."},
 }
 
 // deviceConfig has the settings of device information.

@@ -43,57 +43,57 @@ type figure struct {
 // lists.
 var (
 	mRecords      = &metric{name: "records_total", help: "Records handed on, by table.", labels: []string{"table"}}
-	mFormat       = &metric{name: "format_records_total", help: "Records handed on, by the format that they were written in.", labels: []string{"format"}}
+	mFormat       = &metric{name: "format_records_total", help: "Records handed on, by their format.", labels: []string{"format"}}
 	mPayloads     = &metric{name: "payloads_total", help: "Event Hubs messages and blob lines read."}
 	mPayloadBytes = &metric{name: "payload_bytes_total", help: "Bytes of payloads read."}
 	mUnreadable   = &metric{name: "unreadable_total", help: "Records passed on raw because they could not be read, by reason.", labels: []string{"reason"}}
 	mExcluded     = &metric{name: "excluded_total", help: "Records left out by tables and tables_exclude."}
-	mRepeats      = &metric{name: "repeats_total", help: "Records of hunting tables that came before, by table; repeats: drop leaves them out.", labels: []string{"table"}}
-	mTimeFallback = &metric{name: "time_fallbacks_total", help: "Records whose event time is not that of the event, because it had none that is usable."}
-	mDamaged      = &metric{name: "damaged_total", help: "Payloads that did not parse as a whole; what could be read of them was."}
+	mRepeats      = &metric{name: "repeats_total", help: "Records of hunting tables that came before, by table. repeats: drop leaves them out.", labels: []string{"table"}}
+	mTimeFallback = &metric{name: "time_fallbacks_total", help: "Records without a usable time of their own; their event has another time."}
+	mDamaged      = &metric{name: "damaged_total", help: "Payloads that did not parse as a whole. Their readable records were handed on."}
 	mEmpty        = &metric{name: "empty_total", help: "Payloads without any record, and records without any column."}
-	mChanged      = &metric{name: "fields_changed_total", help: "Fields that are not written as they came, by what was done to them: a name was taken (renamed), a value did not fit its column's type (misfit), text became a number (converted), bytes are no text (repaired), a $ref was left alone (unresolved).", labels: []string{"change"}}
+	mChanged      = &metric{name: "fields_changed_total", help: "Fields that were changed, by the change: the name was taken (renamed), the value did not fit its column's type (misfit), text became a number (converted), bytes were no text (repaired), a $ref was left alone (unresolved).", labels: []string{"change"}}
 	mDelay        = &metric{name: "event_delay_seconds", kind: histogram, help: "Time from an event to its hand-over to the outbox, by table.", labels: []string{"table"}, bounds: transform.DelayBounds()}
 
 	mHanded     = &metric{name: "handed_over_bytes_total", help: "Bytes of events that Fluent Bit has taken."}
-	mRefused    = &metric{name: "refused_total", help: "Appends that Fluent Bit refused; they are tried again."}
+	mRefused    = &metric{name: "refused_total", help: "Appends that Fluent Bit refused. They are repeated until it takes them."}
 	mWaiting    = &metric{name: "waiting_bytes", kind: gauge, help: "Bytes of events that wait for Fluent Bit: read, and not yet safe."}
 	mBatches    = &metric{name: "waiting_batches", kind: gauge, help: "Batches that wait for Fluent Bit."}
-	mMemory     = &metric{name: "memory_bytes", kind: gauge, help: "Memory that the library has from the system, all sections together."}
-	mMemoryMost = &metric{name: "memory_limit_bytes", kind: gauge, help: "What the settings of all sections allow together."}
+	mMemory     = &metric{name: "memory_bytes", kind: gauge, help: "Memory that the plugin has taken from the system, all sections together."}
+	mMemoryMost = &metric{name: "memory_limit_bytes", kind: gauge, help: "The sum of memory_limit of all sections."}
 
 	mLag        = &metric{name: "eventhub_lag_events", kind: gauge, help: "Messages of a partition that Fluent Bit has not taken yet, read or not.", labels: []string{"hub", "partition"}}
-	mLagSeconds = &metric{name: "eventhub_lag_seconds", kind: gauge, help: "Age of the newest message read of a partition of which Fluent Bit has not taken all; else 0.", labels: []string{"hub", "partition"}}
+	mLagSeconds = &metric{name: "eventhub_lag_seconds", kind: gauge, help: "Age of the newest message read of a partition, or 0 if Fluent Bit has taken all of the partition.", labels: []string{"hub", "partition"}}
 	mUnsafe     = &metric{name: "eventhub_not_committed_events", kind: gauge, help: "Messages of a partition that were read and would be repeated after a crash.", labels: []string{"hub", "partition"}}
 	mRetention  = &metric{name: "eventhub_lost_to_retention_total", help: "Messages that the hub deleted before they were read."}
-	mUndecoded  = &metric{name: "eventhub_undecoded_total", help: "Messages that were passed over because they cannot be decoded; one record says so for each batch."}
+	mUndecoded  = &metric{name: "eventhub_undecoded_total", help: "Messages that were skipped because they cannot be decoded. An unreadable record reports each batch of them."}
 	mPartitions = &metric{name: "eventhub_partitions", kind: gauge, help: "Partitions that a hub has.", labels: []string{"hub", "group"}}
 	mAssigned   = &metric{name: "eventhub_partitions_assigned", kind: gauge, help: "Partitions of a hub that this section reads.", labels: []string{"hub", "group"}}
-	mStale      = &metric{name: "eventhub_redelivered_lanes_total", help: "Positions dropped because their partition was given away first: its next owner repeats events."}
+	mStale      = &metric{name: "eventhub_redelivered_lanes_total", help: "Positions dropped because their partition was given away first. Its next owner repeats events."}
 	mRebalances = &metric{name: "eventhub_rebalances_total", help: "Times that partitions came or went."}
-	mHubRetries = &metric{name: "eventhub_retries_total", help: "Failed attempts that were tried again, by kind.", labels: []string{"kind"}}
+	mHubRetries = &metric{name: "eventhub_retries_total", help: "Failed attempts that were repeated, by kind.", labels: []string{"kind"}}
 
 	mBlobBehind   = &metric{name: "blob_behind_bytes", kind: gauge, help: "Bytes of a container's blobs that are listed and not yet safe.", labels: []string{"container"}}
 	mBlobNewest   = &metric{name: "blob_newest_age_seconds", kind: gauge, help: "Time since the newest blob of a container was changed.", labels: []string{"container"}}
 	mBlobOpen     = &metric{name: "blob_open", kind: gauge, help: "Blobs of a container that are followed or wait to be read.", labels: []string{"container"}}
 	mBlobFailing  = &metric{name: "blob_failing", kind: gauge, help: "Blobs of a container that cannot be read at present.", labels: []string{"container"}}
-	mBlobLists    = &metric{name: "blob_list_calls_total", help: "Calls that list blobs or containers; they are billed."}
+	mBlobLists    = &metric{name: "blob_list_calls_total", help: "Calls that list blobs or containers. Azure bills them."}
 	mBlobReads    = &metric{name: "blob_read_calls_total", help: "Calls that read blobs."}
-	mBlobReplaced = &metric{name: "blob_replaced_total", help: "Blobs that were deleted and written again, and are read as new ones."}
+	mBlobReplaced = &metric{name: "blob_replaced_total", help: "Blobs that were deleted and written again. They are read as new ones."}
 	mBlobFound    = &metric{name: "blob_found_total", help: "Blobs that were taken up for reading."}
-	mBlobGone     = &metric{name: "blob_gone_total", help: "Blobs that were followed and then deleted; the log says which were not read to their end."}
-	mBlobPassed   = &metric{name: "blob_passed_over_bytes_total", help: "Bytes beyond the limit of lines that were cut."}
+	mBlobGone     = &metric{name: "blob_gone_total", help: "Blobs that were deleted while they were followed. The log names those that were not read to their end."}
+	mBlobPassed   = &metric{name: "blob_passed_over_bytes_total", help: "Bytes that were skipped beyond the limit of a line."}
 	mBlobArchived = &metric{name: "blob_archived_total", help: "Blobs that were left out because they are in the archive tier."}
 	mBlobCut      = &metric{name: "blob_lines_cut_total", help: "Lines beyond the limit, handed on cut."}
-	mBlobRetries  = &metric{name: "blob_retries_total", help: "Failed attempts that were tried again, by kind.", labels: []string{"kind"}}
+	mBlobRetries  = &metric{name: "blob_retries_total", help: "Failed attempts that were repeated, by kind.", labels: []string{"kind"}}
 )
 
 var (
-	mDevices        = &metric{name: "devices", kind: gauge, help: "Devices that are known."}
+	mDevices        = &metric{name: "devices", kind: gauge, help: "Known devices."}
 	mDeviceBytes    = &metric{name: "device_cache_bytes", kind: gauge, help: "Bytes that known devices and recent alerts take."}
-	mDevicesEvicted = &metric{name: "devices_evicted_total", help: "Devices that gave way to others; device_info.cache_bytes is too small if this grows fast."}
-	mDeviceReports  = &metric{name: "device_reports_total", help: "Reports of devices that were merged into what is known."}
-	mNotWaited      = &metric{name: "device_not_waited_total", help: "Rows that did not wait for their device, because so many did that memory_limit has no room for more."}
+	mDevicesEvicted = &metric{name: "devices_evicted_total", help: "Devices that gave way to others. device_info.cache_bytes is too small if this grows fast."}
+	mDeviceReports  = &metric{name: "device_reports_total", help: "Reports of devices that were merged into the known devices."}
+	mNotWaited      = &metric{name: "device_not_waited_total", help: "Rows that did not wait for their device, because memory_limit has no room for more waiting rows."}
 	mAlerts         = &metric{name: "alerts", kind: gauge, help: "Recent alerts whose title and severity are known."}
 	mAlertsFilled   = &metric{name: "alerts_filled_total", help: "Rows of alert evidence that got title and severity from their alert."}
 	mDeviceStatus   = &metric{name: "device_info_total", help: "Records that should have a device, by DeviceInfo.status.", labels: []string{"status"}}

@@ -21,15 +21,15 @@ const (
 // Settings are the keys of the blob source.
 var Settings = []input.Setting{
 	{Key: "blob.connection_string", Kind: input.SecretText, Doc: "Connection string of the storage account, with its account key or a shared access signature."},
-	{Key: "blob.account_url", Kind: input.Text, Doc: "Blob endpoint of the storage account, such as `https://account.blob.core.windows.net`, when there is no connection string."},
-	{Key: "blob.sas_token", Kind: input.SecretText, Doc: "Shared access signature with the permissions read and list, for auth `sas`; a whole SAS URL will do too."},
-	{Key: "blob.auth", Kind: input.Choice, Default: byConnectionString, Choices: append([]string{byConnectionString, bySAS}, signin.Methods...), Doc: "How to sign in to the storage account; Entra ID needs the role Storage Blob Data Reader."},
-	{Key: "blob.containers", Kind: input.List, Default: "insights-logs-advancedhunting-*", Doc: "Names of containers, or patterns with `*`; one that does not exist yet is waited for."},
-	{Key: "blob.prefix", Kind: input.Text, Doc: "Only blobs whose name begins with this."},
-	{Key: "blob.start", Kind: input.StartTime, Default: "latest", Doc: "Where to begin in blobs without a stored position: `latest`, `earliest` or an RFC 3339 time."},
-	{Key: "blob.lookback", Kind: input.Duration, Default: "48h", Doc: "How far back blobs are expected to grow and are looked at all the time; older ones are looked through once a day."},
-	{Key: "blob.poll_interval", Kind: input.Duration, Default: "60s", Doc: "How often containers are listed; each poll makes at most three billed list calls for a container and tenant."},
-	{Key: "blob.workers", Kind: input.Number, Default: "8", Doc: "How many blobs are read side by side."},
+	{Key: "blob.account_url", Kind: input.Text, Doc: "Blob endpoint of the storage account, in place of a connection string, such as `https://account.blob.core.windows.net`."},
+	{Key: "blob.sas_token", Kind: input.SecretText, Doc: "Shared access signature with the permissions read and list, or a whole SAS URL, for auth `sas`."},
+	{Key: "blob.auth", Kind: input.Choice, Default: byConnectionString, Choices: append([]string{byConnectionString, bySAS}, signin.Methods...), Doc: "The way to sign in to the storage account. Entra ID needs the role Storage Blob Data Reader."},
+	{Key: "blob.containers", Kind: input.List, Default: "insights-logs-advancedhunting-*", Doc: "Names or patterns (`*`) of the containers to read. The section waits for one that does not exist yet."},
+	{Key: "blob.prefix", Kind: input.Text, Doc: "The beginning of the names of the blobs to read."},
+	{Key: "blob.start", Kind: input.StartTime, Default: "latest", Doc: "The start in blobs without a stored position: `latest`, `earliest` or an RFC 3339 time."},
+	{Key: "blob.lookback", Kind: input.Duration, Default: "48h", Doc: "The age up to which blobs may still grow. Each poll looks at these, and a daily sweep at older ones."},
+	{Key: "blob.poll_interval", Kind: input.Duration, Default: "60s", Doc: "The time between two polls of a container. Each poll makes at most three billed list calls for a container and tenant."},
+	{Key: "blob.workers", Kind: input.Number, Default: "8", Doc: "The number of blobs that are read at the same time."},
 }
 
 // Config has the settings of the source.

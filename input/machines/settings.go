@@ -13,11 +13,11 @@ import (
 // Settings declares the keys of the machines API: how to sign in, and where it is.
 var Settings = []input.Setting{
 	{Key: "device_info.auth", Kind: input.Choice, Default: "off", Choices: append([]string{"off"}, signin.Methods...),
-		Doc: "How to sign in to the machines API, as the identity of the azure.* settings; off asks it nothing. The identity needs the permission Machine.Read.All of WindowsDefenderATP."},
+		Doc: "The way to sign in to the machines API, as the identity of the azure.* settings; off never asks it. The identity needs the permission Machine.Read.All of WindowsDefenderATP."},
 	{Key: "device_info.api.cloud", Kind: input.Choice, Default: "auto", Choices: []string{"auto", "commercial", "gcc", "gcc_high"},
-		Doc: "Which Defender service the tenant is in: auto is gcc_high where azure.cloud is usgov, and commercial otherwise; gcc_high is DoD too."},
-	{Key: "device_info.api.url", Kind: input.Text, Doc: "The API's address when it is not the service's own, such as https://eu.api.security.microsoft.com for a region."},
-	{Key: "device_info.api.refresh", Kind: input.Duration, Default: "6h", Doc: "How often the whole list of devices is fetched, one call for 10,000 devices; 0 fetches it never and asks for single devices only."},
+		Doc: "The Defender service of the tenant. auto is gcc_high where azure.cloud is usgov, and commercial otherwise. gcc_high is also for DoD."},
+	{Key: "device_info.api.url", Kind: input.Text, Doc: "The API's address if it is not the service's own, such as https://eu.api.security.microsoft.com for a region."},
+	{Key: "device_info.api.refresh", Kind: input.Duration, Default: "6h", Doc: "The time between two fetches of the whole list of devices, one call for 10,000 devices. 0 asks for single devices only."},
 }
 
 // place is where a service keeps its API, and the audience of its tokens

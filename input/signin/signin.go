@@ -36,12 +36,12 @@ var Methods = []string{Entra, ManagedIdentity, WorkloadIdentity, ClientSecret, C
 // Settings says who signs in.
 var Settings = []input.Setting{
 	{Key: "azure.tenant_id", Kind: input.Text, Doc: "Entra tenant of the identity that signs in."},
-	{Key: "azure.client_id", Kind: input.Text, Doc: "Application (client) id; for a user-assigned managed identity its client id."},
+	{Key: "azure.client_id", Kind: input.Text, Doc: "Client id of the application, or of a user-assigned managed identity."},
 	{Key: "azure.client_secret", Kind: input.SecretText, Doc: "Secret of the application, for auth `client_secret`."},
 	{Key: "azure.client_certificate", Kind: input.Text, Doc: "PEM or PKCS#12 file with the application's certificate and key, for auth `client_certificate`."},
-	{Key: "azure.client_certificate_password", Kind: input.SecretText, Doc: "Password of that file, where it has one."},
-	{Key: "azure.cloud", Kind: input.Choice, Default: "public", Choices: []string{"public", "usgov", "china"}, Doc: "Azure cloud: decides the sign-in host and the default endpoints."},
-	{Key: "azure.authority_host", Kind: input.Text, Doc: "Sign-in host, such as `https://login.microsoftonline.com/`, where it is not the cloud's own."},
+	{Key: "azure.client_certificate_password", Kind: input.SecretText, Doc: "Password of that file, if it has one."},
+	{Key: "azure.cloud", Kind: input.Choice, Default: "public", Choices: []string{"public", "usgov", "china"}, Doc: "Azure cloud. It decides the sign-in host and the default endpoints."},
+	{Key: "azure.authority_host", Kind: input.Text, Doc: "Sign-in host, such as `https://login.microsoftonline.com/`, if it is not the cloud's own."},
 	{Key: "azure.ca_file", Kind: input.Text, Doc: "PEM file of certificate authorities to trust besides the system's, for sign-in and all HTTPS."},
 }
 
