@@ -162,7 +162,7 @@ var hostRows = []*row{
 		},
 	},
 	{
-		name: "limit", fault: "two instances, one over its limit (the other goes on)", source: "2 hubs", hosts: both,
+		name: "limit", fault: "two instances, one over its limit (the other continues)", source: "2 hubs", hosts: both,
 		script: func(r *run) {
 			const other = hubName + "-other"
 			r.startHub(2, hubName, other)
