@@ -1,5 +1,5 @@
-// Package input holds what every source of Defender events shares, and the way between a source and
-// the host.
+// Package input holds the parts that all sources of Defender events share, and the way between a
+// source and the host.
 //
 //	          our goroutines                                        |        the host's thread
 //	                                                                |
@@ -35,41 +35,40 @@
 //
 // # What is not obvious
 //
-//   - A mark is data, not a callback. Nobody has to remember to acknowledge: what is not done is
-//     read again.
-//   - Order makes one mark stand for all before it. Batches are handed over in the order in which
-//     they were put, and a batch that was refused half-way goes on with the chunk that was
-//     refused.
-//   - Where workers share lanes, events go with the lease by which they were read (lease.go). It is
-//     looked at right before each append, by clocks that go on while the process stands still. What
-//     is passed over then is not safe, so another worker reads it. An append that is under way when
+//   - A mark is data, not a callback. Nobody has to remember to acknowledge: a message without a
+//     committed mark is read again.
+//   - Because of order, one mark covers all before it. Batches are handed over in the order in
+//     which they were put. A batch that was refused half-way continues with the refused chunk.
+//   - Where workers share lanes, events are read under a lease (lease.go). The lease is checked
+//     right before each append, by clocks that run on while the process is stopped. Events that are
+//     passed over then are not safe, so another worker reads them. An append that is under way when
 //     a process is stopped ends when it is woken: that repeats a chunk.
 //   - A record may have to wait for its device. Marks of its lane are then kept back until it is in
-//     the outbox (withheld.go), and other lanes go on.
+//     the outbox (withheld.go). Other lanes are not held up.
 //   - A batch holds chunks of several tags and is safe as a whole. A crash inside a batch repeats
-//     at most that batch and what was not committed yet: duplicates are bounded, and carry the
-//     same event_id.
+//     at most that batch and the uncommitted ones before it. So duplicates are bounded, and carry
+//     the same event_id.
 //   - A lane that comes back (after a rebalance, or a blob that was replaced) has a new term.
 //     Marks of an older term may still be in the outbox; the source drops them.
 //   - A repeat that is dropped leaves its mark. The mark may move: a record counts as a repeat once
-//     its first copy is in the outbox, and the outbox is one queue for all sources. So the mark
-//     becomes safe after the first copy, and a host that is killed before then reads both again.
-//     The ids of records go the same way. They are in the state file only when the host has taken
-//     their events, and before the marks of their messages: what a killed host reads again between
-//     the two is dropped, because the host has it. What the host took since the last write, 200 ms
-//     as a rule, is repeated, and so are the two copies of it.
+//     its first copy is in the outbox, and all sources share that queue. So the mark becomes safe
+//     after the first copy, and a host that is killed before then reads both again. The ids of
+//     records go the same way. They reach the state file after the host has taken their events, and
+//     before the marks of their messages. If the host is killed between the two, it reads events
+//     again that it has, and they are dropped. Events that the host took since the last write,
+//     usually 200 ms, are repeated, and so are both copies of a repeat.
 //   - This package knows no JSON, and package transform knows no source: they meet as bytes, in
 //     package plugin.
-//   - Memory: memory_limit is divided among devices, the sources' fetches, the outbox, what is
-//     being transformed and the rest of the plugin. Each share is a hard bound in bytes, except
-//     that a single message may be larger.
+//   - Memory: memory_limit is divided among devices, the sources' fetches, the outbox, the
+//     transformers and the rest of the plugin. Each share is a hard bound in bytes, except that a
+//     single message may be larger.
 //
 // # The state file
 //
 // The disk is hostile: it loses pages, somebody truncates the file or copies an old one over it
 // while it is open. So the store must not map its file, because a page that vanishes is a signal
-// (SIGBUS) that ends the host. Nor may it trust a page. We compared, on one machine, with 100,000
-// devices of 400 bytes and commits of 64 keys:
+// (SIGBUS) that ends the host. And it must not trust a page. We compared, on one machine, with
+// 100,000 devices of 400 bytes and commits of 64 keys:
 //
 //	                     the library    commit,     read all    peak     random changes, half of them while open:
 //	                     grows by       median      at a start  memory   ended / no longer stores, unsaid / wrong values
@@ -80,9 +79,9 @@
 //	goleveldb             0.7 MB        0.4 ms      300 ms       53 MB   last release in 2019
 //	pebble               13.8 MB        0.7 ms      185 ms       44 MB   may end the process on errors of its files (read, not tried)
 //
-// Guards cannot be enough for bbolt. As we read it, a page that points at itself ends in a stack
-// without bound, which Go cannot catch; and its values have no checksums. SQLite
-// (modernc.org/sqlite, in Go) checks what it reads. It has no checksums either, so each entry has
-// one of ours. Its rollback journal costs a few milliseconds a commit, and survives `cp old.db
-// defender.db`. With a WAL, that of the newer file would be replayed into the older one.
+// Guards cannot be enough for bbolt. By its code, a page that points at itself ends in a stack
+// without bound, which Go cannot catch. Its values have no checksums. SQLite (modernc.org/sqlite,
+// in Go) checks the pages that it reads. It has no checksums either, so each entry has one of ours.
+// Its rollback journal costs a few milliseconds a commit, and survives `cp old.db defender.db`. A
+// WAL of the newer file would be replayed into the older one.
 package input

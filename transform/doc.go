@@ -1,4 +1,4 @@
-// Package transform turns what Microsoft Defender XDR streams into flat records for Fluent Bit.
+// Package transform turns the payloads of Microsoft Defender XDR into events for Fluent Bit.
 //
 // # One record, before and after
 //
@@ -41,9 +41,9 @@
 //
 // # The rooms
 //
-//	transform/          the way of a payload: records, tables, rows that wait, what is unreadable
+//	transform/          the way of a payload: records, tables, rows that wait, unreadable text
 //	  |          \
-//	format/    device/  the shape of an event; what is known of devices. Neither knows the other
+//	format/    device/  the shape of an event; the memory of devices. Neither knows the other
 //	  |          /
 //	event/              one event being written     repeats/  the ids of what was emitted
 //	  |
@@ -57,9 +57,9 @@
 //	body.go        the records of a payload, and where the next whole one begins after damage
 //	wrapped.go     payloads and records that are packed: gzip, UTF-16, JSON inside a string
 //	table.go       the table of a record, and whether it is wanted
-//	hold.go        rows that get a device, until the end of their Append
-//	late.go        those whose device is still to come after it
-//	unreadable.go  what cannot be read or written, passed on with the reason
+//	hold.go        rows that get a device: they wait until the end of their Append
+//	late.go        rows whose device is still to come after that
+//	unreadable.go  text that cannot be read or written, passed on with the reason
 //	delay.go       how old events are when they come
 //	stats.go       figures
 //
@@ -72,7 +72,7 @@
 //	            |       and one whose device is still to come longer (late.go)
 //	            v
 //	          write: a Format writes it with a Writer (format/, event/)
-//	            | what cannot be read or written: unreadable (unreadable.go)
+//	            | text that cannot be read or written: unreadable (unreadable.go)
 //	            v
 //	          emit(table, event)
 //
@@ -82,7 +82,7 @@
 // # How a device is found
 //
 // An alert's Process, File and User rows have no DeviceId: the host is inside their
-// AdditionalFields. Its columns are added to the row, with how it was found:
+// AdditionalFields. Its columns are added to the row, with the way in which it was found:
 //
 //	"DeviceInfo.DeviceId":    "aa11"
 //	"DeviceInfo.DeviceName":  "ws-17.corp.example"
@@ -103,7 +103,7 @@
 //	                               |      |- 5. its account (by_user)            match: user
 //	                               |      |     of several none is guessed       match: several
 //	  all payloads are read:       v      |
-//	                             flush ---+- ask for what is missing, stale or known from evidence
+//	                             flush ---+- ask for devices that are missing, stale or known from evidence
 //	                               |         alone: Ask, all at once
 //	             nothing to wait for     what is to come
 //	                               |        |
@@ -119,15 +119,15 @@
 //	names a device that no report speaks for   an answer of the API     device_info.wait
 //	has an AlertId and no host, or no Title    other rows of its alert  device_info.wait and 1 s
 //
-// Rows that wait have a copy of their text, in a bounded number of bytes; those beyond it go on
-// with what is known. The mark of a message stays back while a row of its lane waits, and so do all
-// later marks of that lane (input/withheld.go). So a crash loses none of them, and repeats what
-// came behind them in their lanes.
+// Rows that wait have a copy of their text, in a bounded number of bytes. Rows beyond it get only
+// the facts known so far. The mark of a message stays back while a row of its lane waits, and so do
+// all later marks of that lane (input/withheld.go). So a crash loses none of them, and repeats the
+// later messages of their lanes.
 //
-// What speaks for what:
+// Each source of facts decides some columns:
 //
-//	who says it                     what it decides
-//	full report (it has OSPlatform) all columns that it names: what it has empty is cleared;
+//	source                          decides
+//	full report (it has OSPlatform) all columns that it names: it clears those that it has empty;
 //	                                stale and age_s go by the newest of them
 //	other report                    the columns that it has; an empty list of LoggedOnUsers, too
 //	row of evidence, its host       columns that no report has, and that no full report has empty
@@ -136,76 +136,76 @@
 //	MergedDeviceIds of the survivor the same; a later full report without it ends it
 //	machines API                    as a report of lastSeen, without one of now
 //
-// For each column the newest report wins, in whatever order reports arrive. A report counts as of
-// the time of its envelope at the latest, which no device writes.
+// For each column the newest report wins, in any order of arrival. A report counts as of the time
+// of its envelope at the latest, because no device writes that time.
 //
-//	status   says
+//	status   meaning
 //	hit      a report speaks for the device
 //	stale    the newest full report is older than the event by more than device_info.ttl
-//	unknown  no report does, and nobody who could be asked knows it; what evidence says is added
+//	unknown  no report does, and the API, if set up, does not know it; the facts of evidence are added
 //	pending  as unknown, and the answer had not come when the wait was over
 //	none     the row has no device, or several of which none is guessed
 //
 // All times are the service's, so a replay has the same outcome. Null, zeros, blanks and the like
-// are no ids. A name finds a device when exactly one of the tenant has it and has reported within
-// device_info.ttl.
+// do not count as ids. A name finds a device when exactly one of the tenant has it and has reported
+// within device_info.ttl.
 //
-// A device is kept as values without names, 620 bytes for 22 columns with everything around them
+// A device is kept as values without names: 620 bytes in all for 22 columns
 // (BenchmarkMillionDevices). Whole encoded fragments, names and all, would be one copy instead of
 // one for each column, but take twice the memory. Their names would depend on the Transformer.
 //
 // # Why our own scanner
 //
 // An event_id is computed from a record's raw text. Damage must stay within its record. And text
-// that is passed on must be the text that came. The obvious library, fastjson, keeps no raw text
-// and parses a payload as a whole. It accepts malformed escapes, leading zeros and numbers such as
-// 1-2, and guesses at half surrogate pairs. It gives up at 300 levels, and copies the rest of the
-// text into its error at each of them. Working around that takes a second scanner in front of it,
-// and then the tree is there already. BenchmarkFastjson and BenchmarkScan compare the two.
+// must be passed on unchanged. The obvious library, fastjson, keeps no raw text and parses a
+// payload as a whole. It accepts malformed escapes, leading zeros and numbers such as 1-2, and
+// guesses at half surrogate pairs. It gives up at 300 levels, and copies the rest of the text into
+// its error at each of them. Working around that takes a second scanner in front of it, and then
+// the tree is there already. BenchmarkFastjson and BenchmarkScan compare the two.
 //
 // # What is not obvious
 //
 //   - Damage costs one record. Records are parsed one at a time, from where the last one ended.
-//     When one does not parse, the next is found by the keys that records begin with. They cannot
-//     be found inside a string, since quotes are escaped there. The search is bounded: nested
-//     garbage cannot make it quadratic.
+//     When one does not parse, the next is found by the first keys of records. They cannot be found
+//     inside a string, since quotes are escaped there. The search is bounded: nested garbage cannot
+//     make it quadratic.
 //   - Each record is read whole before any of it is written. Rows that get a device wait for the
-//     end of the call, and some longer. Rows may so overtake each other.
+//     end of the call, and some wait longer. So rows may overtake each other.
 //   - JSON in a string is opened by a list of columns, never by its first character, and each
 //     column has a declared kind. JSON of another kind goes to <column>_raw. So do values that do
 //     not fit the documented type of a column: one name has one type.
 //   - A repeat is a hunting record whose event_id came before. An id is known once its event is
-//     queued, so a batch that was given up is no repeat when it is read again. Of two copies in two
-//     batches that are being made at the same moment, one for each source, both are passed on. Rows
-//     of devices and alerts teach what they say even when they are dropped.
+//     queued, so a batch that was given up is no repeat when it is read again. If two sources make
+//     batches at the same moment, each with a copy, both copies are passed on. Rows of devices and
+//     alerts are learned from even when they are dropped.
 //   - An integer is exact or a string. A number that float64 would change is a string.
-//   - Strings may hold what no text can: bytes that are not UTF-8, half surrogate pairs. Those are
-//     written as the escape that shows them (\xe9, \ud83d), and repaired_text counts them. In
-//     unreadable_raw such bytes go out as base64 (unreadable_encoding), so the text can be
+//   - Strings may hold bytes that are no text: not UTF-8, or half surrogate pairs. Those are
+//     written as the escape that shows them (\xe9, \ud83d), and repaired_text counts the strings.
+//     In unreadable_raw such bytes go out as base64 (unreadable_encoding), so the text can be
 //     restored.
 //   - {"$ref":"3"} writes nothing, and the target's "$id" is dropped. A reference to nothing in
 //     its record is kept as it is.
-//   - Records whose category begins with AdvancedHunting- have columns, and so have those that a
-//     Log Analytics workspace exports of the same tables: one name and type from both. TenantId
-//     is the workspace there, and takes the place of the tenant where devices are looked up.
-//     Every other record, with or without properties, is flattened as it is. Its table is its
+//   - Records whose category begins with AdvancedHunting- have columns. So have records of the same
+//     tables from the export of a Log Analytics workspace, with the same names and types. There
+//     TenantId is the workspace, and devices are looked up by it in place of the tenant. Every
+//     other record, with or without properties, is flattened without columns. Its table is its
 //     category. Without a category it is SecurityAlert, SecurityRecommendation and so on for
 //     Defender for Cloud, else unknown. SecurityAlert has one type a name, too: Microsoft Sentinel
 //     has as text what Defender for Cloud has as lists and objects (record.AlertClass).
-//   - In names, a dot inside a key becomes _, and more that an index refuses a record over is
-//     avoided: see join in event/names.go. Two members that end up with one name are both kept:
-//     the later one gets _2, _3. A key that is cut because it is long is kept whole in the value.
-//   - Elements of lists are never dropped, not even null or empty ones: their position may mean
-//     something. Lists of scalars and objects mixed become lists of text.
-//   - Output is bounded: 16 levels, names of about a thousand bytes, events of 8 times their
-//     record and 1 MB, and the events of one Append together (Config.Memory). Deeper or longer
+//   - In names, a dot inside a key becomes _, and other characters that an index refuses are
+//     avoided: see join in event/names.go. Two members that end up with one name are both kept: the
+//     later one gets _2, _3. A long key is cut, and kept whole in the value.
+//   - Elements of lists are never dropped, not even null or empty ones: their position may matter.
+//     Lists that mix scalars and objects become lists of text.
+//   - Output is bounded: 16 levels, names of about a thousand bytes, events of 8 times their record
+//     and 1 MB. The events of one Append are bounded together (Config.Memory). Deeper or longer
 //     becomes JSON text. An event that is still too large is written again, with all objects and
 //     lists of its record as JSON text in <name>_raw: its columns can be searched. A record is
 //     passed on raw if it is too large even then, or has more values than there is memory for.
-//   - The names of our own fields, of those of a device, and all that begin with unreadable_ are
-//     ours in every record, whether we write them or not. A member of the record with such a name
-//     gets _2.
-//   - Names, tables, tenants and references are caches of what comes from outside, bounded in
-//     bytes. What is longer than any real name is not cached. Append gives back a giant payload's
+//   - The names of our own fields, of a device's fields, and all names with unreadable_ at the
+//     beginning are ours in every record, even if we do not write them. A member of the record with
+//     such a name gets _2.
+//   - Names, tables, tenants and references come from outside, so their caches are bounded in
+//     bytes. Text longer than any real name is not cached. Append gives back a giant payload's
 //     buffers.
 package transform

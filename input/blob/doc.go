@@ -3,8 +3,8 @@
 //
 //	tenantId=<guid>/y=2026/m=01/d=13/h=09/m=00/PT1H.json
 //
-// The blob grows through its hour, some minutes longer, and hours later too after the export was
-// enabled. So this is tail -F over HTTP:
+// The blob grows through its hour and some minutes longer. After the export was enabled, blobs of
+// past hours grow for hours, too. So this is tail -F over HTTP:
 //
 //	a goroutine a container                workers                                Fetch
 //	  poll:  this day, an older one            ranged reads, If-Match
@@ -51,16 +51,15 @@
 //
 // A list that is whole in a piece is one message. A longer one is cut into its records, one message
 // each, in the memory of a piece. So is a list whose end has not come, and every list of a block
-// blob. What an envelope holds beside its records is passed on as unreadable, with that reason.
+// blob. Data beside the records of an envelope are passed on as unreadable, with that reason.
 //
 // Blank lines, commas, record separators and byte-order marks may stand between values. UTF-16 with
-// its mark becomes UTF-8. gzip is told by its first bytes and may be around all of this; its
+// its mark becomes UTF-8. gzip is recognised by its first bytes, and may be around all of this. Its
 // positions count unpacked bytes, and it is not tailed.
 //
 // Damage costs one value. It ends before the next line that begins as a value does: with neither a
 // blank nor a closing bracket nor a comma. In a list it ends before the next record that begins
-// with the same key. A value of more than [LineLimit] bytes is cut there, and its rest is passed
-// over.
+// with the same key. A value of more than [LineLimit] bytes is cut there, and its rest is skipped.
 //
 // # Positions
 //
@@ -76,49 +75,48 @@
 //
 //	safe <= given <= pos <= end <= size
 //
-// Beside a position stands its place, so that reading goes on from there after a crash: at the
-// beginning of a line, after a value, inside a list, behind the list of an envelope. See place.
+// A position is stored with its place, so that reading can continue there after a crash. A place is
+// the beginning of a line, or lies after a value, inside a list, or behind the list of an envelope.
+// See place.
 //
 // A list is not read again from its beginning: a mark may lie inside of it.
 //
 // # Which blob it is
 //
 //   - An append blob is another one when its creation time differs, when it shrank, or when its
-//     first bytes hash differently, which is looked at on suspicion only. At the beginning of a
-//     line the byte before must be a newline. Another one has a new term and is read from its
-//     beginning.
-//   - A block blob is written as a whole, even when it only grows, as flow logs do: "]}" at its
-//     end moves. If its first bytes (head) and those before the end of its last value (foot) are
-//     what they were, it is read on from there. Otherwise all of it is read again: repeats have
-//     the same event_id.
+//     first bytes hash differently. They are hashed on suspicion only. At the beginning of a line
+//     the byte before must be a newline. Another one has a new term and is read from its beginning.
+//   - A block blob is written as a whole, even when it only grows, as flow logs do: "]}" at its end
+//     moves. If its first bytes (head) and those before the end of its last value (foot) are
+//     unchanged, reading continues from there. Otherwise all of it is read again: repeats have the
+//     same event_id.
 //   - The time is the service's (Date of its answers), since it names folders and stamps blobs by
 //     it.
-//   - An unfinished line or value waits for its rest. An hour after the blob's hour has ended and
-//     the blob has last changed, it is handed on as it is. A block blob waits for values only.
+//   - An unfinished line or value waits for its rest. An hour after the end of the blob's hour and
+//     its last change, it is handed on unfinished. A block blob waits for values only.
 //
 // # What is remembered
 //
-// Positions live in the state file until 30 days after a blob's last change. What is older and
-// unknown was read. That is sure because a sweep ends only when all that it found is safe, and
-// because it stores for which blob.prefix that holds. What could not be read stays unread: a blob
-// in the archive tier, or one that fails, has an entry that says so and does not age. It is read
-// when it can be.
+// Positions live in the state file until 30 days after a blob's last change. Older blobs without a
+// position were read. That is sure: a sweep ends only when all that it found is safe, and it stores
+// the blob.prefix for which that holds. A blob in the archive tier, or one that fails, stays
+// unread. It has an entry that does not age, and is read when it can be.
 //
 // Blobs of the look-back window are followed in memory, up to a number. Those beyond it that have
 // nothing to read are compared with their stored position at every list. While too many have
-// something to read, no more are listed. A blob that fails is tried again later, one such at a time
-// while they fail, so that others do not wait for it.
+// something to read, no more are listed. A blob that fails is tried again later. While blobs fail,
+// only one of them is tried at a time, so that others do not wait for it.
 //
 // # What polls cost
 //
-// List calls are billed like writes. A poll makes at most three for a container and tenant,
-// whatever the container's age: one for the current day; one for an older day of the look-back
-// window in turn (the day before, every other time; every time in the first hour after midnight);
-// and one for folders, now and then, or for a page of the daily sweep.
+// List calls are billed like writes. A poll makes at most three for a container and tenant, at any
+// age of the container. One is for the current day. One is for an older day of the look-back
+// window, in turn: every other time the day before, and in the first hour after midnight every
+// time. One is for folders, now and then, or for a page of the daily sweep.
 //
 // The first poll lists all days of the window. With start earliest or a time it also sweeps the
 // whole container at 5,000 names a call. Containers of another layout are swept at every poll,
-// three pages of 5,000 names; folders of days that a sweep finds further down (resourceId=/..., Log
-// Analytics) are listed by day from then on. Reads are billed a tenth of that: one a blob that
-// grew.
+// three pages of 5,000 names. A sweep may find folders of days further down (resourceId=/..., Log
+// Analytics): they are listed by day from then on. Reads are billed a tenth of that: one a blob
+// that grew.
 package blob

@@ -8,26 +8,26 @@
 //
 // Lane: a partition that the group has given to us. Term: the time from begin to give. [Source] is
 // an [input.Source] around franz-go, which finds the brokers, keeps the membership, fetches and
-// decodes. This package adds what a reader must not get wrong.
+// decodes. This package adds the parts that a reader must get right.
 //
-//   - Where to start (begin): see the table below. What eventhub.start decided is committed at
+//   - Where to start (begin): see the table below. A position from eventhub.start is committed at
 //     once. If "latest" were worked out again after a crash, everything in between would be
-//     skipped. An offset that the hub no longer has is never replaced in silence: what retention
-//     has deleted is counted and logged.
+//     skipped. An offset that the hub no longer has is never replaced in silence: messages that
+//     retention has deleted are counted and logged.
 //   - Whether it is the same hub (proof). A recreated hub starts again at offset 0 and may have
 //     grown past our position. So the state file keeps the checksum of one message that we read
 //     (the proof). Every term, and every hub that disappeared for a moment, starts by reading that
 //     message again.
 //   - Whose the partition is (revoke, Commit). A commit holds a lock that giving away takes, so a
-//     late mark of a partition that is gone cannot set back its new owner. Before a partition
-//     goes, revoke waits a little until what was read of it is safe. Then the new owner repeats
+//     late mark of a partition that is gone cannot set back its new owner. Before a partition goes,
+//     revoke waits a little until the messages read of it are safe. Then the new owner repeats
 //     nothing.
 //   - Who waits for whom (member.go). The state file keeps our id in the group. A start takes the
 //     member out that a crash has left there: otherwise the broker waits 30 s for it.
-//   - How much is held (wire, budget), whatever a batch claims of itself and expands to.
+//   - Memory (wire, budget): it is bounded, for any claim and any compression of a batch.
 //   - What is wrong (input.Troubles, watch). The client tries for ever, because credentials, rules
-//     and hubs come back. Every trouble is logged once, with what to check, within seconds of the
-//     start.
+//     and hubs come back. Every trouble is logged once, with the thing to check, within seconds of
+//     the start.
 //
 // # Files
 //
@@ -50,7 +50,7 @@
 //
 // # Where a start reads on
 //
-// The state file has a copy of each position, its proof, and where it last put the group: the
+// The state file has a copy of each position, its proof, and our last commits to the group: the
 // offset that the group took last, and one that was on its way (lane.noted). TestWhoDecides has a
 // test for each row.
 //
@@ -63,16 +63,15 @@
 //	no offset                              no copy                     eventhub.start
 //	any                                    another message is there    the beginning: another hub
 //
-// A group that was set back by hand to the very offset where the file put it is taken for a group
-// that was left there.
+// If somebody sets the group to the very offset of our last commit, we cannot notice that.
 //
 // # Event Hubs is almost Kafka
 //
-// It runs no newer request than we ask for (MaxVersions), commits carry no leader epoch,
-// connections do not idle past 180 s, and nothing is ever asked of it that Kafka 1.0 did not have.
-// Groups span the namespace. A batch is at most 1 MB except on dedicated clusters, and gzip is the
-// only compression. A throttled fetch may come back empty, and throttled commits are slow, so
-// commits come from a timer.
+// The client sends no newer requests than those of MaxVersions, and none that Kafka 1.0 did not
+// have. Commits carry no leader epoch, and connections do not idle past 180 s. Groups span the
+// namespace. A batch is at most 1 MB except on dedicated clusters, and gzip is the only
+// compression. A throttled fetch may come back empty, and throttled commits are slow, so commits
+// come from a timer.
 //
 // Headers of AMQP producers are typed bytes that only AMQP can read. They are ignored; bodies are
 // intact. An empty body is a message like any other, so that its offset is accounted for.

@@ -1,4 +1,4 @@
-// Package machines asks Microsoft Defender for Endpoint what it knows of devices: the machines API
+// Package machines asks the machines API of Microsoft Defender for Endpoint for devices
 // (learn.microsoft.com/defender-endpoint/api/machine).
 //
 //	                        +------------- Client -----------------------------+
@@ -13,9 +13,9 @@
 //	(into transform's cache)+--------------------------------------------------+       +---------------+
 //
 // The API is a help and never a need: [Client.Ask] waits for nothing, and says which answers may
-// come in time. Nothing is kept here but which devices were asked for lately; what was learned goes
-// to Learn as JSON with DeviceInfo's own column names, so the cache need not know where it came
-// from.
+// come in time. This package keeps only the ids of the devices that were asked for lately. The
+// answers go to Learn as JSON with DeviceInfo's own column names, so the cache need not know their
+// origin.
 //
 // # Files
 //
@@ -29,9 +29,9 @@
 //
 // # What is not obvious
 //
-//   - The quota is 100 calls in a minute and 1,500 in an hour: 25 look-ups a minute for long, or
-//     10,000 devices a call with the list. So the list is the main way, and look-ups are for what
-//     came after it. Each leaves the other a part.
+//   - The quota is 100 calls in a minute and 1,500 in an hour. That allows 25 look-ups a minute for
+//     long, or 10,000 devices a call with the list. So the list is the main way, and look-ups are
+//     for devices that came after it. Each leaves the other a part.
 //   - 404 means an unknown device, or a tenant without any, or, now and then, a device that
 //     exists. It counts for 10 minutes.
 //   - A page is read as it comes in and never held whole. The devices before a cut are kept; the
@@ -40,11 +40,9 @@
 //     token goes with them.
 //   - 429 stops all calls until Retry-After is over. Anything else that is not an answer counts
 //     towards the breaker, and so does an answer that takes longer than device_info.wait. It opens
-//     after 3 in a row and stops look-ups; the list goes on trying, with waits of 30 seconds to 10
-//     minutes. What a slow answer says is learned all the same, for the next alert.
-//   - What does not work is said once, by the first call that fails, and once more when all works
-//     again.
-//   - Every instance of the plugin has its own count of calls. Several that use the same
-//     application share its quota without knowing, which costs a 429 now and then and nothing
-//     more.
+//     after 3 in a row and stops look-ups. The list keeps trying, with waits of 30 seconds to 10
+//     minutes. A slow answer is learned all the same, for the next alert.
+//   - A failure is logged once, by the first call that fails, and once more when all works again.
+//   - Every instance of the plugin has its own count of calls. If several use the same application,
+//     they share its quota without knowing. That costs a 429 now and then and nothing more.
 package machines

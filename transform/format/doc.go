@@ -1,7 +1,7 @@
-// Package format has the shapes in which an event can be written, and what they share: the facts
-// about values of Defender's columns that more than one shape needs.
+// Package format has the shapes of an event. It also has facts about values of Defender's columns
+// that more than one shape needs.
 //
-//	format.go        what a format is, and which there are
+//	format.go        Format, and the list of formats
 //	flat.go          flat: one map, nested objects joined into names
 //	raw.go           raw: the record's own text in one field
 //	splunk.go        splunk: nested as received, in an order for the add-on; splunk.txt lists the
@@ -9,8 +9,8 @@
 //	elastic.go       elastic: the text, and the device beside it, for Elastic's pipeline
 //	ecs.go           ecs: Elastic Common Schema; ecs.txt is its mapping, ecs_columns.txt and
 //	                 ecs_fields.txt the names and types (ecs_mapping.go). The rules of a table
-//	                 are chosen once (ecs_plan.go). What concerns more than one column is in
-//	                 ecs_special.go, what no field holds in ecs_rest.go
+//	                 are chosen once (ecs_plan.go). Rules about more than one column are in
+//	                 ecs_special.go, values without a field in ecs_rest.go
 //	ocsf.go          ocsf: OCSF 1.8.0; ocsf.txt is its mapping (ocsf_mapping.go), ocsf_values.go
 //	                 the conversions
 //
@@ -22,14 +22,14 @@
 //	network.go       addresses, directions, protocols
 //	technique.go     ATT&CK techniques and tactics
 //	account.go       names of accounts
-//	process_role.go  whose process the initiating process is
+//	process_role.go  the role of the initiating process in a row
 //	dns.go           lists in texts
 //	date.go          times as an index takes them, and Elastic's id of a process
 //	text.go          letters without case
 //	snake.go         a column's name in snake case
 //	quote.go         text as a JSON string
 //
-// The rest append to a buffer or return a part of what they were given. None allocates.
+// The files below form.go append to a buffer or return a part of their input. None allocates.
 //
 // A value of the wrong type in one format: for flat and splunk see record/columns.go and
 // event/value.go, for ecs ecs_columns.txt and ecs_fields.txt, for ocsf ocsf.txt.
