@@ -8,7 +8,7 @@ import "slices"
 const ChunkBytes = 1 << 20
 
 // partBytes is when a batch is queued before its last message is through. Events may be a hundred
-// times as large as what they are made of: each value of [1,1,1] is one that cannot be read.
+// times as large as their message: each value of [1,1,1] becomes an unreadable event.
 const partBytes = 4 << 20
 
 // Chunk is a run of whole events for one tag: what one append hands to the host.
@@ -30,8 +30,8 @@ type Batch struct {
 	Marks  []Mark
 	IDs    []ID // of some of its events, for Outbox.SafeIDs; may be empty
 
-	lease   *Lease         // of what is appended now
-	leases  []*Lease       // of what was appended, parts that were queued before included
+	lease   *Lease         // of the events that are appended now
+	leases  []*Lease       // of all appended events, with the parts that were queued before
 	open    map[string]int // of a batch that is filled: tag -> index of its last chunk, until that is full
 	held    *withheld      // of its pump
 	whenPut []func()       // to be called when it has been put
@@ -70,7 +70,7 @@ func (b *Batch) Append(tag string, event []byte) {
 	}
 }
 
-// From says by which lease what follows may be handed over.
+// From sets the lease under which the following events may be handed over.
 func (b *Batch) From(l *Lease) {
 	if l == b.lease {
 		return
@@ -111,8 +111,8 @@ func (b *Batch) Keep(lane string) (settle func()) {
 // up is not put: its messages are read again.
 func (b *Batch) WhenPut(f func()) { b.whenPut = append(b.whenPut, f) }
 
-// Bytes is what b counts against the outbox: its events and ids, and a little for itself and each
-// mark, so that batches without any event (tables that are excluded) are bounded too.
+// Bytes is the size of b in the outbox: its events and ids, and a little for itself and each mark.
+// So batches without any event (of excluded tables) are bounded, too.
 func (b *Batch) Bytes() int64 {
 	return b.bytes + 512 + 128*int64(len(b.Marks)) + int64(len(b.IDs)*len(ID{}))
 }
@@ -163,7 +163,7 @@ func (b *Batch) Reset() {
 	b.lease, b.leases = nil, nil
 }
 
-// part empties b, of which a part was queued, for what is appended next.
+// part empties b after a part of it was queued, for the next events.
 func (b *Batch) part() {
 	lease, leases := b.lease, b.leases
 	b.Reset()

@@ -7,7 +7,7 @@ import (
 	"runtime/debug"
 )
 
-// Catch turns a panic into an error that says what was being done and carries the stack. It is
+// Catch turns a panic into an error with the action that was under way and the stack. It is
 // deferred, and joins *err. A panic of one source ends neither the host nor the other sources.
 //
 //	func (s *Source) list() (err error) {

@@ -2,12 +2,12 @@ package input
 
 import "fmt"
 
-// Finding is the result of a connection test, for one thing that reading needs: that the broker can
-// be reached, that sign-in works, that a hub or container may be read.
+// Finding is the result of a connection test, for one thing that reading needs. Examples: the
+// broker can be reached, sign-in works, a hub or container may be read.
 type Finding struct {
 	What   string // "broker ns.servicebus.windows.net:9093"
-	Detail string // of what works: "4 partitions"
-	Err    error  // of what does not: what to check
+	Detail string // of a success: "4 partitions"
+	Err    error  // of a failure: the thing to check
 }
 
 // String is one line.

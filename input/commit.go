@@ -29,8 +29,8 @@ const (
 //	                       endFetch()              a Fetch that ends may give lanes away, and drop their marks
 //	Fetch has returned     last(true)              commit what the host took meanwhile
 //
-// Each of them stores what was learned from the messages first. A process that is killed in between
-// reads a message again, and never has a position behind a report that it has forgotten.
+// Each of them first stores the devices and ids learned from the messages. A process that is killed
+// in between reads a message again, and never has a position behind a report that it has forgotten.
 type committer struct {
 	source   Source
 	store    func()
@@ -70,7 +70,7 @@ func (c *committer) run(ctx context.Context, endFetch func(), fetched <-chan str
 			c.keep()
 			keep.Reset(keepEvery)
 		case <-timer.C:
-			// Not within ctx: a commit that is under way when ctx ends should arrive.
+			// It does not use ctx: a commit that is under way when ctx ends should arrive.
 			short, cancel := context.WithTimeout(context.Background(), commitWait)
 			_ = c.tick(short)
 			cancel()
@@ -87,8 +87,8 @@ func (c *committer) run(ctx context.Context, endFetch func(), fetched <-chan str
 	}
 }
 
-// keep has the source write what became safe since the last call. What it cannot write, Commit
-// tries.
+// keep has the source write what became safe since the last call. Commit tries the marks that it
+// cannot write.
 func (c *committer) keep() {
 	marks := c.outbox.Safe(c.source.Name())
 	if len(marks) == 0 {

@@ -11,8 +11,8 @@ import (
 // authorities. The largest list has about 250 kB.
 const maxFile = 4 << 20
 
-// ReadFile reads a file that a setting names. It refuses what is no file, or has no end: a pipe
-// would keep the start waiting for somebody who writes, and /dev/zero fill memory.
+// ReadFile reads a file that a setting names. It refuses pipes, devices and large files: a pipe
+// would keep the start waiting for a writer, and /dev/zero would fill memory.
 func ReadFile(path string) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe opens at once
 	if err != nil {

@@ -8,12 +8,12 @@ import (
 )
 
 // Lease is a worker's right to hand over what it reads, where several workers share the lanes. It
-// holds for a while, and is extended by whoever gave it. Once it was over it is lost for good, also
-// when an extension comes after that: another worker may have begun meanwhile. A nil Lease is that
-// of lanes which nobody shares, and always holds.
+// holds for a while, and its giver extends it. Once it was over it is lost for good, also when an
+// extension comes after that: another worker may have begun meanwhile. A nil Lease is that of lanes
+// which nobody shares, and always holds.
 //
-// A Lease goes with the events. It is looked at right before each append to the host, by clocks
-// that go on while this process, or the machine, stands still.
+// A Lease goes with the events. It is checked right before each append to the host, by clocks that
+// run on while this process, or the machine, is stopped.
 type Lease struct {
 	mu   sync.Mutex
 	from Instant // when what holds now began
@@ -29,7 +29,7 @@ type Instant struct {
 
 var started = time.Now()
 
-// Now reads the clocks. What is leased holds from before the lease was asked for.
+// Now reads the clocks. The lease counts from before the request for it.
 func Now() Instant {
 	var t unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) != nil {
@@ -38,9 +38,9 @@ func Now() Instant {
 	return Instant{boot: time.Duration(t.Nano()), wall: time.Now().Round(0)}
 }
 
-// Since is the time from i to now: the longer of what two clocks say. A machine that stood still
-// without being told (a virtual machine that was moved) has a wall clock that is set right later;
-// a wall clock that is set ahead costs a lease, and that only repeats events.
+// Since is the time from i to now: the longer one by two clocks. A machine may stop without notice,
+// such as a virtual machine that is moved: its wall clock is set right later. A wall clock that is
+// set ahead costs a lease, and that only repeats events.
 func (i Instant) Since() time.Duration {
 	now := Now()
 	return max(now.boot-i.boot, now.wall.Sub(i.wall))

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// In earlier versions the state file was a bbolt database. convert reads one, without that library,
-// which maps the file and trusts it: pages are read one by one, and a page that makes no sense is
+// In earlier versions the state file was a bbolt database. convert reads one without that library,
+// which maps the file and trusts it. Pages are read one by one, and a page that makes no sense is
 // left out.
 //
 // The format is that of go.etcd.io/bbolt, internal/common: page.go, meta.go, inode.go. Numbers are

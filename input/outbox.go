@@ -19,7 +19,7 @@ var ErrClosed = errors.New("outbox is closed")
 type Outbox struct {
 	limit int64
 
-	mu     sync.Mutex // covers what follows; never held while the host is called
+	mu     sync.Mutex // covers the fields below; never held while the host is called
 	room   *sync.Cond // signalled when bytes falls, and at Close
 	queue  []*Batch
 	bytes  int64
@@ -39,8 +39,8 @@ func NewOutbox(limit int64) *Outbox {
 }
 
 // Put queues a copy of b, which stays the caller's. It blocks while there is no room, until ctx
-// ends (its error is returned) or the outbox is closed (ErrClosed). When it returns, b stands
-// before every batch that is put after that.
+// ends (its error is returned) or the outbox is closed (ErrClosed). When it returns, b is in the
+// queue before every batch that is put later.
 func (o *Outbox) Put(ctx context.Context, b *Batch) error {
 	stop := context.AfterFunc(ctx, func() {
 		// Taking the lock makes sure that a Put which has just looked at ctx is already waiting.
@@ -151,8 +151,8 @@ func (o *Outbox) Bytes() int64 { o.mu.Lock(); defer o.mu.Unlock(); return o.byte
 // Batches is the number of batches that wait.
 func (o *Outbox) Batches() int { o.mu.Lock(); defer o.mu.Unlock(); return len(o.queue) }
 
-// Close makes Put and Take return at once from now on. What is queued is dropped: its marks never
-// become safe. Marks that are safe already can still be fetched.
+// Close makes Put and Take return at once from now on. Queued batches are dropped: their marks
+// never become safe. Marks that are safe already can still be fetched.
 func (o *Outbox) Close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -27,17 +27,18 @@ func NewTerm() uint64 {
 // back.
 type Pump struct {
 	// Open makes the source. It is called again, after a pause, when the source has failed or
-	// panicked: what was not yet safe is then read again.
+	// panicked. Messages that were not yet safe are then read again.
 	Open func(ctx context.Context) (Source, error)
 
-	// Transform appends the records of messages to dst. It waits for nobody: a record that has to
-	// wait it keeps, and says so with Batch.Keep. It must account for every message: what cannot be
-	// read goes on as an unreadable record.
+	// Transform appends the records of messages to dst. It waits for nobody: it keeps a record that
+	// has to wait, and reports that with Batch.Keep. It must account for every message: it passes
+	// on unreadable text as an unreadable record.
 	Transform func(ctx context.Context, dst *Batch, messages []Message)
 
 	// Late blocks until records that Transform has kept need to wait no longer, appends them to dst
-	// and settles them with Batch.WhenPut. It runs beside Transform. When ctx ends it forgets what
-	// it keeps and returns an error; no Transform runs then. nil if Transform keeps nothing.
+	// and settles them with Batch.WhenPut. It runs beside Transform. When ctx ends it forgets the
+	// records that it keeps and returns an error; no Transform runs then. nil if Transform keeps
+	// nothing.
 	Late func(ctx context.Context, dst *Batch) error
 
 	// Store makes durable what Transform has learned from messages. It is called before their marks
@@ -49,7 +50,7 @@ type Pump struct {
 	Log         *slog.Logger
 }
 
-// Run works until ctx ends, then commits what is safe and closes the source. It never panics.
+// Run works until ctx ends, then commits the safe marks and closes the source. It never panics.
 func (p *Pump) Run(ctx context.Context) {
 	var wait Backoff
 	for ctx.Err() == nil {
@@ -150,7 +151,7 @@ func (p *Pump) putMarks(ctx context.Context, b *Batch, marks []Mark) error {
 func (p *Pump) forward(ctx, fetching context.Context, src Source, held *withheld) (err error) {
 	defer Catch("read "+src.Name(), &err)
 	b := &Batch{Source: src.Name(), held: held}
-	var full error // of a part that could not be queued; what follows it is dropped
+	var full error // of a part that could not be queued; later events are dropped
 	b.full = func() {
 		if full == nil {
 			full = p.Outbox.Put(ctx, b)

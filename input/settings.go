@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// Setting declares one key of the [INPUT] section. Everything that is known of a key comes from
-// here: how it is read, the table in the README, the effective configuration in the log, the check
-// for misspelt keys.
+// Setting declares one key of the [INPUT] section. It is the only source for a key: how it is read,
+// the table in examples/settings.md, the effective configuration in the log, and the check for
+// misspelt keys.
 type Setting struct {
 	Key     string
 	Kind    Kind
@@ -124,8 +124,8 @@ func (s *Settings) IsBlank(key string) bool {
 	return s.get(key) != "" && strings.TrimSpace(s.get(key)) == ""
 }
 
-// Reject notes a mistake: what is wrong with the value of key, and what to do. The value of a
-// secret is not shown.
+// Reject notes a mistake in the value of key: the problem and the remedy. The value of a secret is
+// not shown.
 func (s *Settings) Reject(key, problem string) {
 	shown := ""
 	if i, ok := s.index[key]; !ok || s.known[i].Kind != SecretText {
@@ -214,8 +214,8 @@ func (s *Settings) Text(key string) string { return s.text(key, Text) }
 // would garble the log.
 const leastSecret = 6
 
-// Secret returns the value of a SecretText, from key or from the file that key_file names. Of a
-// file it drops a byte-order mark, and blanks and newlines at both ends.
+// Secret returns the value of a SecretText, from key or from the file that key_file names. It drops
+// a file's byte-order mark, and blanks and newlines at both ends.
 func (s *Settings) Secret(key string) Secret {
 	s.declared(key, SecretText)
 	s.read[key] = true
@@ -235,7 +235,7 @@ func (s *Settings) Secret(key string) Secret {
 	return Secret{v}
 }
 
-// secretFile reads the file that key names. After a mistake it returns "". What a file holds is
+// secretFile reads the file that key names. After a mistake it returns "". The content of a file is
 // never shown.
 func (s *Settings) secretFile(key, file string) string {
 	reject := func(format string, args ...any) string {
@@ -426,8 +426,8 @@ func distance(a, b string) int {
 	return row[len(b)]
 }
 
-// FindMisspelt notes every key that the user set and that is one slip away from a key that exists:
-// the host cannot list the keys of a section, so all the slips are asked for.
+// FindMisspelt notes every key of the user that is one slip away from a key that exists. The host
+// cannot list the keys of a section, so all the slips are asked for.
 func (s *Settings) FindMisspelt() {
 	asked := make(map[string]bool)
 	try := func(k, meant string) {

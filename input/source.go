@@ -31,8 +31,8 @@ type Message struct {
 	Body   []byte // belongs to the source: valid until the next Fetch
 	Reason string // not empty: Body is known to be unreadable (a line that was cut, say), and why
 
-	Lease *Lease // what it may be handed over by; nil where nobody shares the lane
-	Learn bool   // another worker hands it over: it is read for what it says of devices only
+	Lease *Lease // the lease under which it may be handed over; nil where nobody shares the lane
+	Learn bool   // another worker hands it over: it is read for its devices only
 }
 
 // Source reads lanes of messages. Fetch and Commit may run at the same time, each from one
@@ -43,8 +43,8 @@ type Source interface {
 
 	// Fetch blocks until there are messages, or ctx ends. The messages of a lane come in order.
 	// Those of one call hold no more bytes than the source's share of memory_limit; only a single
-	// message may be larger. It retries what can be retried and says so in the log; it returns an
-	// error only when ctx ended or when it can never succeed, with the remedy in its text.
+	// message may be larger. It retries what can be retried and logs that. It returns an error only
+	// if ctx ended or if it can never succeed; the text has the remedy.
 	Fetch(ctx context.Context) ([]Message, error)
 
 	// Keep makes marks durable on this machine, several times a second, so that a crash repeats

@@ -23,8 +23,9 @@ import (
 )
 
 const (
-	// lockWait is how long OpenState waits for another holder of the file: long enough for the
-	// instance that a hot reload replaces to let go of it, short enough for a clear error at start.
+	// lockWait is how long OpenState waits for another holder of the file. In that time the
+	// instance that a hot reload replaces lets go of it. And it is short enough for a clear error
+	// at start.
 	lockWait = 3 * time.Second
 
 	// healPause is the least time between two tries to begin a new file. It is also the least time
@@ -47,8 +48,8 @@ const (
 // all. A lock keeps a second process out. SQLite reads the file, and does not map it: see doc.go
 // for why.
 //
-// The disk may be damaged, and other programs may write into the file, at any time. What is found
-// damaged is set aside, and a new file is begun with all that can still be read of it. When that
+// The disk may be damaged, and other programs may write into the file, at any time. A damaged file
+// is set aside, and a new one is begun with all of its entries that can still be read. When that
 // fails, the state is given up with an error in the log, and tried again after a while. Nobody who
 // uses a State has to know.
 //
@@ -70,7 +71,7 @@ type State struct {
 type database struct {
 	*sql.DB
 	get, page, put, remove *sql.Stmt
-	seen                   os.FileInfo // as it was after our last access
+	seen                   os.FileInfo // its form after our last access
 }
 
 var (
@@ -82,14 +83,14 @@ var (
 	errNoFile  = errors.New("no file")
 )
 
-// createTable makes the one table. A file with another one, or with anything beside it, is none of
+// createTable makes the one table. A file with another schema, or with anything beside it, is not
 // ours: views and triggers are programs that may never end.
 const createTable = `create table if not exists defender_state
 		(bucket text not null, key text not null, value blob not null, crc integer not null, primary key (bucket, key)) without rowid`
 
-// OpenState opens the file, and makes it if it does not exist. A file that is damaged is renamed,
-// with an error in the log, and a new one begun with what can be read of it. A file of an earlier
-// version, which kept a bbolt database, is converted once; the old one stays beside it.
+// OpenState opens the file, and makes it if it does not exist. A damaged file is renamed, with an
+// error in the log, and a new one begun with its readable entries. A file of an earlier version,
+// which kept a bbolt database, is converted once; the old one stays beside it.
 func OpenState(path string, log *slog.Logger) (*State, error) {
 	s := &State{path: path, log: log}
 	err := regular(path)
@@ -126,8 +127,7 @@ func explainOpen(path string, err error) error {
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("open state file %s: permission denied; Fluent Bit's user must be able to write the file and its directory", path)
 	}
-	// Not %w: who logs an error takes apart what it joins, and the line would not say what was
-	// opened.
+	// Not %w: the log takes joined errors apart, and the line would not name the file.
 	return fmt.Errorf("open state file %s: %v", path, err)
 }
 
@@ -211,7 +211,7 @@ func regular(path string) error {
 }
 
 // connect opens the file with the pragmas that do not look into it yet. SQLite refuses to read
-// anything longer than what we write: it would be held whole.
+// anything longer than our entries: it would be held whole.
 func connect(path, options string) (*sql.DB, error) {
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?"+options+"&_pragma=cell_size_check(1)&_pragma=mmap_size(0)&_pragma=trusted_schema(0)")
 	if err != nil {
@@ -226,8 +226,8 @@ func connect(path, options string) (*sql.DB, error) {
 	return db, err
 }
 
-// schema looks at what a file declares. ours: it has the table, as we make it. others counts what
-// else there is.
+// schema checks the tables that a file declares. ours: it has the table, as we make it. others
+// counts what else there is.
 func schema(db *sql.DB) (ours bool, others int, err error) {
 	rows, err := db.Query("select type, name, coalesce(sql, '') from sqlite_schema")
 	if err != nil {
@@ -323,7 +323,7 @@ const (
 // (sqlite.org/c3ref/c_limit_attached.html).
 const sqliteLimitLength = 0
 
-// ofSQLite tells damage from what may pass, and says what SQLite leaves out.
+// ofSQLite tells damage from passing errors, and adds the text that SQLite leaves out.
 func ofSQLite(err error) error {
 	var e *sqlite.Error
 	if !errors.As(err, &e) {
@@ -351,7 +351,7 @@ func ofSQLite(err error) error {
 	case sqliteIOErr:
 		return err
 	}
-	// Corrupt, not a database, and whatever else makes no sense for statements that are right.
+	// Corrupt, not a database, and other errors that make no sense for correct statements.
 	return fmt.Errorf("%w: %w", errDamaged, err)
 }
 
@@ -389,7 +389,7 @@ func sum(bucket, key string, value []byte) int64 {
 	return int64(crc32.Update(c, castagnoli, value))
 }
 
-// use runs f on the database, once more on a new one if this one turns out to be damaged.
+// use runs f on the database, and once more on a new one if this one is damaged.
 func (s *State) use(doing string, f func(*database) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -515,8 +515,8 @@ func (s *State) replace(damage error) (err error) {
 	return nil
 }
 
-// salvage copies what can be read of a damaged file: from the first entry on, then from the last
-// one back.
+// salvage copies the readable entries of a damaged file: from the first entry on, then from the
+// last one back.
 func (s *State) salvage(from string) (n int) {
 	err := guard(func() error {
 		old, err := connect(from, "mode=ro&immutable=1")
@@ -618,7 +618,8 @@ func (s *State) Get(bucket, key string) (value []byte, err error) {
 }
 
 // Each calls f for every key of bucket that begins with prefix, in order. key and value are valid
-// only within f, which may use the State. Of what is written meanwhile, f sees some and some not.
+// only within f, which may use the State. f sees some of the entries that are written meanwhile,
+// and not others.
 func (s *State) Each(bucket, prefix string, f func(key, value []byte) error) error {
 	if s == nil {
 		return nil

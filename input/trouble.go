@@ -12,9 +12,8 @@ import (
 // saidAgain is how soon a trouble that comes and goes is logged again.
 const saidAgain = time.Minute
 
-// Troubles keeps what does not work at the moment, and logs it once: when it begins, when it
-// becomes another kind of trouble, and when it is over. How often something is tried in between
-// does not matter.
+// Troubles keeps the current troubles. It logs each when it begins, when it becomes another kind of
+// trouble, and when it is over. How often something is tried in between does not matter.
 //
 // A subject names the thing that has trouble ("reading container x", "the machines API"). It may
 // have parts that fail each on its own: the container's blobs, the API's kinds of requests. One
@@ -40,7 +39,7 @@ type subject struct {
 	said  map[string]time.Time // kind -> when it was logged last
 }
 
-// NewTroubles returns a Troubles of which everything works.
+// NewTroubles returns a Troubles without any trouble.
 func NewTroubles(log *slog.Logger) *Troubles {
 	return &Troubles{log: log, subjects: make(map[string]*subject), retries: make(map[string]int64)}
 }

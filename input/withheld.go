@@ -2,8 +2,8 @@ package input
 
 import "sync"
 
-// withheld keeps marks back while rows of their lanes wait in the Transform: a mark says that every
-// row before it is with the host or on its way there.
+// withheld keeps marks back while rows of their lanes wait in the Transform. A mark means that
+// every row before it is with the host or on its way there.
 //
 //	Transform, call n, lane "hub/3":  rows -> batch     two rows wait    mark 70
 //	                                    |                     |             |
@@ -14,20 +14,20 @@ import "sync"
 //	                                              settle, settle: call n, 0 rows
 //	                                          ready: mark 70  -> batch -> Put -> drop(mark 70)
 //
-// So whatever a mark covers has been put into the outbox before the mark is, and the marks of a
-// lane are put in order: those that come after one that is kept back are kept back, too. Other
-// lanes go on. Rows of a lane may overtake each other, marks never.
+// So the rows of a mark are put into the outbox before the mark is. And the marks of a lane are put
+// in order: those after one that is kept back are kept back, too. Other lanes are not held up. Rows
+// of a lane may overtake each other, marks never.
 //
-// A stop repeats what came behind a waiting row in its lane, as a crash does. To release the rows
-// first is no way out: the host takes nothing more once it tells that it ends.
+// A stop repeats the messages behind a waiting row in its lane, as a crash does. Releasing the rows
+// first would not help: the host takes nothing more once it ends.
 type withheld struct {
 	mu    sync.Mutex
 	calls uint64                 // of Transform so far
-	lanes map[string][]*laneCall // what is kept back, oldest first
+	lanes map[string][]*laneCall // the marks that are kept back, oldest first
 }
 
-// laneCall is what one call of Transform has left of a lane. The last one of a lane has the marks
-// of later calls that have left nothing.
+// laneCall counts the waiting rows of a lane from one call of Transform, and has the mark behind
+// them. The last one of a lane also takes the marks of later calls without waiting rows.
 type laneCall struct {
 	call  uint64
 	lease *Lease
@@ -104,7 +104,7 @@ func (w *withheld) add(marks []Mark) (free []Mark) {
 			free = append(free, m)
 			continue
 		}
-		// Of a call without waiting rows, too: it then stands for the mark before it.
+		// The mark of a call without waiting rows is taken, too: it covers the mark before it.
 		last := calls[len(calls)-1]
 		last.mark, last.has = m, true
 	}

@@ -10,9 +10,9 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// bounded is a credential that gives up when the context ends, which azidentity does not while it
-// reads the file of AZURE_FEDERATED_TOKEN_FILE: a pipe there, or a file system that is gone, would
-// keep a stop waiting. What hangs is left behind, and nothing else is begun until it ends.
+// bounded is a credential that gives up when the context ends. azidentity does not, while it reads
+// the file of AZURE_FEDERATED_TOKEN_FILE: a pipe there, or a file system that is gone, would delay
+// a stop. A hanging read is left behind, and no other is begun until it ends.
 type bounded struct {
 	azcore.TokenCredential
 	turn chan struct{} // holds one while somebody asks

@@ -1,8 +1,8 @@
 // Package signin makes Entra ID credentials.
 //
-// One identity serves all sources of a section: the azure.* settings say who it is, and each
-// source's own auth setting (eventhub.auth, blob.auth, device_info.auth) says how it signs in.
-// Tokens are fetched, cached and renewed by azidentity.
+// One identity serves all sources of a section. The azure.* settings name it, and each source's own
+// auth setting (eventhub.auth, blob.auth, device_info.auth) chooses how it signs in. Tokens are
+// fetched, cached and renewed by azidentity.
 package signin
 
 import (
@@ -91,7 +91,7 @@ func Read(s *input.Settings) Config {
 	return c
 }
 
-// Check notes in s what the method that authKey chose lacks.
+// Check notes in s the settings that the method of authKey lacks.
 func (c Config) Check(s *input.Settings, authKey, method string) {
 	lack := func(key, what string, there bool) {
 		if !there {
@@ -155,7 +155,7 @@ func (c Config) Credential(method string) (azcore.TokenCredential, error) {
 // Real ones have a few kB.
 const maxToken = 1 << 20
 
-// transport is what sign-in asks with. Service Fabric pins its certificate into the client, and
+// transport is the HTTP client of sign-in. Service Fabric pins its certificate into the client, and
 // azidentity refuses one that it cannot take apart there; that endpoint is on the machine itself.
 func (c Config) transport() policy.Transporter {
 	if c.HTTP == nil {
@@ -179,7 +179,7 @@ func (c Config) cloud() cloud.Configuration {
 }
 
 // Explain turns an error of azidentity, which can fill pages, into one line that says what to
-// check. Any other error is returned as it is.
+// check. Any other error is returned unchanged.
 func Explain(err error) error {
 	var failed *azidentity.AuthenticationFailedError
 	if !errors.As(err, &failed) {
@@ -200,7 +200,7 @@ func Explain(err error) error {
 		}
 	}
 	line, rest, _ := strings.Cut(text, "\n")
-	if strings.HasSuffix(line, ":") { // what went wrong stands in the next one
+	if strings.HasSuffix(line, ":") { // the next one has the cause
 		rest, _, _ = strings.Cut(strings.TrimSpace(rest), "\n")
 		line += " " + rest
 	}

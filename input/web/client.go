@@ -1,6 +1,6 @@
 // Package web makes the HTTP clients of all sources. They follow no redirect, because a credential
-// would go along; they read no answer without end; and they reach the machine's own metadata
-// service without a proxy.
+// would go along. They bound every answer. They reach the machine's own metadata service without a
+// proxy.
 //
 // It also holds the one rule for the address of a service that gets a credential: see
 // [CheckAddress].
@@ -51,10 +51,10 @@ func NewClient(caFile string) (*http.Client, error) {
 	}, nil
 }
 
-// stay has a client return a redirect as it came.
+// stay has a client return a redirect and not follow it.
 func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
-// Proxies returns the rule by which an address has a proxy or none: the environment's, as of now.
+// Proxies returns the current rule of the environment for proxies: which address has one.
 // Link-local addresses have none, since they are of this machine's own network. The metadata
 // service at 169.254.169.254 hands out tokens, and a proxy would fetch those of its own machine.
 func Proxies() func(*url.URL) (*url.URL, error) {
@@ -139,7 +139,7 @@ func (g *guard) CloseIdleConnections() {
 // RedirectError is an answer that points to another address.
 type RedirectError struct {
 	Status int
-	To     string // scheme and host of that address; the rest may hold what the request held
+	To     string // scheme and host of that address; the rest may hold secrets of the request
 }
 
 func (e *RedirectError) Error() string {
@@ -173,7 +173,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 	if b.left < 0 {
 		return 0, &LengthError{Limit: b.limit}
 	}
-	// One byte more than allowed tells an answer that ends here from one that goes on.
+	// One byte more than allowed tells an answer that ends here from a longer one.
 	if int64(len(p)) > b.left+1 {
 		p = p[:b.left+1]
 	}
