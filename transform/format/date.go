@@ -4,6 +4,8 @@ import (
 	"crypto/sha1"
 	"encoding/base64"
 	"strconv"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
 // date: the parts of a text that is a time.
@@ -17,17 +19,8 @@ type date struct {
 // UTC. ok is false for anything else, for days that no month has, and for .NET's smallest time,
 // 0001-01-01T00:00:00, which means none.
 func splitDate(b []byte) (d date, ok bool) {
-	if len(b) < 19 || b[4] != '-' || b[7] != '-' || b[10] != 'T' && b[10] != ' ' || b[13] != ':' || b[16] != ':' {
-		return date{}, false
-	}
-	for i, c := range b[:19] {
-		if i != 4 && i != 7 && i != 10 && i != 13 && i != 16 && !isDigit(c) {
-			return date{}, false
-		}
-	}
-	two := func(at int) int { return int(b[at]-'0')*10 + int(b[at+1]-'0') }
-	year, month, day := two(0)*100+two(2), two(5), two(8)
-	if year < 2 || month < 1 || month > 12 || day < 1 || day > daysOf(year, month) || two(11) > 23 || two(14) > 59 || two(17) > 59 {
+	c, ok := record.ParseClock(b)
+	if !ok || b[10] == 't' || c.Year < 2 || c.Second > 59 {
 		return date{}, false
 	}
 	d.exact = b[10] == 'T'
@@ -50,19 +43,6 @@ func splitDate(b []byte) (d date, ok bool) {
 		return d, int(rest[1]-'0')*10+int(rest[2]-'0') <= 18 && rest[4] <= '5'
 	}
 	return date{}, false
-}
-
-func daysOf(year, month int) int {
-	switch month {
-	case 4, 6, 9, 11:
-		return 30
-	case 2:
-		if year%4 == 0 && (year%100 != 0 || year%400 == 0) {
-			return 29
-		}
-		return 28
-	}
-	return 31
 }
 
 // appendEntityID appends the id of a process as Elastic's data of Defender has it, so that

@@ -396,10 +396,11 @@ func (e *ecs) arguments(p *ecsProcess, line []byte) {
 
 // integerOf returns the value of a field, if it is an integer.
 func (s *sheet) integerOf(f fieldID) (int64, bool) {
-	if !s.has(f) || s.entries[s.slots[f].first].kind != entryInteger {
+	if !s.has(f) {
 		return 0, false
 	}
-	return s.entries[s.slots[f].first].number, true
+	e := &s.entries[s.slot(f).first]
+	return e.number, e.kind == entryInteger
 }
 
 // file fills in file.path, file.directory and file.extension.

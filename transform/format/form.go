@@ -1,7 +1,6 @@
 package format
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/bits"
 	"slices"
@@ -105,7 +104,7 @@ func newForm(names []string) (*form, error) {
 		f.fields[id].end = fieldID(len(f.fields))
 	}
 	number(root, wholeEvent)
-	if len(f.fields) > 1<<12 || len(f.keys) > 1<<16-1 {
+	if len(f.fields) > maxFields || len(f.keys) > 1<<16-1 {
 		return nil, fmt.Errorf("%d fields, with keys of %d bytes, are too many", len(f.fields), len(f.keys))
 	}
 	for i := range f.fields {
@@ -154,6 +153,10 @@ const noSource = 0xffff
 // whole.
 const maxElements = 500
 
+// maxFields is how many fields a form may have. It is a power of two, so that a place in an array of
+// so many needs no check.
+const maxFields = 1024
+
 // maxKey is the longest last part of a name, in msgpack.
 const maxKey = 48
 
@@ -164,11 +167,10 @@ const maxKey = 48
 // go into its buffer: append to sheet.text and take what was appended.
 type sheet struct {
 	form    *form
-	marks   []uint64 // a bit for each field that is set
-	slots   []slot   // by field
+	marks   [maxFields / 64]uint64 // a bit for each field that is set
+	slots   [maxFields]slot        // by field
 	entries []entry
 	text    []byte
-	marked  int // fields that were ever set for this record
 	size    int // bytes of the texts in entries
 }
 
@@ -184,8 +186,8 @@ type slot struct {
 }
 
 func newSheet(f *form) *sheet {
-	s := &sheet{form: f, marks: make([]uint64, (len(f.fields)+63)/64), slots: make([]slot, len(f.fields))}
-	for i := range s.slots {
+	s := &sheet{form: f}
+	for i := range f.fields {
 		at := &s.slots[i]
 		at.parent, at.kind = f.fields[i].parent, f.fields[i].kind
 		at.key, at.keySize = f.fields[i].key, f.fields[i].keySize
@@ -195,12 +197,12 @@ func newSheet(f *form) *sheet {
 
 // reset empties the sheet for the next record.
 func (s *sheet) reset() {
-	clear(s.marks)
+	clear(s.marks[:])
 	s.slots[wholeEvent].members = 0
 	s.marks[0] = 1
 	s.entries = s.entries[:0]
 	s.text = s.text[:0]
-	s.marked, s.size = 0, 0
+	s.size = 0
 }
 
 // release gives back what a giant record needed, and forgets the texts of the last one.
@@ -217,21 +219,26 @@ func (s *sheet) release() {
 }
 
 // has reports whether a field, or anything in an object, is set.
-func (s *sheet) has(f fieldID) bool { return s.marks[f/64]&(1<<(f%64)) != 0 }
+func (s *sheet) has(f fieldID) bool { return s.marks[f/64%(maxFields/64)]&(1<<(f%64)) != 0 }
+
+// slot returns what is known of a field.
+func (s *sheet) slot(f fieldID) *slot { return &s.slots[f%maxFields] }
 
 // mark sets a field that is not set, and the objects around it.
-func (s *sheet) mark(f fieldID) {
-	s.marks[f/64] |= 1 << (f % 64)
-	s.marked++
-	at := &s.slots[f]
+func (s *sheet) mark(f fieldID) *slot {
+	s.marks[f/64%(maxFields/64)] |= 1 << (f % 64)
+	at := s.slot(f)
 	at.members, at.first = 0, none
-	for f = at.parent; !s.has(f); f = at.parent {
-		s.marks[f/64] |= 1 << (f % 64)
-		s.marked++
-		at = &s.slots[f]
-		at.members, at.first = 1, none
+	for above := at.parent; ; {
+		in := s.slot(above)
+		if s.has(above) {
+			in.members++
+			return at
+		}
+		s.marks[above/64%(maxFields/64)] |= 1 << (above % 64)
+		in.members, in.first = 1, none
+		above = in.parent
 	}
-	s.slots[f].members++
 }
 
 // put adds an entry, and reports whether the field has this value now. A field of one value keeps
@@ -244,15 +251,14 @@ func (s *sheet) put(f fieldID, kind entryKind, text string, number int64, source
 	if n == none {
 		return false
 	}
-	s.mark(f)
-	at := &s.slots[f]
+	at := s.mark(f)
 	at.members, at.first, at.last = 1, n, n
 	return true
 }
 
 // putBeside is put for a field that is set.
 func (s *sheet) putBeside(f fieldID, kind entryKind, text string, number int64, source uint16) bool {
-	in := &s.slots[f]
+	in := s.slot(f)
 	if in.kind != fieldList {
 		for at := in.first; at != none; at = s.entries[at].next {
 			if e := &s.entries[at]; e.kind == kind && e.number == number && e.text == text {
@@ -327,10 +333,14 @@ func (s *sheet) setEncoded(f fieldID, value []byte, source uint16) bool {
 
 // textOf returns the first value of a field, if it is a text.
 func (s *sheet) textOf(f fieldID) []byte {
-	if !s.has(f) || s.slots[f].first == none || s.entries[s.slots[f].first].kind != entryText {
+	if !s.has(f) {
 		return nil
 	}
-	return bytesOf(s.entries[s.slots[f].first].text)
+	first := s.slot(f).first
+	if first == none || s.entries[first].kind != entryText {
+		return nil
+	}
+	return bytesOf(s.entries[first].text)
 }
 
 // drop takes back a field with all that is below it, and the objects that are empty then.
@@ -342,11 +352,12 @@ func (s *sheet) drop(f fieldID) {
 	}
 	for f != wholeEvent && s.has(f) {
 		for at := f; at < s.form.fields[f].end; at++ {
-			s.marks[at/64] &^= 1 << (at % 64)
+			s.marks[at/64%(maxFields/64)] &^= 1 << (at % 64)
 		}
-		f = s.slots[f].parent
-		s.slots[f].members--
-		if s.slots[f].members > 0 {
+		f = s.slot(f).parent
+		in := s.slot(f)
+		in.members--
+		if in.members > 0 {
 			return
 		}
 	}
@@ -368,8 +379,11 @@ func (s *sheet) held(taken []bool) {
 // largest size, which takes two instructions and no call; what follows it in keys is written over.
 func (s *sheet) appendTo(dst []byte, more []moreMembers) ([]byte, uint32) {
 	const perField, perEntry = maxKey + 4, 9 // a key and the header of a map; the header of a value, or a number
-	keys := s.form.keys
-	room := s.marked*perField + len(s.entries)*perEntry + s.size + maxKey
+	keys, marked := s.form.keys, 0
+	for _, word := range s.marks {
+		marked += bits.OnesCount64(word)
+	}
+	room := marked*perField + len(s.entries)*perEntry + s.size + maxKey
 	dst = slices.Grow(dst, room)
 	for w, word := range s.marks {
 		if w == 0 {
@@ -377,13 +391,12 @@ func (s *sheet) appendTo(dst []byte, more []moreMembers) ([]byte, uint32) {
 		}
 		for ; word != 0; word &= word - 1 {
 			id := fieldID(w*64 + bits.TrailingZeros64(word))
-			at := &s.slots[id]
+			at := s.slot(id)
 			n, size := len(dst), int(at.keySize)
-			to, key := dst[n:n+maxKey], keys[at.key:]
-			binary.LittleEndian.PutUint64(to, binary.LittleEndian.Uint64(key))
-			binary.LittleEndian.PutUint64(to[8:], binary.LittleEndian.Uint64(key[8:]))
+			to, key := (*[maxKey]byte)(dst[n:n+maxKey]), (*[maxKey]byte)(keys[at.key:])
+			*(*[16]byte)(to[:16]) = *(*[16]byte)(key[:16])
 			if size > 16 {
-				copy(to[16:], key[16:size])
+				*(*[maxKey - 16]byte)(to[16:]) = *(*[maxKey - 16]byte)(key[16:])
 			}
 			dst = dst[:n+size]
 			switch at.kind {
@@ -399,14 +412,19 @@ func (s *sheet) appendTo(dst []byte, more []moreMembers) ([]byte, uint32) {
 						members, here = members+more[i].count, i
 					}
 				}
-				dst = msgp.AppendMapHeader(dst, members)
+				if members < 16 {
+					dst = append(dst, 0x80|byte(members))
+				} else {
+					dst = msgp.AppendMapHeader(dst, members)
+				}
 				if here >= 0 {
 					dst = slices.Grow(more[here].append(dst), room)
 				}
 			default:
 				dst = msgp.AppendArrayHeader(dst, uint32(at.members))
-				for next := at.first; next != none; next = s.entries[next].next {
-					dst = appendEntry(dst, &s.entries[next])
+				for next := at.first; next != none; {
+					e := &s.entries[next]
+					dst, next = appendEntry(dst, e), e.next
 				}
 			}
 		}
@@ -424,8 +442,11 @@ type moreMembers struct {
 func appendEntry(dst []byte, e *entry) []byte {
 	switch e.kind {
 	case entryText:
-		if n := len(e.text); n < 32 {
+		switch n := len(e.text); {
+		case n < 32:
 			return append(append(dst, 0xa0|byte(n)), e.text...)
+		case n < 256:
+			return append(append(dst, 0xd9, byte(n)), e.text...)
 		}
 		return msgp.AppendString(dst, e.text)
 	case entryInteger:

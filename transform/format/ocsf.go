@@ -27,6 +27,9 @@ type ocsf struct {
 	r   *record.Record
 	own *Own
 
+	exported ocsfTime // the times of the envelope
+	received ocsfTime
+
 	values  []ocsfValue // by slot
 	used    []ocsfSlot
 	columns []ocsfColumn
@@ -45,6 +48,26 @@ type ocsf struct {
 	seen    []ocsfSeen
 	repairs int
 }
+
+// ocsfTime is a text and the time that it is.
+type ocsfTime struct {
+	text  []byte
+	sec   int64
+	nsec  uint32
+	ok    bool // it is a time
+	exact bool // it is a datetime_t as it is
+}
+
+func readTime(text []byte) ocsfTime {
+	t := ocsfTime{text: text}
+	if t.sec, t.nsec, t.ok = record.ParseTime(text); t.ok {
+		t.exact = exactDate(text)
+	}
+	return t
+}
+
+// is reports whether t is the time of the event.
+func (t *ocsfTime) is(own *Own) bool { return t.ok && t.sec == own.Sec && t.nsec == own.Nsec }
 
 // ocsfValue is a value of the record that the mapping reads.
 type ocsfValue struct {
@@ -194,6 +217,7 @@ func (o *ocsf) begin(w *event.Writer, r *record.Record, own *Own) {
 	}
 	o.directed, o.repairs = false, 0
 	o.w, o.r, o.own = w, r, own
+	o.exported, o.received = readTime(o.envelope(r.Envelope.Time)), readTime(o.envelope(r.Envelope.Received))
 	if o.era != o.names.Era() {
 		o.era = o.names.Era()
 		clear(o.known)
@@ -218,7 +242,10 @@ func (o *ocsf) read(mapped bool) {
 		if slot == noSlot || o.values[slot].state != 0 {
 			continue
 		}
-		o.put(slot, ocsfValue{state: 1, node: k + 1, column: uint16(len(o.columns) - 1)})
+		v := o.put(slot, k+1, uint16(len(o.columns)-1))
+		if node := &tr.Nodes[k+1]; node.Kind == record.KindString && node.Flags&(record.FlagEscaped|record.FlagWide) == 0 {
+			v.state, v.text = 2, tr.Inner(k+1) // as get would find it
+		}
 		if members := o.m.members[slot]; mapped && members != nil {
 			o.open(slot, members)
 		}
@@ -228,9 +255,12 @@ func (o *ocsf) read(mapped bool) {
 	}
 }
 
-func (o *ocsf) put(slot ocsfSlot, v ocsfValue) {
-	o.values[slot] = v
+// put notes where the value of a slot is that is absent, in the tree of the columns.
+func (o *ocsf) put(slot ocsfSlot, node uint32, column uint16) *ocsfValue {
 	o.used = append(o.used, slot)
+	v := &o.values[slot]
+	v.state, v.node, v.column = 1, node, column
+	return v
 }
 
 // slotOf returns the slot of the column whose key is node k.
@@ -262,7 +292,7 @@ func (o *ocsf) open(slot ocsfSlot, members map[string]ocsfSlot) {
 	o.trees = append(o.trees, tree)
 	for k, end := n+1, tree.Nodes[n].Next; k < end; k = tree.Nodes[k+1].Next {
 		if s, ok := members[string(tree.Inner(k))]; ok && o.values[s].state == 0 && !tree.Nothing(k+1) {
-			o.put(s, ocsfValue{state: 1, tree: at, node: k + 1, column: noSource})
+			o.put(s, k+1, noSource).tree = at
 		}
 	}
 }
@@ -299,7 +329,7 @@ func (o *ocsf) alert() {
 			o.taken = append(o.taken, false)
 		}
 		if slot, ok := o.m.bySlot[c.Name]; ok && o.values[slot].state == 0 {
-			o.put(slot, ocsfValue{state: 1, packed: c.Value, column: uint16(len(o.columns) - 1)})
+			o.put(slot, 0, uint16(len(o.columns)-1)).packed = c.Value
 		}
 	}
 }
@@ -307,16 +337,20 @@ func (o *ocsf) alert() {
 // get returns the text of a value that is a scalar, nil for any other and for none. It is valid
 // until the next record.
 func (o *ocsf) get(slot ocsfSlot) []byte {
-	v := &o.values[slot]
-	if v.state == 1 {
-		v.state = 2
-		if v.packed != nil {
-			v.text = o.unpacked(v.packed)
-		} else {
-			v.text = o.scalar(&o.trees[v.tree], v.node)
-		}
+	if o.values[slot].state == 1 {
+		o.find(&o.values[slot])
 	}
-	return v.text
+	return o.values[slot].text
+}
+
+// find finds the text of a value.
+func (o *ocsf) find(v *ocsfValue) {
+	v.state = 2
+	if v.packed != nil {
+		v.text = o.unpacked(v.packed)
+	} else {
+		v.text = o.scalar(&o.trees[v.tree], v.node)
+	}
 }
 
 func (o *ocsf) scalar(tr *record.Tree, n uint32) []byte {
@@ -679,18 +713,14 @@ func (o *ocsf) times() {
 	w := o.w
 	w.Out = msgp.AppendInt64(append(w.Out, keyTime...), milliseconds(o.own.Sec, o.own.Nsec))
 	w.Count(1)
-	var text []byte
+	t := &o.exported
 	if o.r.Lifted {
-		text = o.get(slotTimestamp)
-	}
-	if sec, nsec, ok := record.ParseTime(text); !ok || sec != o.own.Sec || nsec != o.own.Nsec {
-		text = o.envelope(o.r.Envelope.Time)
-		if sec, nsec, ok := record.ParseTime(text); !ok || sec != o.own.Sec || nsec != o.own.Nsec {
-			return
+		if stamp := readTime(o.get(slotTimestamp)); stamp.is(o.own) {
+			t = &stamp
 		}
 	}
-	if exactDate(text) {
-		w.Out = msgp.AppendStringFromBytes(append(w.Out, keyTimeDT...), text)
+	if t.exact && t.is(o.own) {
+		w.Out = msgp.AppendStringFromBytes(append(w.Out, keyTimeDT...), t.text)
 		w.Count(1)
 	}
 }
@@ -733,12 +763,12 @@ func (o *ocsf) metadata(ready *ocsfReady) {
 			n++
 		}
 	}
-	moment := func(key, twin, value []byte) {
-		if sec, nsec, ok := record.ParseTime(value); ok {
-			w.Out = msgp.AppendInt64(append(w.Out, key...), milliseconds(sec, nsec))
+	moment := func(key, twin []byte, t *ocsfTime) {
+		if t.ok {
+			w.Out = msgp.AppendInt64(append(w.Out, key...), milliseconds(t.sec, t.nsec))
 			n++
-			if exactDate(value) {
-				text(twin, value)
+			if t.exact {
+				text(twin, t.text)
 			}
 		}
 	}
@@ -765,8 +795,8 @@ func (o *ocsf) metadata(ready *ocsfReady) {
 		}
 	}
 	text(keyTenant, o.envelope(o.r.Envelope.TenantID))
-	moment(keyLogged, keyLoggedDT, o.envelope(o.r.Envelope.Received))
-	moment(keyTransmit, keyTransmitDT, o.envelope(o.r.Envelope.Time))
+	moment(keyLogged, keyLoggedDT, &o.received)
+	moment(keyTransmit, keyTransmitDT, &o.exported)
 	w.Out[at+2] = byte(n)
 }
 
@@ -783,7 +813,7 @@ func (o *ocsf) observables(lay *ocsfLayout, base bool) {
 		case fieldValue:
 			o.observe(i, s.textOf(f))
 		case fieldList:
-			for at := s.slots[f].first; at != none; at = s.entries[at].next {
+			for at := s.slot(f).first; at != none; at = s.entries[at].next {
 				if s.entries[at].kind == entryText {
 					o.observe(i, bytesOf(s.entries[at].text))
 				}
@@ -873,16 +903,11 @@ func (o *ocsf) restOfEnvelope() {
 	if e.Category != 0 && !o.own.Exact {
 		w.Text(event.NameCategory, doc, e.Category)
 	}
-	for _, n := range [...]uint32{e.Time, e.Received} { // a time that is none stands nowhere else
-		if text := o.envelope(n); len(text) > 0 {
-			if _, _, ok := record.ParseTime(text); !ok || !exactDate(text) {
-				name := event.NameExportedAt
-				if n == e.Received {
-					name = event.NameReceivedAt
-				}
-				w.Text(name, doc, n)
-			}
-		}
+	if len(o.exported.text) > 0 && !o.exported.exact { // it stands nowhere else
+		w.Text(event.NameExportedAt, doc, e.Time)
+	}
+	if len(o.received.text) > 0 && !o.received.exact {
+		w.Text(event.NameReceivedAt, doc, e.Received)
 	}
 	if o.r.Bare {
 		return // all of it is columns

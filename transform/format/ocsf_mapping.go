@@ -19,9 +19,9 @@ var ocsfText string
 // ocsfMapping is what ocsf.txt says, compiled. It is not changed after that.
 type ocsfMapping struct {
 	form        *form
-	slots       []string                         // columns and members that the mapping reads, by slot
-	bySlot      map[string]ocsfSlot              // slot of a column, or of Column.member
-	members     map[ocsfSlot]map[string]ocsfSlot // of a column with JSON in it: the members that are read
+	slots       []string              // columns and members that the mapping reads, by slot
+	bySlot      map[string]ocsfSlot   // slot of a column, or of Column.member
+	members     []map[string]ocsfSlot // by slot of a column with JSON in it: the members that are read
 	classes     map[string]*ocsfClass
 	enums       map[string]ocsfEnum
 	layouts     map[string]*ocsfLayout
@@ -150,7 +150,7 @@ var loadOCSF = sync.OnceValue(func() *ocsfMapping {
 
 func compileOCSF(text string) (*ocsfMapping, error) {
 	m := &ocsfMapping{
-		bySlot: make(map[string]ocsfSlot), members: make(map[ocsfSlot]map[string]ocsfSlot), classes: make(map[string]*ocsfClass),
+		bySlot: make(map[string]ocsfSlot), classes: make(map[string]*ocsfClass),
 		enums: make(map[string]ocsfEnum), layouts: make(map[string]*ocsfLayout), tables: make(map[string]*ocsfTable),
 		objects: make(map[string]ocsfObject),
 	}
@@ -233,7 +233,7 @@ func (m *ocsfMapping) slot(name string) ocsfSlot {
 		return s
 	}
 	s := ocsfSlot(len(m.slots))
-	m.slots = append(m.slots, name)
+	m.slots, m.members = append(m.slots, name), append(m.members, nil)
 	m.bySlot[name] = s
 	if column, member, ok := strings.Cut(name, "."); ok {
 		of := m.slot(column)

@@ -155,11 +155,11 @@ func (o *ocsf) moment(st *ocsfStep) {
 }
 
 func (o *ocsf) setMoment(field, twin fieldID, text []byte, source uint16) {
-	sec, nsec, ok := record.ParseTime(text)
-	if !ok || sec < 365*86400 {
+	t := readTime(text)
+	if !t.ok || t.sec < 365*86400 {
 		return
 	}
-	if o.sheet.setInteger(field, milliseconds(sec, nsec), noSource) && exactDate(text) {
+	if o.sheet.setInteger(field, milliseconds(t.sec, t.nsec), noSource) && t.exact {
 		o.sheet.setText(twin, text, source)
 	}
 }
@@ -362,7 +362,7 @@ func (o *ocsf) user(st *ocsfStep) {
 	s.setText(st.fields[1], domain, domainSource)
 	s.setText(st.fields[2], sid, sidSource)
 	s.setText(st.fields[3], object, objectSource)
-	if isEmail(upn) {
+	if len(upn) > 0 && isEmail(upn) {
 		s.setText(st.fields[4], upn, upnSource)
 	}
 	s.setText(st.fields[5], full, fullSource)

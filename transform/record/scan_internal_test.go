@@ -146,3 +146,30 @@ func TestDays(t *testing.T) {
 		}
 	}
 }
+
+// A clock is read, or refused, as package time does, whatever byte stands at any of its places.
+func TestClock(t *testing.T) {
+	for _, good := range []string{"2026-03-04T10:18:02", "2024-02-29 23:59:59", "9999-12-31T00:00:00", "0001-01-01T09:09:09"} {
+		for at := range good {
+			for c := range 256 {
+				b := []byte(good)
+				b[at] = byte(c)
+				text := string(b)
+				if b[10] == ' ' || b[10] == 't' {
+					text = text[:10] + "T" + text[11:]
+				}
+				want, err := time.Parse("2006-01-02T15:04:05", text)
+				got, ok := ParseClock(b)
+				if ok != (err == nil) && !(ok && text[17:] == "60") {
+					t.Fatalf("%q: %v, package time: %v", b, ok, err)
+				}
+				if ok && err == nil && got != (Clock{int64(want.Year()), int64(want.Month()), int64(want.Day()), int64(want.Hour()), int64(want.Minute()), int64(want.Second())}) {
+					t.Fatalf("%q: %v, want %v", b, got, want)
+				}
+			}
+		}
+	}
+	if _, ok := ParseClock([]byte("2026-03-04T10:18:0")); ok {
+		t.Error("a text that ends too early is a time")
+	}
+}

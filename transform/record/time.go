@@ -2,6 +2,7 @@ package record
 
 import (
 	"bytes"
+	"encoding/binary"
 	"strings"
 )
 
@@ -121,20 +122,38 @@ func zone(b []byte) (seconds int64, ok bool) {
 	return seconds, true
 }
 
+// A Clock is the date and time of day that a text begins with.
+type Clock struct{ Year, Month, Day, Hour, Minute, Second int64 }
+
+// ParseClock reads 2006-01-02T15:04:05 at the beginning of b, with T, t or a blank. ok is false for
+// anything else, and for days that no month has. A second may be 60.
+//
+// It looks at eight bytes at once: each must be the digit or the separator of its place.
+func ParseClock(b []byte) (c Clock, ok bool) {
+	if len(b) < 19 || b[10] != 'T' && b[10] != ' ' && b[10] != 't' {
+		return Clock{}, false
+	}
+	day := binary.LittleEndian.Uint64(b) ^ 0x2d30302d30303030         // 0000-00-
+	time := binary.LittleEndian.Uint64(b[11:19]) ^ 0x30303a30303a3030 // 00:00:00
+	d1, d2 := b[8]-'0', b[9]-'0'
+	// What is right is 0 to 9, or 0 for a separator, now. Anything more sets the highest bit.
+	wrong := day | time | (day + 0x7f76767f76767676) | (time + 0x76767f76767f7676)
+	if wrong&0x8080808080808080 != 0 || d1 > 9 || d2 > 9 {
+		return Clock{}, false
+	}
+	two := func(word uint64, at int) int64 { return int64(word>>(8*at)&0xf)*10 + int64(word>>(8*at+8)&0xf) }
+	c = Clock{
+		Year: two(day, 0)*100 + two(day, 2), Month: two(day, 5), Day: int64(d1)*10 + int64(d2),
+		Hour: two(time, 0), Minute: two(time, 3), Second: two(time, 6),
+	}
+	return c, 1 <= c.Month && c.Month <= 12 && 1 <= c.Day && c.Day <= daysIn(c.Year, c.Month) && c.Hour <= 23 && c.Minute <= 59 && c.Second <= 60
+}
+
 // parseISO reads RFC 3339 with 0 to 9 digits of a fraction (more are ignored), a blank instead of
 // the T, no zone for UTC. ok is false for anything else, and for what an event time cannot hold.
 func parseISO(b []byte) (sec int64, nsec uint32, ok bool) {
-	if len(b) < 19 || b[4] != '-' || b[7] != '-' || b[10] != 'T' && b[10] != ' ' && b[10] != 't' || b[13] != ':' || b[16] != ':' {
-		return 0, 0, false
-	}
-	year, ok1 := number(b[0:4])
-	month, ok2 := number(b[5:7])
-	day, ok3 := number(b[8:10])
-	hour, ok4 := number(b[11:13])
-	minute, ok5 := number(b[14:16])
-	second, ok6 := number(b[17:19])
-	if !(ok1 && ok2 && ok3 && ok4 && ok5 && ok6) || month < 1 || month > 12 || day < 1 || day > daysIn(year, month) ||
-		hour > 23 || minute > 59 || second > 60 {
+	c, ok := ParseClock(b)
+	if !ok {
 		return 0, 0, false
 	}
 	b = b[19:]
@@ -160,7 +179,7 @@ func parseISO(b []byte) (sec int64, nsec uint32, ok bool) {
 			return 0, 0, false
 		}
 	}
-	sec = days(year, month, day)*86400 + hour*3600 + minute*60 + second - offset
+	sec = days(c.Year, c.Month, c.Day)*86400 + c.Hour*3600 + c.Minute*60 + c.Second - offset
 	if sec < 0 || sec >= maxEventSeconds {
 		return 0, 0, false
 	}
