@@ -34,11 +34,11 @@ type ecs struct {
 	tables map[string]*ecsTable // by name
 	table  *ecsTable
 
-	tree  *record.Tree // that the columns are of
-	at    []uint32     // node of a column's value in tree; 0 for a column that is absent or empty
-	texts [][]byte     // text of a column, where it is a part of the record, or was asked for
+	tree  *record.Tree            // that the columns are of
+	there [maxColumns / 64]uint64 // a bit for each column that is there and not empty
+	cells [maxColumns]ecsCell     // of those
 	used  []columnNumber
-	taken []bool // columns that a field holds whole
+	taken [maxColumns]bool // columns that a field holds whole
 
 	additional   record.Tree // AdditionalFields, opened
 	additionalAt uint32
@@ -49,6 +49,12 @@ type ecs struct {
 	members []restMember
 	more    []moreMembers
 	repairs int
+}
+
+// ecsCell: the value of a column.
+type ecsCell struct {
+	text []byte // where it is a part of the record, or was asked for
+	node uint32 // in the tree of the columns, or told
 }
 
 // ecsMapping is compiled once and then only read.
@@ -69,11 +75,8 @@ func newECS() (*ecs, error) {
 		return nil, err
 	}
 	e := &ecs{
-		mapping: m, sheet: newSheet(m.form), names: event.NewNames("."),
-		at: make([]uint32, len(m.columns)+1), texts: make([][]byte, len(m.columns)), taken: make([]bool, len(m.columns)),
-		tables: make(map[string]*ecsTable),
+		mapping: m, sheet: newSheet(m.form), names: event.NewNames("."), tables: make(map[string]*ecsTable),
 	}
-	e.at[m.constant()] = told
 	for _, r := range []struct {
 		to     any
 		prefix string
@@ -86,6 +89,9 @@ func newECS() (*ecs, error) {
 		}
 	}
 	e.rest.reserved = m.form.children(e.field.event)
+	for _, f := range []fieldID{e.field.event, e.field.deviceInfo} {
+		e.sheet.slot(f).kind = fieldOpen
+	}
 	e.more = []moreMembers{{in: e.field.event, append: e.appendMembers}, {in: e.field.deviceInfo, append: e.appendDeviceInfo}}
 	return e, nil
 }
@@ -107,9 +113,9 @@ func (e *ecs) record(w *event.Writer, r *record.Record, own *Own) {
 }
 
 func (e *ecs) begin(w *event.Writer, r *record.Record, own *Own) {
-	for _, c := range e.used {
-		e.at[c], e.texts[c], e.taken[c] = 0, nil, false
-	}
+	clear(e.there[:])
+	e.there[e.mapping.constant()/64] = 1 << (e.mapping.constant() % 64)
+	clear(e.taken[:])
 	clear(e.members)
 	e.used, e.members = e.used[:0], e.members[:0]
 	e.sheet.reset()
@@ -160,7 +166,7 @@ func (e *ecs) read() {
 		}
 		n++
 	}
-	if e.at[e.col.AdditionalFields] != 0 {
+	if e.has(e.col.AdditionalFields) {
 		e.additional, e.additionalAt, e.opened = e.open(e.col.AdditionalFields)
 		e.opened = e.opened && e.additional.Nodes[e.additionalAt].Kind == record.KindObject
 	}
@@ -195,31 +201,37 @@ func (e *ecs) readEnvelope() {
 // readMember notes the column whose key is node k of tr, which is the tree of all columns. n is how
 // many members are before it.
 func (e *ecs) readMember(tr *record.Tree, k uint32, n int) {
-	key := tr.Inner(k)
-	c := e.table.column(n)
-	if e.mapping.columns[c].name != string(key) {
-		var ok bool
-		if c, ok = e.mapping.byName[string(key)]; !ok {
+	g, ok := e.table.guess(n)
+	if key := tr.Inner(k); !ok || g.name != string(key) {
+		c, ok := e.mapping.byName[string(key)]
+		if !ok {
 			e.addMember(tr, k)
 			return
 		}
-		e.table.note(n, c)
+		g = ecsGuess{e.mapping.columns[c].name, c, e.mapping.columns[c].class >= record.ClassObject}
+		e.table.note(n, g)
 	}
-	if e.mapping.columns[c].class >= record.ClassObject && emptyJSON(tr, k+1) {
-		return
-	}
-	if e.at[c] != 0 {
+	switch {
+	case g.json && emptyJSON(tr, k+1):
+	case e.has(g.column):
 		e.addTwin(tr, k) // twice in one record
-		return
+	default:
+		v, cell := &tr.Nodes[k+1], e.take(g.column)
+		cell.node, cell.text = k+1, nil
+		switch {
+		case v.Kind == record.KindString && v.Flags&(record.FlagEscaped|record.FlagWide) == 0:
+			cell.text = tr.Inner(k + 1)
+		case v.Kind < record.KindString:
+			cell.text = tr.Raw(k + 1)
+		}
 	}
-	e.at[c] = k + 1
+}
+
+// take notes that a column is there, and returns its cell.
+func (e *ecs) take(c columnNumber) *ecsCell {
+	e.there[c/64%(maxColumns/64)] |= 1 << (c % 64)
 	e.used = append(e.used, c)
-	switch v := &tr.Nodes[k+1]; {
-	case v.Kind == record.KindString && v.Flags&(record.FlagEscaped|record.FlagWide) == 0:
-		e.texts[c] = tr.Inner(k + 1)
-	case v.Kind < record.KindString:
-		e.texts[c] = tr.Raw(k + 1)
-	}
+	return &e.cells[c%maxColumns]
 }
 
 // emptyJSON reports whether a string says nothing, as JSON.
@@ -238,23 +250,27 @@ func emptyJSON(tr *record.Tree, n uint32) bool {
 const told = 1<<32 - 1
 
 // has reports whether a column is there and not empty.
-func (e *ecs) has(c columnNumber) bool { return e.at[c] != 0 }
+func (e *ecs) has(c columnNumber) bool { return e.there[c/64%(maxColumns/64)]&(1<<(c%64)) != 0 }
+
+// node returns the node of a column that is there.
+func (e *ecs) node(c columnNumber) uint32 { return e.cells[c%maxColumns].node }
 
 // text returns the text of a column that holds one scalar, and nil for any other. It is valid until
 // the next record.
 func (e *ecs) text(c columnNumber) []byte {
-	if e.at[c] == 0 {
+	if !e.has(c) {
 		return nil
 	}
-	if text := e.texts[c]; text != nil {
-		return text
-	}
-	return e.makeText(c)
+	return e.textThere(c)
 }
 
-func (e *ecs) makeText(c columnNumber) []byte {
-	e.texts[c] = e.scalar(e.tree, e.at[c])
-	return e.texts[c]
+// textThere is text for a column that is there.
+func (e *ecs) textThere(c columnNumber) []byte {
+	cell := &e.cells[c%maxColumns]
+	if cell.text == nil {
+		cell.text = e.scalar(e.tree, cell.node)
+	}
+	return cell.text
 }
 
 // scalar returns the text of a scalar, nil for arrays, objects and what is empty.
@@ -301,8 +317,8 @@ func (e *ecs) made(from int) []byte {
 
 // open returns a column that is an array or object, natively or as JSON in a string.
 func (e *ecs) open(c columnNumber) (record.Tree, uint32, bool) {
-	n := e.at[c]
-	if n == 0 || n == told {
+	n := e.node(c)
+	if !e.has(c) || n == told {
 		return record.Tree{}, 0, false
 	}
 	if e.tree.Nodes[n].Kind != record.KindString {
@@ -339,9 +355,9 @@ func (e *ecs) follow(plan []planned) {
 	for i := range plan {
 		p := &plan[i]
 		switch {
-		case e.at[p.column] == 0:
+		case !e.has(p.column):
 		case p.plain:
-			s.setText(p.field, e.text(p.column), p.source)
+			s.setText(p.field, e.textThere(p.column), p.source)
 		case !p.when.byOther || e.matches(p.when.other, p.when.value):
 			e.apply(p)
 		}

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tinylib/msgp/msgp"
+
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
@@ -39,6 +41,9 @@ var indexTypes = map[string]indexType{
 // columnNumber numbers the columns that a mapping knows, from 0.
 type columnNumber = uint16
 
+// maxColumns is how many columns a mapping may know, and one more: a power of two, as maxFields.
+const maxColumns = 512
+
 // ecsColumn: a column of the stream, and where it stays when no field holds it whole.
 type ecsColumn struct {
 	name  string
@@ -47,6 +52,7 @@ type ecsColumn struct {
 	rest  fieldID   // below m365_defender.event
 	raw   fieldID   // for what rest cannot hold; rest itself if it can hold any text
 	open  fieldID   // for the column as an object, beside its text in rest; 0 for none
+	key   []byte    // of rest, in msgpack; nil if that is in an object of its own, or of several columns
 }
 
 // conversion: how a rule makes the value of a field from that of a column.
@@ -184,7 +190,7 @@ func newMapping(rules, columns, fields string) (*mapping, error) {
 		name, _, _ := strings.Cut(f, " ")
 		names = append(names, beneath+name)
 	}
-	taken := make(map[string]bool)
+	taken, several := make(map[string]bool), make(map[string]bool)
 	err = dataLines(columns, func(w []string) error {
 		c := ecsColumn{name: w[0], class: record.ClassOf(w[0])}
 		if len(w) > 2 {
@@ -192,7 +198,9 @@ func newMapping(rules, columns, fields string) (*mapping, error) {
 		}
 		m.byName[c.name] = columnNumber(len(m.columns))
 		m.columns = append(m.columns, c)
-		if name := beneath + w[1]; !taken[name] { // two spellings of one column share a name
+		name := beneath + w[1]
+		several[w[1]] = taken[name] // two spellings of one column share a name
+		if !taken[name] {
 			taken[name] = true
 			names = append(names, name)
 			switch {
@@ -207,6 +215,9 @@ func newMapping(rules, columns, fields string) (*mapping, error) {
 	if err != nil {
 		return nil, fmt.Errorf("columns: %w", err)
 	}
+	if len(m.columns) >= maxColumns {
+		return nil, fmt.Errorf("%d columns are too many", len(m.columns))
+	}
 	if m.form, err = newForm(names); err != nil {
 		return nil, err
 	}
@@ -218,6 +229,9 @@ func newMapping(rules, columns, fields string) (*mapping, error) {
 			c.raw = raw
 		}
 		c.open = m.form.byName[beneath+w[1]+"_object"]
+		if !strings.Contains(w[1], ".") && !several[w[1]] {
+			c.key = msgp.AppendString(nil, w[1])
+		}
 		return nil
 	})
 	if err := m.compile(rules); err != nil {

@@ -6,7 +6,14 @@ import "slices"
 type ecsTable struct {
 	steps *[2][]step
 	plans [2]map[string][]planned // by ActionType: the rules whose conditions it meets
-	order []columnNumber          // by member: the column that it was in the last record, a guess
+	order []ecsGuess              // by member
+}
+
+// ecsGuess: the column that a member was in the last record.
+type ecsGuess struct {
+	name   string
+	column columnNumber
+	json   bool // it holds JSON
 }
 
 // planned: a rule of a plan, and beside it what is needed to pass over it.
@@ -79,21 +86,21 @@ func matchesAny(patterns []pattern, b []byte) bool {
 	return len(b) > 0 && slices.ContainsFunc(patterns, func(p pattern) bool { return p.match(b) })
 }
 
-// column returns the column that member n of a record is, as a guess.
-func (t *ecsTable) column(n int) columnNumber {
+// guess returns what member n of a record was in the last one.
+func (t *ecsTable) guess(n int) (ecsGuess, bool) {
 	if n < len(t.order) {
-		return t.order[n]
+		return t.order[n], true
 	}
-	return 0
+	return ecsGuess{}, false
 }
 
-// note notes that member n of a record is column c.
-func (t *ecsTable) note(n int, c columnNumber) {
+// note notes what member n of a record is.
+func (t *ecsTable) note(n int, g ecsGuess) {
 	if n >= maxOrder {
 		return
 	}
 	for len(t.order) <= n {
-		t.order = append(t.order, 0)
+		t.order = append(t.order, g)
 	}
-	t.order[n] = c
+	t.order[n] = g
 }

@@ -172,11 +172,7 @@ func (e *ecs) addMember(tr *record.Tree, k uint32) {
 		}
 	case record.ClassBoolean:
 		if b, ok := record.ParseBoolean(e.scalar(tr, v)); ok {
-			number := int64(0)
-			if b {
-				number = 1
-			}
-			e.addValue(n, entry{kind: entryBoolean, number: number})
+			e.addValue(n, booleanEntry(b))
 			return
 		}
 	case record.ClassReal:
@@ -258,7 +254,7 @@ func (e *ecs) addScalar(n *restName, tr *record.Tree, v uint32) {
 }
 
 func (e *ecs) addText(n *restName, text []byte) {
-	e.addValue(n, entry{kind: entryText, text: view(text)})
+	e.addValue(n, textEntry(text))
 }
 
 func (e *ecs) addValue(n *restName, value entry) {
@@ -360,9 +356,9 @@ func shapeOf(tr *record.Tree, n uint32) shape {
 
 // leftovers writes every column that no field holds whole below m365_defender.event.
 func (e *ecs) leftovers() {
-	e.sheet.held(e.taken)
+	e.sheet.held(e.taken[:])
 	for _, c := range e.used {
-		if !e.taken[c] && e.at[c] != 0 {
+		if !e.taken[c%maxColumns] {
 			e.leave(c)
 		}
 	}
@@ -370,12 +366,12 @@ func (e *ecs) leftovers() {
 
 // leave writes a column under its name there, or what that cannot hold under the name with _raw.
 func (e *ecs) leave(c columnNumber) {
-	col, s, n := &e.mapping.columns[c], e.sheet, e.at[c]
+	col, s, n := &e.mapping.columns[c], e.sheet, e.node(c)
 	if n == told {
 		s.setText(col.rest, e.text(c), noSource)
 		return
 	}
-	if s.has(col.rest) || s.has(col.raw) { // another column of this name
+	if col.key == nil && (s.has(col.rest) || s.has(col.raw)) { // another column of this name
 		e.addScalar(e.rest.of(bytesOf(col.name)), e.tree, n)
 		return
 	}
@@ -383,32 +379,58 @@ func (e *ecs) leave(c columnNumber) {
 	if opened && e.leaveOpened(c) {
 		return
 	}
-	text := e.text(c)
-	done := false
+	text := e.textThere(c)
 	switch col.typ {
 	case typeLong:
-		done = len(text) > 0 && e.set(col.rest, asLong, text, noSource)
+		if i, ok := record.ParseInteger(text); ok {
+			e.keep(col, entry{kind: entryInteger, number: i})
+			return
+		}
 	case typeBoolean:
-		done = len(text) > 0 && e.set(col.rest, asBoolean, text, noSource)
+		if b, ok := record.ParseBoolean(text); ok {
+			e.keep(col, booleanEntry(b))
+			return
+		}
 	case typeDate:
 		if d, ok := splitDate(text); ok && d.exact {
-			done = s.setText(col.rest, text, noSource)
+			e.keep(col, textEntry(text))
+			return
 		}
 	case typeIP:
 		if _, _, ok := parseIP(text); ok {
-			done = s.setText(col.rest, text, noSource)
+			e.keep(col, textEntry(text))
+			return
 		}
 	case typeKeyword:
-		done = col.raw == col.rest && s.setText(col.rest, text, noSource)
-	}
-	if done {
-		return
+		if col.raw == col.rest && len(text) > 0 {
+			e.keep(col, textEntry(text))
+			return
+		}
 	}
 	e.w.CountMisfit()
 	if text == nil {
 		text = e.json(e.tree, n)
 	}
 	s.setText(col.raw, text, noSource)
+}
+
+// keep writes the value of a column under its name.
+func (e *ecs) keep(col *ecsColumn, value entry) {
+	if col.key == nil {
+		e.put(col.rest, value)
+		return
+	}
+	e.members = append(e.members, restMember{col.key, value})
+}
+
+func textEntry(text []byte) entry { return entry{kind: entryText, text: view(text)} }
+
+func booleanEntry(b bool) entry {
+	v := entry{kind: entryBoolean}
+	if b {
+		v.number = 1
+	}
+	return v
 }
 
 // leaveOpened writes a column that is an array or object, natively or in a string, where its field
@@ -425,11 +447,12 @@ func (e *ecs) leaveOpened(c columnNumber) bool {
 			e.put(col.open, e.nestedEntry(tree, at, col.name))
 		}
 	case shape == shapeObjects && col.typ == typeFlattened, shape == shapeScalars && col.typ == typeKeyword:
-		return e.put(col.rest, e.nestedEntry(tree, at, col.name))
+		e.keep(col, e.nestedEntry(tree, at, col.name))
+		return true
 	}
 	return false
 }
 
-func (e *ecs) put(f fieldID, value entry) bool {
-	return e.sheet.put(f, value.kind, value.text, value.number, noSource)
+func (e *ecs) put(f fieldID, value entry) {
+	e.sheet.put(f, value.kind, value.text, value.number, noSource)
 }

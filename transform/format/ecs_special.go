@@ -269,8 +269,8 @@ func (e *ecs) user(table string) {
 
 // put2 gives a field the text of a column.
 func (e *ecs) put2(f fieldID, c columnNumber) {
-	if text := e.text(c); len(text) > 0 {
-		e.sheet.setText(f, text, c)
+	if e.has(c) {
+		e.sheet.setText(f, e.textThere(c), c)
 	}
 }
 
@@ -939,8 +939,7 @@ func (e *ecs) alert() {
 			continue
 		}
 		if text := encodedText(d.Alert[i].Value); len(text) > 0 {
-			e.at[c], e.texts[c] = told, text
-			e.used = append(e.used, c)
+			*e.take(c) = ecsCell{text, told}
 			continue
 		}
 		e.sheet.setEncoded(e.mapping.columns[c].rest, d.Alert[i].Value, noSource)

@@ -25,20 +25,20 @@ const (
 	fieldSet                     // a list in which no value comes twice
 	fieldObject                  // the fields below it
 	fieldOne                     // an object, as the only element of a list
+	fieldOpen                    // an object that may get members beside its fields; only in a sheet
 )
 
 // form: the tree of all fields that a format can write, compiled once. It is not changed after
 // that.
 type form struct {
 	fields []field
-	byName map[string]fieldID // full names, with dots
-	keys   []byte             // the last part of each name, in msgpack, in order
+	byName map[string]fieldID      // full names, with dots
+	keys   [maxFields][maxKey]byte // by field: the last part of its name, in msgpack
 }
 
 type field struct {
 	name    string // whole
-	key     uint16 // where its key begins in keys
-	keySize uint8
+	keySize uint8  // of its key
 	parent  fieldID
 	end     fieldID // the field after this one and all that is below it
 	kind    fieldKind
@@ -95,24 +95,23 @@ func newForm(names []string) (*form, error) {
 	number = func(n *node, parent fieldID) {
 		id := fieldID(len(f.fields))
 		f.byName[n.name] = id
-		from := len(f.keys)
-		f.keys = msgp.AppendString(f.keys, n.name[strings.LastIndexByte(n.name, '.')+1:])
-		f.fields = append(f.fields, field{name: n.name, key: uint16(from), keySize: uint8(min(len(f.keys)-from, 255)), parent: parent, kind: n.kind})
+		key := msgp.AppendString(nil, n.name[strings.LastIndexByte(n.name, '.')+1:])
+		f.fields = append(f.fields, field{name: n.name, keySize: uint8(min(len(key), 255)), parent: parent, kind: n.kind})
+		copy(f.keys[id%maxFields][:], key)
 		for _, c := range n.children {
 			number(c, id)
 		}
 		f.fields[id].end = fieldID(len(f.fields))
 	}
 	number(root, wholeEvent)
-	if len(f.fields) > maxFields || len(f.keys) > 1<<16-1 {
-		return nil, fmt.Errorf("%d fields, with keys of %d bytes, are too many", len(f.fields), len(f.keys))
+	if len(f.fields) > maxFields {
+		return nil, fmt.Errorf("%d fields are too many", len(f.fields))
 	}
 	for i := range f.fields {
 		if f.fields[i].keySize > maxKey {
 			return nil, fmt.Errorf("the last part of %s is longer than %d bytes", f.fields[i].name, maxKey)
 		}
 	}
-	f.keys = append(f.keys, make([]byte, maxKey)...) // a key is read with what follows it, see appendTo
 	return f, nil
 }
 
@@ -180,7 +179,6 @@ type slot struct {
 	members     uint16 // of an object: how many fields are set in it; of a list: how many elements it has
 	first, last uint16 // entries of a value or list, or none
 	parent      fieldID
-	key         uint16 // where its key begins in form.keys
 	keySize     uint8
 	kind        fieldKind
 }
@@ -189,8 +187,7 @@ func newSheet(f *form) *sheet {
 	s := &sheet{form: f}
 	for i := range f.fields {
 		at := &s.slots[i]
-		at.parent, at.kind = f.fields[i].parent, f.fields[i].kind
-		at.key, at.keySize = f.fields[i].key, f.fields[i].keySize
+		at.parent, at.kind, at.keySize = f.fields[i].parent, f.fields[i].kind, f.fields[i].keySize
 	}
 	return s
 }
@@ -224,21 +221,25 @@ func (s *sheet) has(f fieldID) bool { return s.marks[f/64%(maxFields/64)]&(1<<(f
 // slot returns what is known of a field.
 func (s *sheet) slot(f fieldID) *slot { return &s.slots[f%maxFields] }
 
-// mark sets a field that is not set, and the objects around it.
-func (s *sheet) mark(f fieldID) *slot {
-	s.marks[f/64%(maxFields/64)] |= 1 << (f % 64)
+// set sets the bit of a field.
+func (s *sheet) set(f fieldID) { s.marks[f/64%(maxFields/64)] |= 1 << (f % 64) }
+
+// mark sets an object that is not set, without members, and the objects around it.
+func (s *sheet) mark(f fieldID) {
+	s.set(f)
 	at := s.slot(f)
 	at.members, at.first = 0, none
-	for above := at.parent; ; {
-		in := s.slot(above)
-		if s.has(above) {
-			in.members++
-			return at
-		}
-		s.marks[above/64%(maxFields/64)] |= 1 << (above % 64)
-		in.members, in.first = 1, none
-		above = in.parent
+	s.join(at.parent)
+}
+
+// join counts one more member of an object, which is set with the objects around it if it is not.
+func (s *sheet) join(f fieldID) {
+	for ; !s.has(f); f = s.slot(f).parent {
+		s.set(f)
+		at := s.slot(f)
+		at.members, at.first = 1, none
 	}
+	s.slot(f).members++
 }
 
 // put adds an entry, and reports whether the field has this value now. A field of one value keeps
@@ -251,8 +252,10 @@ func (s *sheet) put(f fieldID, kind entryKind, text string, number int64, source
 	if n == none {
 		return false
 	}
-	at := s.mark(f)
+	s.set(f)
+	at := s.slot(f)
 	at.members, at.first, at.last = 1, n, n
+	s.join(at.parent)
 	return true
 }
 
@@ -373,13 +376,13 @@ func (s *sheet) held(taken []bool) {
 }
 
 // appendTo appends the members of the event's map, without its header, and returns how many there
-// are. more has members of objects that are no fields of the form.
+// are. more has members of open objects that are no fields of the form.
 //
 // There is room for all before the first byte is written. So a key is copied as an array of its
-// largest size, which takes two instructions and no call; what follows it in keys is written over.
+// largest size, which takes two instructions and no call; what follows it there is written over.
 func (s *sheet) appendTo(dst []byte, more []moreMembers) ([]byte, uint32) {
 	const perField, perEntry = maxKey + 4, 9 // a key and the header of a map; the header of a value, or a number
-	keys, marked := s.form.keys, 0
+	marked := 0
 	for _, word := range s.marks {
 		marked += bits.OnesCount64(word)
 	}
@@ -391,40 +394,46 @@ func (s *sheet) appendTo(dst []byte, more []moreMembers) ([]byte, uint32) {
 		}
 		for ; word != 0; word &= word - 1 {
 			id := fieldID(w*64 + bits.TrailingZeros64(word))
-			at := s.slot(id)
+			at, key := s.slot(id), &s.form.keys[id%maxFields]
 			n, size := len(dst), int(at.keySize)
-			to, key := (*[maxKey]byte)(dst[n:n+maxKey]), (*[maxKey]byte)(keys[at.key:])
-			*(*[16]byte)(to[:16]) = *(*[16]byte)(key[:16])
+			to := dst[n : n+maxKey]
+			*(*[16]byte)(to) = *(*[16]byte)(key[:16])
 			if size > 16 {
 				*(*[maxKey - 16]byte)(to[16:]) = *(*[maxKey - 16]byte)(key[16:])
 			}
 			dst = dst[:n+size]
 			switch at.kind {
 			case fieldValue:
-				dst = appendEntry(dst, &s.entries[at.first])
+				e := &s.entries[at.first]
+				if e.kind == entryText && len(e.text) < 32 { // as most are
+					dst = append(append(dst, 0xa0|byte(len(e.text))), e.text...)
+				} else {
+					dst = appendEntry(dst, e)
+				}
 			case fieldObject, fieldOne:
 				if at.kind == fieldOne {
 					dst = append(dst, 0x91)
 				}
+				if at.members < 16 {
+					dst = append(dst, 0x80|byte(at.members))
+				} else {
+					dst = msgp.AppendMapHeader(dst, uint32(at.members))
+				}
+			case fieldOpen:
 				members, here := uint32(at.members), -1
 				for i := range more {
 					if more[i].in == id {
 						members, here = members+more[i].count, i
 					}
 				}
-				if members < 16 {
-					dst = append(dst, 0x80|byte(members))
-				} else {
-					dst = msgp.AppendMapHeader(dst, members)
-				}
+				dst = msgp.AppendMapHeader(dst, members)
 				if here >= 0 {
 					dst = slices.Grow(more[here].append(dst), room)
 				}
 			default:
 				dst = msgp.AppendArrayHeader(dst, uint32(at.members))
-				for next := at.first; next != none; {
-					e := &s.entries[next]
-					dst, next = appendEntry(dst, e), e.next
+				for next := at.first; next != none; next = s.entries[next].next {
+					dst = appendEntry(dst, &s.entries[next])
 				}
 			}
 		}
