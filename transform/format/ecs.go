@@ -38,7 +38,6 @@ type ecs struct {
 	there [maxColumns / 64]uint64 // a bit for each column that is there and not empty
 	cells [maxColumns]ecsCell     // of those
 	used  []columnNumber
-	taken [maxColumns]bool // columns that a field holds whole
 
 	additional   record.Tree // AdditionalFields, opened
 	additionalAt uint32
@@ -89,6 +88,7 @@ func newECS() (*ecs, error) {
 		}
 	}
 	e.rest.reserved = m.form.children(e.field.event)
+	e.sheet.taken = make([]bool, maxColumns)
 	for _, f := range []fieldID{e.field.event, e.field.deviceInfo} {
 		e.sheet.slot(f).kind = fieldOpen
 	}
@@ -115,7 +115,6 @@ func (e *ecs) record(w *event.Writer, r *record.Record, own *Own) {
 func (e *ecs) begin(w *event.Writer, r *record.Record, own *Own) {
 	clear(e.there[:])
 	e.there[e.mapping.constant()/64] = 1 << (e.mapping.constant() % 64)
-	clear(e.taken[:])
 	clear(e.members)
 	e.used, e.members = e.used[:0], e.members[:0]
 	e.sheet.reset()
@@ -350,32 +349,35 @@ func (e *ecs) member(name string) []byte {
 }
 
 // follow gives fields the values that rules make.
-func (e *ecs) follow(plan []planned) {
+func (e *ecs) follow(plan *ecsPlan) {
 	s := e.sheet
-	for i := range plan {
-		p := &plan[i]
+	for i := range plan.rules {
+		p := &plan.rules[i]
 		switch {
 		case !e.has(p.column):
 		case p.plain:
 			s.setText(p.field, e.textThere(p.column), p.source)
-		case !p.when.byOther || e.matches(p.when.other, p.when.value):
-			e.apply(p)
+		default:
+			if r := &plan.whole[i]; !r.when.byOther || e.matches(r.when.other, r.when.value) {
+				e.apply(r.rule, p.source)
+			}
 		}
 	}
 }
 
-func (e *ecs) apply(p *planned) {
-	s, r := e.sheet, p.rule
+// apply follows a rule. source is its column, if that need not stay below m365_defender.event.
+func (e *ecs) apply(r *rule, source uint16) {
+	s := e.sheet
 	switch {
 	case r.constant != nil:
 		if r.how != asDefault || !s.has(r.field) {
 			s.setText(r.field, r.constant, noSource)
 		}
 	case r.member == "" && r.how == asList:
-		e.applyList(r, p.source)
+		e.applyList(r, source)
 	case r.member == "":
 		if text := e.text(r.column); len(text) > 0 {
-			e.set(r.field, r.how, text, p.source)
+			e.set(r.field, r.how, text, source)
 		}
 	default:
 		if text := e.member(r.member); len(text) > 0 {

@@ -356,9 +356,8 @@ func shapeOf(tr *record.Tree, n uint32) shape {
 
 // leftovers writes every column that no field holds whole below m365_defender.event.
 func (e *ecs) leftovers() {
-	e.sheet.held(e.taken[:])
 	for _, c := range e.used {
-		if !e.taken[c%maxColumns] {
+		if !e.sheet.taken[c] {
 			e.leave(c)
 		}
 	}

@@ -32,13 +32,14 @@ const (
 // that.
 type form struct {
 	fields []field
-	byName map[string]fieldID      // full names, with dots
-	keys   [maxFields][maxKey]byte // by field: the last part of its name, in msgpack
+	byName map[string]fieldID // full names, with dots
+	keys   []byte             // the last part of each name, in msgpack, in order
 }
 
 type field struct {
 	name    string // whole
-	keySize uint8  // of its key
+	key     uint16 // where its key begins in keys
+	keySize uint8
 	parent  fieldID
 	end     fieldID // the field after this one and all that is below it
 	kind    fieldKind
@@ -95,23 +96,24 @@ func newForm(names []string) (*form, error) {
 	number = func(n *node, parent fieldID) {
 		id := fieldID(len(f.fields))
 		f.byName[n.name] = id
-		key := msgp.AppendString(nil, n.name[strings.LastIndexByte(n.name, '.')+1:])
-		f.fields = append(f.fields, field{name: n.name, keySize: uint8(min(len(key), 255)), parent: parent, kind: n.kind})
-		copy(f.keys[id%maxFields][:], key)
+		from := len(f.keys)
+		f.keys = msgp.AppendString(f.keys, n.name[strings.LastIndexByte(n.name, '.')+1:])
+		f.fields = append(f.fields, field{name: n.name, key: uint16(from), keySize: uint8(min(len(f.keys)-from, 255)), parent: parent, kind: n.kind})
 		for _, c := range n.children {
 			number(c, id)
 		}
 		f.fields[id].end = fieldID(len(f.fields))
 	}
 	number(root, wholeEvent)
-	if len(f.fields) > maxFields {
-		return nil, fmt.Errorf("%d fields are too many", len(f.fields))
+	if len(f.fields) > maxFields || len(f.keys) > 1<<16-1 {
+		return nil, fmt.Errorf("%d fields, with keys of %d bytes, are too many", len(f.fields), len(f.keys))
 	}
 	for i := range f.fields {
 		if f.fields[i].keySize > maxKey {
 			return nil, fmt.Errorf("the last part of %s is longer than %d bytes", f.fields[i].name, maxKey)
 		}
 	}
+	f.keys = append(f.keys, make([]byte, maxKey)...) // a key is read with what follows it, see appendTo
 	return f, nil
 }
 
@@ -152,8 +154,8 @@ const noSource = 0xffff
 // whole.
 const maxElements = 500
 
-// maxFields is how many fields a form may have. It is a power of two, so that a place in an array of
-// so many needs no check.
+// maxFields is how many fields a form may have. It is a power of two, so that a place in an array
+// of so many needs no check.
 const maxFields = 1024
 
 // maxKey is the longest last part of a name, in msgpack.
@@ -169,6 +171,7 @@ type sheet struct {
 	marks   [maxFields / 64]uint64 // a bit for each field that is set
 	slots   [maxFields]slot        // by field
 	entries []entry
+	taken   []bool // by source: a field holds it whole. As long as there are sources
 	text    []byte
 	size    int // bytes of the texts in entries
 }
@@ -179,6 +182,7 @@ type slot struct {
 	members     uint16 // of an object: how many fields are set in it; of a list: how many elements it has
 	first, last uint16 // entries of a value or list, or none
 	parent      fieldID
+	key         uint16 // where its key begins in form.keys
 	keySize     uint8
 	kind        fieldKind
 }
@@ -187,7 +191,8 @@ func newSheet(f *form) *sheet {
 	s := &sheet{form: f}
 	for i := range f.fields {
 		at := &s.slots[i]
-		at.parent, at.kind, at.keySize = f.fields[i].parent, f.fields[i].kind, f.fields[i].keySize
+		at.parent, at.kind = f.fields[i].parent, f.fields[i].kind
+		at.key, at.keySize = f.fields[i].key, f.fields[i].keySize
 	}
 	return s
 }
@@ -197,6 +202,7 @@ func (s *sheet) reset() {
 	clear(s.marks[:])
 	s.slots[wholeEvent].members = 0
 	s.marks[0] = 1
+	clear(s.taken)
 	s.entries = s.entries[:0]
 	s.text = s.text[:0]
 	s.size = 0
@@ -256,7 +262,15 @@ func (s *sheet) put(f fieldID, kind entryKind, text string, number int64, source
 	at := s.slot(f)
 	at.members, at.first, at.last = 1, n, n
 	s.join(at.parent)
+	s.take(source)
 	return true
+}
+
+// take notes that a field holds a source whole.
+func (s *sheet) take(source uint16) {
+	if source != noSource {
+		s.taken[source] = true
+	}
 }
 
 // putBeside is put for a field that is set.
@@ -267,6 +281,7 @@ func (s *sheet) putBeside(f fieldID, kind entryKind, text string, number int64, 
 			if e := &s.entries[at]; e.kind == kind && e.number == number && e.text == text {
 				if source != noSource { // so it holds that column, too: an entry that nothing writes
 					s.add(f, kind, text, number, source)
+					s.take(source)
 				}
 				return true
 			}
@@ -285,6 +300,7 @@ func (s *sheet) putBeside(f fieldID, kind entryKind, text string, number int64, 
 	s.entries[in.last].next = n
 	in.last = n
 	in.members++
+	s.take(source)
 	return true
 }
 
@@ -348,9 +364,14 @@ func (s *sheet) textOf(f fieldID) []byte {
 
 // drop takes back a field with all that is below it, and the objects that are empty then.
 func (s *sheet) drop(f fieldID) {
+	clear(s.taken)
 	for i := range s.entries {
-		if e := &s.entries[i]; f <= e.field && e.field < s.form.fields[f].end {
+		switch e := &s.entries[i]; {
+		case e.source == noSource:
+		case f <= e.field && e.field < s.form.fields[f].end:
 			e.source = noSource
+		default:
+			s.taken[e.source] = true
 		}
 	}
 	for f != wholeEvent && s.has(f) {
@@ -366,23 +387,14 @@ func (s *sheet) drop(f fieldID) {
 	}
 }
 
-// held sets taken for every column that a field holds whole.
-func (s *sheet) held(taken []bool) {
-	for i := range s.entries {
-		if e := &s.entries[i]; e.source != noSource {
-			taken[e.source] = true
-		}
-	}
-}
-
 // appendTo appends the members of the event's map, without its header, and returns how many there
 // are. more has members of open objects that are no fields of the form.
 //
 // There is room for all before the first byte is written. So a key is copied as an array of its
-// largest size, which takes two instructions and no call; what follows it there is written over.
+// largest size, which takes two instructions and no call; what follows it in keys is written over.
 func (s *sheet) appendTo(dst []byte, more []moreMembers) ([]byte, uint32) {
 	const perField, perEntry = maxKey + 4, 9 // a key and the header of a map; the header of a value, or a number
-	marked := 0
+	keys, marked := s.form.keys, 0
 	for _, word := range s.marks {
 		marked += bits.OnesCount64(word)
 	}
@@ -394,12 +406,12 @@ func (s *sheet) appendTo(dst []byte, more []moreMembers) ([]byte, uint32) {
 		}
 		for ; word != 0; word &= word - 1 {
 			id := fieldID(w*64 + bits.TrailingZeros64(word))
-			at, key := s.slot(id), &s.form.keys[id%maxFields]
+			at := s.slot(id)
 			n, size := len(dst), int(at.keySize)
-			to := dst[n : n+maxKey]
-			*(*[16]byte)(to) = *(*[16]byte)(key[:16])
+			to, key := dst[n:n+maxKey], keys[at.key:]
+			*(*[16]byte)(to) = *(*[16]byte)(key)
 			if size > 16 {
-				*(*[maxKey - 16]byte)(to[16:]) = *(*[maxKey - 16]byte)(key[16:])
+				copy(to[16:], key[16:size])
 			}
 			dst = dst[:n+size]
 			switch at.kind {

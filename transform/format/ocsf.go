@@ -33,7 +33,6 @@ type ocsf struct {
 	values  []ocsfValue // by slot
 	used    []ocsfSlot
 	columns []ocsfColumn
-	taken   []bool        // by column: an attribute holds it whole
 	trees   []record.Tree // that values are in: 0 the columns, others opened
 	text    []byte        // texts that had to be made: unescaped, or of numbers
 
@@ -167,6 +166,9 @@ func (o *ocsf) record(w *event.Writer, r *record.Record, own *Own) {
 		o.read(heads.table != nil)
 	}
 	o.alert()
+	for len(o.sheet.taken) < len(o.columns) {
+		o.sheet.taken = append(o.sheet.taken, false)
+	}
 	head := o.headOf(heads)
 	own.Class = "base_event"
 	ready := &head.base
@@ -181,11 +183,10 @@ func (o *ocsf) record(w *event.Writer, r *record.Record, own *Own) {
 		o.fill(ready.layout)
 	}
 	own.Class = ready.layout.class.name
-	clear(o.taken)
-	o.device()
-	if !base {
-		o.sheet.held(o.taken)
+	if base {
+		clear(o.sheet.taken) // what a base event has in attributes stays in unmapped, too
 	}
+	o.device()
 	w.Out = append(w.Out, ready.constants...)
 	w.Count(ready.members)
 	o.severity()
@@ -249,9 +250,6 @@ func (o *ocsf) read(mapped bool) {
 		if members := o.m.members[slot]; mapped && members != nil {
 			o.open(slot, members)
 		}
-	}
-	for len(o.taken) < len(o.columns) {
-		o.taken = append(o.taken, false)
 	}
 }
 
@@ -326,7 +324,6 @@ func (o *ocsf) alert() {
 		c := &o.own.Device.Alert[i]
 		if len(o.columns) < noSource {
 			o.columns = append(o.columns, ocsfColumn{name: o.names.ID(event.Root(0), []byte(c.Name)), packed: c.Value})
-			o.taken = append(o.taken, false)
 		}
 		if slot, ok := o.m.bySlot[c.Name]; ok && o.values[slot].state == 0 {
 			o.put(slot, 0, uint16(len(o.columns)-1)).packed = c.Value
@@ -699,7 +696,7 @@ func (o *ocsf) severity() {
 // take notes that an attribute holds a column whole.
 func (o *ocsf) take(slot ocsfSlot) {
 	if v := &o.values[slot]; v.state != 0 && v.column != noSource {
-		o.taken[v.column] = true
+		o.sheet.taken[v.column] = true
 	}
 }
 
@@ -866,7 +863,7 @@ func (o *ocsf) rest() {
 		}
 		c := &o.columns[i]
 		switch {
-		case o.taken[i]:
+		case o.sheet.taken[i]:
 		case c.packed != nil:
 			w.Key(c.name)
 			w.Out = append(w.Out, c.packed...)

@@ -65,8 +65,10 @@ func containsFold(b []byte, text string) bool {
 // appendLower appends b with its ASCII letters in lower case. Other letters stay: DNS and Windows
 // agree on ASCII only.
 func appendLower(dst, b []byte) []byte {
-	for _, c := range b {
-		dst = append(dst, lowerByte(c))
+	from := len(dst)
+	dst = append(dst, b...)
+	for i, c := range dst[from:] {
+		dst[from+i] = lowerByte(c)
 	}
 	return dst
 }
@@ -84,11 +86,12 @@ func appendUpper(dst, b []byte) []byte {
 
 // appendAction appends an ActionType as a value of event.action: lower case, blanks as dashes.
 func appendAction(dst, b []byte) []byte {
-	for _, c := range b {
+	from := len(dst)
+	dst = appendLower(dst, b)
+	for i, c := range dst[from:] {
 		if c == ' ' {
-			c = '-'
+			dst[from+i] = '-'
 		}
-		dst = append(dst, lowerByte(c))
 	}
 	return dst
 }
