@@ -50,7 +50,7 @@ func (cfg *Config) mechanism() (sasl.Mechanism, error) {
 	}), nil
 }
 
-// tokenError is a token that was not to be had. It is worth another try: franz-go is told so.
+// tokenError is a token that was not to be had. It is temporary, so that franz-go tries again.
 type tokenError struct{ err error }
 
 func (e *tokenError) Error() string   { return "get a token: " + e.err.Error() }

@@ -22,45 +22,44 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// budget keeps what the client holds under Config.FetchBytes, B.
+// budget keeps the memory of the client under Config.FetchBytes, B.
 //
-// The client asks for one answer at a time. It reads at most one ahead of what Fetch has returned
-// (MaxConcurrentFetches 1). So at most two answers are held, B/2 each:
+// The client asks for one answer at a time. It reads at most one more ahead of the messages that
+// Fetch has returned (MaxConcurrentFetches 1). So at most two answers are held, B/2 each:
 //
-//   - the bytes as they came, at most B/8, which is what we ask for. The broker sends more only
-//     when the first batch alone is larger;
-//   - what compressed batches expand to;
+//   - the received bytes: we ask for at most B/8. The broker sends more only when the first batch
+//     alone is larger;
+//   - the expanded text of compressed batches;
 //   - franz-go's records and our messages, recordBytes each.
 //
 // A batch beyond that is left for the next fetch: inspect cuts it off, or Decompress refuses it,
 // and franz-go returns those before it. Only the first batch of an answer may need more, because it
 // may be a single large message: up to largest. One that needs even more is never decoded, by any
-// codec: it is passed over, see refusal.
+// codec: it is skipped, see refusal.
 //
 // When batches were left, we ask for half as much from then on, and slowly for more again. A batch
 // that was left has used up bandwidth for nothing, and Event Hubs limits bandwidth.
 type budget struct {
-	limit   int64 // of an answer: its bytes, what it expands to, its records
+	limit   int64 // of an answer: its bytes, its expanded text, its records
 	largest int64 // of one batch
 	top     int32 // how much to ask for at most
 	asked   int32 // how much to ask for now
 	calm    int   // answers since a batch was last left
 	left    atomic.Bool
 
-	// Of the answer that is being decoded. inspect sets them before franz-go decodes it, in the
-	// goroutine that reads it.
+	// These are about the answer that is being decoded. inspect sets them before franz-go decodes
+	// it, in the goroutine that reads it.
 	held  atomic.Int64
 	first atomic.Bool // no compressed batch was expanded yet
 
 	mu      sync.Mutex
-	refused map[string]refusal // by lane, until it is passed over
+	refused map[string]refusal // by lane, until it is skipped
 	claims  map[uint32]claim   // of the compressed batches of the answer, by the checksum of their records
 
 	gzips sync.Pool // *gzip.Reader
 }
 
-// refusal is a batch that is not decoded: what it needs, or says of itself, is more than may be
-// held.
+// refusal is a batch that is not decoded: it needs, or claims, more than may be held.
 type refusal struct {
 	from, next int64 // its messages: from the offset from, before the offset next
 	why        string
@@ -99,7 +98,7 @@ const (
 	mostOther  = 4 << 20
 
 	// mostThrottle is for how long a broker may have us not ask for more, in milliseconds. franz-go
-	// does what it says, and it may say 24 days.
+	// obeys it, and it may ask for 24 days.
 	mostThrottle = 60_000
 
 	// mostRefusals bounds the refusals that wait to be passed over. One that is forgotten is found
@@ -128,8 +127,8 @@ func (b *budget) answer(key int16) int {
 }
 
 // inspect looks at the batches of an answer to a fetch before franz-go does, and changes those that
-// it must not decode: a batch that is left for the next fetch seems to be cut off, and one that is
-// refused fails its checksum.
+// it must not decode. A batch that is left for the next fetch then seems to be cut off. A refused
+// one fails its checksum.
 func (b *budget) inspect(body []byte, version int16) {
 	b.first.Store(true)
 	b.mu.Lock()
@@ -139,7 +138,7 @@ func (b *budget) inspect(body []byte, version int16) {
 	defer func() { b.held.Store(held) }()
 	resp := kmsg.NewPtrFetchResponse()
 	resp.Version = version
-	if version >= 12 || resp.ReadFrom(body) != nil { // franz-go says what is wrong with it
+	if version >= 12 || resp.ReadFrom(body) != nil { // franz-go reports the error
 		return
 	}
 	if version >= 1 && resp.ThrottleMillis > mostThrottle {
@@ -193,7 +192,7 @@ const (
 
 // nextBatch cuts the first batch off batches. It returns false when there is no whole one.
 func nextBatch(batches []byte) (batch, rest []byte, ok bool) {
-	const before = batchLength + 4 // what the length does not count
+	const before = batchLength + 4 // not part of the length
 	if len(batches) <= batchMagic {
 		return nil, nil, false
 	}
@@ -215,7 +214,7 @@ func (b *budget) weigh(batch []byte) (needs int64, why string) {
 		return 2 * recordBytes, ""
 	}
 	if len(batch) < batchHeader {
-		return 0, "" // franz-go says so
+		return 0, "" // franz-go reports it
 	}
 	records := claimed(batch)
 	needs = records * recordBytes
@@ -302,15 +301,15 @@ func countHeaders(record []byte) (headers int64, ok bool) {
 	return max(headers, 0), ok
 }
 
-// extent returns which messages batch is, as far as it can be believed. end is where the partition
-// ends.
+// extent returns the range of the messages of batch, within credible bounds. end is the end of the
+// partition.
 func extent(batch, rest []byte, end int64) (r refusal) {
 	r.from = int64(binary.BigEndian.Uint64(batch))
 	r.next = r.from + 1
 	if len(batch) >= batchHeader && batch[batchMagic] == 2 {
 		r.next = r.from + int64(int32(binary.BigEndian.Uint32(batch[batchLastDelta:]))) + 1
 	}
-	// What a batch says of its end must not make us pass over what follows it.
+	// A wrong end in a batch must not make us skip the batches behind it.
 	if len(rest) >= 8 {
 		r.next = min(r.next, int64(binary.BigEndian.Uint64(rest)))
 	}
@@ -318,8 +317,8 @@ func extent(batch, rest []byte, end int64) (r refusal) {
 	return r
 }
 
-// whole tells whether a batch is as its producer made it. What the network has damaged is fetched
-// again.
+// whole reports whether a batch is unchanged since its producer. A batch that the network has
+// damaged is fetched again.
 func whole(batch []byte) bool {
 	if batch[batchMagic] < 2 {
 		return true
@@ -399,7 +398,7 @@ func (b *budget) Decompress(src []byte, codec kgo.CompressionCodecType) (out []b
 	return out, nil
 }
 
-// checkClaim refuses the batch that src is from when it does not hold what it claims: franz-go
+// checkClaim refuses the batch of src when it does not hold as many records as it claims: franz-go
 // would ask for it for ever.
 func (b *budget) checkClaim(src []byte, records int64) error {
 	b.mu.Lock()
@@ -415,8 +414,8 @@ func (b *budget) checkClaim(src []byte, records int64) error {
 
 var errTooLarge = errors.New("expands to more than may be held")
 
-// expand expands src to at most so many bytes. It holds no more than that, and what the codec needs
-// to look back: 8 MB.
+// expand expands src to at most so many bytes. It holds no more than that and the 8 MB that the
+// codec needs to look back.
 func (b *budget) expand(src []byte, codec kgo.CompressionCodecType, most int64) ([]byte, error) {
 	switch codec {
 	case kgo.CodecGzip:

@@ -84,7 +84,7 @@ func checkHub(ctx context.Context, client *kgo.Client, cfg *Config, t kmsg.Metad
 	if explain(t.ErrorCode) {
 		return f
 	}
-	// ask returns an offset of each partition, or nil when f says why there is none.
+	// ask returns an offset of each partition, or nil with the reason in f.
 	ask := func(at int64) map[int32]int64 {
 		req := kmsg.NewPtrListOffsetsRequest()
 		req.ReplicaID = -1
@@ -149,8 +149,7 @@ func checkHub(ctx context.Context, client *kgo.Client, cfg *Config, t kmsg.Metad
 	return f
 }
 
-// groupOffsets returns what the group has committed of a hub. Partitions of which it has nothing
-// are left out.
+// groupOffsets returns the group's offsets of a hub. Partitions without one are left out.
 func groupOffsets(ctx context.Context, client *kgo.Client, cfg *Config, t kmsg.MetadataResponseTopic) (map[int32]int64, error) {
 	var partitions []int32
 	for _, p := range t.Partitions {
@@ -213,7 +212,7 @@ type attempts struct {
 	err error
 }
 
-// OnBrokerConnect is told of every attempt to connect and sign in.
+// OnBrokerConnect is called after every attempt to connect and sign in.
 func (a *attempts) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
 	defer func() { _ = recover() }() // in a goroutine of the client
 	if err == nil || errors.Is(err, context.Canceled) {

@@ -16,7 +16,7 @@ const (
 	emulatorPort = "9092"
 )
 
-// connectionString is what is read out of one; the password is the text itself.
+// connectionString has the parts of one; the password is the text itself.
 type connectionString struct {
 	host     string // of the namespace
 	port     string // of Endpoint, usually ""

@@ -158,8 +158,8 @@ func (d *dialer) tunnel(ctx context.Context, network string, proxy *url.URL, add
 	if err = req.Write(conn); err != nil {
 		return nil, err
 	}
-	// One byte at a time, so that nothing which follows the answer is read with it; a broker does
-	// not speak first, but a proxy may forward whatever it likes.
+	// One byte at a time, so that only the answer is read. A broker does not speak first, but a
+	// proxy may forward more bytes.
 	resp, err := http.ReadResponse(bufio.NewReaderSize(oneByte{conn}, 16), req)
 	if err != nil {
 		return nil, fmt.Errorf("read its answer to CONNECT: %w", err)
@@ -184,10 +184,10 @@ func (o oneByte) Read(p []byte) (int, error) {
 	return o.r.Read(p)
 }
 
-// dialError keeps from franz-go what kind of error it holds. A connection that is refused makes
-// franz-go turn to another broker and, when there is none, give up at once: a heartbeat that does
-// so loses the group, and all partitions are read again from their last commit. Event Hubs has one
-// address for everything, so the only thing to do is to try again while the session lasts.
+// dialError keeps from franz-go what kind of error it holds. After a refused connection, franz-go
+// turns to another broker. If there is none, it gives up at once: such a heartbeat loses the group,
+// and all partitions are read again from their last commit. Event Hubs has one address for
+// everything, so it is tried again while the session lasts.
 type dialError struct{ err error }
 
 func (e *dialError) Error() string   { return e.err.Error() }

@@ -31,24 +31,24 @@ type lane struct {
 	began     int64 // where it began
 	next      int64 // behind the last message that Fetch returned
 	safe      int64 // everything before it is safe
-	committed int64 // what the group knows of that, or -1
-	copied    int64 // what the state file knows of that, or -1
+	committed int64 // the group's offset, or -1
+	copied    int64 // the state file's offset, or -1
 
-	// What the state file says of the group: where we have put it last, and where a commit that is
-	// under way puts it. A start believes the copy only while the group stands at one of them.
+	// The state file's offsets of the group: our last commit, and one that is under way. A start
+	// believes the copy only while the group's offset is one of them.
 	noted      [2]int64
 	committing int64
 
 	proofs    []proof // of messages that were read: the last that is safe, if any, and those that are not yet
 	check     *proof  // the one that is fetched again, to see whether it is still the same hub
-	gone      bool    // the hub was missing: what comes back may be another one of the same name
+	gone      bool    // the hub was missing: another one of the same name may come back
 	recreated bool    // the group may still have an offset of the hub before: the state file keeps that hub's proof
-	ahead     bool    // next is the copy's, and check has yet to prove it; the group stands at safe
+	ahead     bool    // next is the copy's, and check has yet to prove it; safe is the group's offset
 
 	blank  span      // markers of transactions behind the last message: nothing is there to become safe
 	end    int64     // where the partition ended when we last heard of it
 	newest time.Time // the time of the last message that Fetch returned
-	tries  int       // how often what comes next could not be decoded
+	tries  int       // how often the next batch could not be decoded
 }
 
 // span: offsets, from one to before another. The zero span is empty.
@@ -63,8 +63,8 @@ func (l *lane) passBlank() {
 
 func laneName(hub string, partition int32) string { return hub + "/" + strconv.Itoa(int(partition)) }
 
-// proofEvery is how many bytes of messages lie between two proofs. What is safe ends anywhere in an
-// answer, and a start reads again from the proof before that.
+// proofEvery is how many bytes of messages lie between two proofs. The safe part may end anywhere
+// in an answer, and a start reads again from the proof before that.
 const proofEvery = 256 << 10
 
 // remember keeps some of the messages of a fetch as proofs of l: the first, the last, and one every
@@ -101,14 +101,14 @@ func (l *lane) askAgain() int64 {
 }
 
 // prove looks at the first records of a lane that was asked for again from its proof on. It returns
-// those that follow on what was read, if they are among them, and false when it is another
-// partition's.
+// those behind the messages that were read, if they are among them. It returns false if they are
+// another partition's.
 func (l *lane) prove(records []*kgo.Record) ([]*kgo.Record, bool) {
 	switch first := records[0]; {
 	case first.Offset < l.check.offset, first.Offset == l.check.offset && proofOf(first) != *l.check:
 		return nil, false
 	}
-	// Or the message of the proof is gone, which says nothing: retention has taken it.
+	// Or the message of the proof is gone. That proves nothing: retention has taken it.
 	if records[0].Offset > l.check.offset {
 		l.doubt()
 	}

@@ -80,8 +80,8 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 		}
 		switch {
 		case !ok:
-			// The partition could not be asked about. franz-go goes on trying, and starts where the
-			// offset says or else at the beginning, where nothing is missed.
+			// The partition could not be asked about. franz-go keeps trying. It starts at the
+			// offset or else at the beginning, so nothing is missed.
 		case l.next < 0:
 			l.next = b.fresh
 		case l.next < b.start:
@@ -104,7 +104,7 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 			if len(l.proofs) > 0 && (!ok || l.proofs[0].offset >= b.start && l.proofs[0].offset < b.end) {
 				at = l.askAgain()
 			} else {
-				l.proofs = nil // of what the hub does not hold: nothing may go on there
+				l.proofs = nil // of messages that the hub does not hold: nothing may continue there
 				l.doubt()
 				at = l.next
 			}
@@ -116,8 +116,8 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 	names := s.names()
 	s.mu.Unlock()
 
-	// The start is committed at once: "latest" must mean the same place after a restart, however
-	// soon that comes and whether or not a message came.
+	// The start is committed at once: "latest" must mean the same place after a restart, even one
+	// that comes at once and before any message.
 	short, cancel := context.WithTimeout(ctx, commitWait)
 	defer cancel()
 	if err := s.flush(short); err != nil && ctx.Err() == nil {
@@ -127,10 +127,10 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 	return offsets, nil
 }
 
-// readCopies sets the proofs of lanes from the state file, and the positions of those where the
-// copy decides: where the group has none (copies), and where the copy is ahead of the group and the
-// group stands where this file last put it (ahead). fresh counts those without any position, and
-// back those where the group was set back.
+// readCopies sets the proofs of lanes from the state file. It sets the positions of those where the
+// copy decides: the group has no offset (copies), or the copy is ahead of the group, whose offset
+// is this file's last commit (ahead). fresh counts those without any position, and back those where
+// the group was set back.
 func (s *Source) readCopies(lanes []*lane) (copies, fresh, ahead, back int) {
 	for _, l := range lanes {
 		key := s.copyKey(l.hub, l.partition)
@@ -191,11 +191,11 @@ func (s *Source) isNoted(key string, at int64) bool {
 	return err == nil && slices.Contains(strings.Fields(string(b)), strconv.FormatInt(at, 10))
 }
 
-// revoke lets go of partitions that another member is about to get. It waits a little until what
-// was read of them is safe and committed.
+// revoke lets go of partitions that another member is about to get. It waits a little until the
+// messages read of them are safe and committed.
 func (s *Source) revoke(gone map[string][]int32) {
 	if lanes := s.those(gone); len(lanes) > 0 {
-		s.retry(context.Background()) // what is safe already need not wait for the next commit
+		s.retry(context.Background()) // safe messages need not wait for the next commit
 		s.awaitCommits(lanes)
 		s.letGo(lanes)
 	}
@@ -222,7 +222,7 @@ func (s *Source) those(partitions map[string][]int32) (lanes []*lane) {
 	return lanes
 }
 
-// awaitCommits waits until what was read of lanes is committed, for as long as waits.drain, or
+// awaitCommits waits until the messages read of lanes are committed, for as long as waits.drain, or
 // until the source ends.
 func (s *Source) awaitCommits(lanes []*lane) {
 	s.mu.Lock()
@@ -242,7 +242,7 @@ func (s *Source) awaitCommits(lanes []*lane) {
 
 // letGo forgets lanes.
 func (s *Source) letGo(lanes []*lane) {
-	// From here on a mark of these lanes is dropped; a commit that has found them to be ours is
+	// From here on marks of these lanes are dropped. A commit that began while they were ours is
 	// over first.
 	s.giving.Lock()
 	defer s.giving.Unlock()

@@ -21,21 +21,21 @@ import (
 // broker's answer until we have left in good order.
 //
 // The broker waits for a member that was killed until its session ends, 30 s, and so do all that
-// join meanwhile. So a start has the members leave that an earlier life has left behind. It joins
-// first: a group that is left by its last member is empty, and then Kafka waits for more members
-// before it lets the first one in (group.initial.rebalance.delay.ms, 3 s).
+// join meanwhile. So a start has the members of an earlier run leave. It joins first: a group
+// without a member is empty, and Kafka then waits for more members before it lets the first one in
+// (group.initial.rebalance.delay.ms, 3 s).
 //
-// A copy of the state file holds the id of the instance that it was copied from. When the copy is
-// started, that instance is taken out of the group once: it says that it lost the group, joins
-// again under an id that no copy has, and the copy gets an id of its own. So two hosts with copies
-// of one file never throw each other out twice.
+// A copy of the state file holds the id of the original instance. When the copy is started, that
+// instance is taken out of the group once. It logs that it lost the group, and joins again under an
+// id that no copy has. The copy gets an id of its own. So two hosts with copies of one file never
+// throw each other out twice.
 type members struct {
 	state *input.State
 	key   string
 	log   *slog.Logger
 
 	mu   sync.Mutex
-	dead []string // of an earlier life, and perhaps in the group yet
+	dead []string // of an earlier run, and perhaps still in the group
 	ids  []string // ours, the newest last
 
 	asked    chan struct{} // closed when our request to join is with the broker
@@ -44,15 +44,15 @@ type members struct {
 }
 
 const (
-	// memberSuffix makes of namespace and group the key of their members.
+	// memberSuffix ends the key of the members of a namespace and group.
 	memberSuffix = "/members"
 
 	// mostMembers bounds the ids that are kept. Every join may give a new one, and those before it
 	// are gone.
 	mostMembers = 8
 
-	// leaveWait is how long after our request to join earlier members are taken out: requests go
-	// over two connections, and that to join should be the first to arrive.
+	// leaveWait is the time between our request to join and the leave of earlier members. The
+	// requests go over two connections, and the one to join should arrive first.
 	leaveWait = 50 * time.Millisecond
 
 	// answerWait is leaveWait for a request without an id. Brokers of JoinGroup 4 answer it with an
@@ -114,7 +114,7 @@ func (m *members) write() {
 	}
 }
 
-// asks is told of every request that was sent, and hears of every answer.
+// asks is called for every request that was sent, and hears for every answer.
 func (m *members) asks(key int16) {
 	if m == nil || key != kmsg.JoinGroup.Int16() {
 		return

@@ -17,8 +17,8 @@ import (
 // commitWait bounds commits that nobody else bounds.
 const commitWait = 10 * time.Second
 
-// flush commits what is safe and not yet known to the group, and writes the copy before it and
-// after. giving is held.
+// flush commits the safe offsets that the group does not know yet, and writes the copy before it
+// and after. giving is held.
 //
 // The copy moves whether or not the group takes the offsets: the marks are safe either way. Before,
 // because a start must know where a commit may have put the group whose answer was not waited for.
@@ -51,11 +51,11 @@ func (s *Source) flush(ctx context.Context) error {
 	return err
 }
 
-// copy writes to the state file what has moved since it last did, all lanes at once. giving is
-// held.
+// copy writes to the state file the offsets that have moved since the last time, all lanes at once.
+// giving is held.
 //
-// It leaves out lanes whose proof is being looked at, and those where the group may still have an
-// offset of the hub before: that would count after a restart, and only the old proof tells. A copy
+// It leaves out lanes whose proof is being checked. It also leaves out those where the group may
+// still have an offset of the hub before: after a restart only the old proof can show that. A copy
 // that cannot be written does not keep the group from moving. It is logged, and tried again with
 // the next.
 func (s *Source) copy() {

@@ -8,9 +8,9 @@ import (
 )
 
 // proof: a message that was read, and its checksum. A partition that holds another message at that
-// offset belongs to another hub, which was created again under the same name. Nothing else tells:
-// Event Hubs gives hubs no id that a Kafka client of its version could see, offsets start at 0
-// again, and the group may still have the old ones.
+// offset belongs to another hub, which was created again under the same name. Nothing else can show
+// that. Event Hubs gives hubs no id that a Kafka client of its version could see. Offsets start at
+// 0 again, and the group may still have the old ones.
 type proof struct {
 	offset int64
 	sum    uint32 // of its body

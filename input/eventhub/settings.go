@@ -43,7 +43,7 @@ var Settings = []input.Setting{
 		Doc: "PEM file with certificate authorities to trust besides those of the system, for a private authority or a proxy that inspects TLS."},
 }
 
-// Config is what the source needs to know. ReadConfig makes it from settings.
+// Config configures the source. ReadConfig makes it from settings.
 type Config struct {
 	Auth             string         // connection_string or one of signin.Methods
 	ConnectionString input.Secret   //
@@ -57,20 +57,20 @@ type Config struct {
 	AllowPlaintext   bool           // without TLS, addresses on other machines are connected to as well
 	Roots            *x509.CertPool // nil for those of the system
 
-	// FetchBytes is the hard bound of what the source may hold: what the last Fetch returned and
-	// what was read ahead. Only a single larger message may exceed it. See budget.
+	// FetchBytes is the hard bound of the source's memory: the messages of the last Fetch and those
+	// that were read ahead. Only a single larger message may exceed it. See budget.
 	FetchBytes int64
 
-	// SetBack is called before events are read again that somebody wants again: the group stands
-	// before what the state file knows, and not where this file put it. It may be called from any
-	// goroutine. May be nil.
+	// SetBack is called when somebody has set the group back to read events again: its offset is
+	// before that of the state file, and not this file's last commit. The call comes before the
+	// events. It may be called from any goroutine. May be nil.
 	SetBack func()
 
 	// HubsEvery is how often new hubs and partitions are looked for; 0 for 3 minutes.
 	HubsEvery time.Duration
 }
 
-// DefaultFetchBytes is what Open takes when Config.FetchBytes is 0.
+// DefaultFetchBytes is the FetchBytes of a Config that has 0.
 const DefaultFetchBytes = 64 << 20
 
 // ReadConfig reads the settings of the source and notes every mistake in s. configured is false
@@ -180,7 +180,7 @@ func (cfg *Config) checkEntra(s *input.Settings, brokers []string) {
 	cfg.SignIn.Check(s, "eventhub.auth", cfg.Auth)
 }
 
-// brokerAddress completes what the user gave as a broker to host:port.
+// brokerAddress completes the user's address of a broker to host:port.
 func brokerAddress(b, port string) (string, error) {
 	if strings.Contains(b, "://") || strings.Contains(b, "/") {
 		return "", fmt.Errorf("%q is not an address; write host or host:port, such as contoso.servicebus.windows.net:9093", b)
@@ -214,7 +214,7 @@ func hubProblem(hub string) string {
 	return ""
 }
 
-// isPattern tells whether hub stands for all hubs that match it.
+// isPattern reports whether hub is a pattern that many hubs may match.
 func isPattern(hub string) bool { return strings.ContainsAny(hub, "*?") }
 
 // matchHub tells whether one of hubs is or matches name. The names of hubs hold no slash, so

@@ -20,8 +20,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// What Microsoft recommends for Kafka clients of Event Hubs (azure-docs,
-// event-hubs/apache-kafka-configurations.md): Azure drops connections that were idle for more than
+// Microsoft's values for Kafka clients of Event Hubs (azure-docs,
+// event-hubs/apache-kafka-configurations.md). Azure drops connections that were idle for more than
 // 240 s, and its answers can take long when it throttles.
 const (
 	idleTimeout    = 180 * time.Second
@@ -30,7 +30,7 @@ const (
 	requestTimeout = 60 * time.Second
 
 	// Microsoft says 3 s. But a member learns only by a heartbeat that the group waits for it to
-	// join again, so with three members whoever comes back after a crash would wait for so long.
+	// join again. With three members, one that comes back after a crash would wait for so long.
 	heartbeat = time.Second
 )
 
@@ -72,7 +72,7 @@ type Source struct {
 	// of a lane of ours ends before another member gets that lane. Take it before mu.
 	giving sync.Mutex
 
-	mu         sync.Mutex // covers what follows; never held while the broker or the disk is waited for
+	mu         sync.Mutex // covers the fields below; never held while waiting for the broker or the disk
 	moved      *sync.Cond // a lane was committed, or ending was set
 	lanes      map[string]*lane
 	ending     bool
@@ -85,9 +85,8 @@ type Source struct {
 
 var _ input.Source = (*Source)(nil)
 
-// Open returns a source for cfg. It does not wait for the broker: that it cannot be reached, or
-// what else is wrong, is said in the log within seconds, while the source goes on trying. state may
-// be nil.
+// Open returns a source for cfg. It does not wait for the broker. If something is wrong, the log
+// has it within seconds, while the source keeps trying. state may be nil.
 func Open(ctx context.Context, cfg Config, state *input.State, log *slog.Logger) (*Source, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -175,8 +174,8 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 		kgo.HeartbeatInterval(heartbeat),
 		kgo.RebalanceTimeout(rejoinTimeout), // which also bounds how long a join waits for members that are gone
 		kgo.DisableAutoCommit(),
-		// Between a poll and the end of take no partition changes hands: else records of a
-		// partition that went and came back meanwhile would be taken for those of its new term.
+		// Between a poll and the end of take no partition changes hands. Otherwise, if a partition
+		// went and came back meanwhile, its old records would be taken for those of its new term.
 		kgo.BlockRebalanceOnPoll(),
 		// In goroutines of the client, where a panic would end the host.
 		kgo.AdjustFetchOffsetsFn(func(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (_ map[string]map[int32]kgo.Offset, err error) {
@@ -199,7 +198,7 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 		// A hub that is missing for a moment is one of them, see lane.gone.
 		kgo.KeepRetryableFetchErrors(),
 
-		// What a transaction has not committed is not there. Its markers are kept, because they
+		// Messages of an uncommitted transaction are left out. Its markers are kept, because they
 		// have offsets too: see lane.blank.
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(),
@@ -211,15 +210,15 @@ func (s *Source) options(ctx context.Context) ([]kgo.Opt, error) {
 		kgo.WithDecompressor(s.budget),
 		// This only bounds nonsense. See budget.answer.
 		kgo.BrokerMaxReadBytes(mostAnswer),
-		// With one answer at a time, a broker that has nothing holds up another that has: not for
-		// long.
+		// With one answer at a time, a broker without messages holds up another: this bounds the
+		// time.
 		kgo.FetchMaxWait(500*time.Millisecond),
 	)
 	if !slices.ContainsFunc(s.cfg.Hubs, isPattern) {
 		return append(opts, kgo.ConsumeTopics(s.cfg.Hubs...)), nil
 	}
-	// With patterns every request for metadata is for all hubs of the namespace: a new one that
-	// matches is found by the next (HubsEvery).
+	// With patterns every request for metadata asks for all hubs of the namespace, so the next one
+	// finds a new hub (HubsEvery).
 	exprs := make([]string, len(s.cfg.Hubs))
 	for i, h := range s.cfg.Hubs {
 		exprs[i] = "^" + strings.NewReplacer(`\*`, ".*", `\?`, ".").Replace(regexp.QuoteMeta(h)) + "$"
@@ -234,7 +233,7 @@ type hooks struct{ s *Source }
 // returned.
 func (h hooks) OnNewClient(c *kgo.Client) { h.s.client = c }
 
-// OnBrokerConnect is told of every attempt to connect and sign in.
+// OnBrokerConnect is called after every attempt to connect and sign in.
 func (h hooks) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
 	defer input.CatchAndLog(h.s.log, "note a connection")
 	addr := net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port)))
@@ -266,7 +265,7 @@ func (s *Source) Fetch(ctx context.Context) ([]input.Message, error) {
 	for {
 		fetches := s.client.PollFetches(ctx)
 		if err := ctx.Err(); err != nil {
-			// What was polled meanwhile was not returned, so it is not marked either.
+			// Messages that were polled meanwhile are not returned, so they are not marked either.
 			s.client.AllowRebalance()
 			return nil, err
 		}
@@ -306,7 +305,7 @@ const mostMessages = 10_000
 // positions are offsets by hub and partition, as franz-go wants them.
 type positions = map[string]map[int32]kgo.EpochOffset
 
-// goOn adds to p, which may be nil, where to go on in a partition.
+// goOn adds to p, which may be nil, the offset from which to continue in a partition.
 func goOn(p positions, hub string, partition int32, offset int64) positions {
 	if p == nil {
 		p = make(positions)
@@ -335,7 +334,7 @@ func (s *Source) take(fetches kgo.Fetches) (skip positions, other []*lane, err e
 				skip = goOn(skip, l.hub, l.partition, to)
 			}
 			if !same || to >= 0 {
-				return // what is wrong behind these records is found again
+				return // an error behind these records comes again
 			}
 		}
 		if p.Err != nil {
@@ -407,8 +406,8 @@ func (s *Source) takeRecords(l *lane, p *kgo.FetchPartition) (to int64, same boo
 	return -1, true
 }
 
-// startOver returns where to go on in a lane that is of another hub now: at its beginning. When the
-// broker does not say where that is, the proof is looked at again.
+// startOver returns the offset from which to continue in a lane of a recreated hub: its beginning.
+// If the broker does not answer where that is, the proof is checked again.
 func (s *Source) startOver(ctx context.Context, l *lane) int64 {
 	start, ok := s.list(ctx, []*lane{l}, atStart, false)[l.name]
 	s.mu.Lock()
@@ -423,7 +422,7 @@ func (s *Source) startOver(ctx context.Context, l *lane) int64 {
 
 // readFromStart reads a hub that was deleted and created again from its beginning. mu is held.
 func (s *Source) readFromStart(l *lane, at int64) {
-	// Marks of this term may be further on than what is read now, so they must not count any more.
+	// Marks of this term may be ahead of the new position, so they must not count any more.
 	s.log.Warn("hub was created again, or the broker lost events. It is read from its beginning",
 		"hub", l.hub, "partition", l.partition, "was_at", l.next, "begins_at", at)
 	l.term = input.NewTerm()
@@ -431,8 +430,8 @@ func (s *Source) readFromStart(l *lane, at int64) {
 	l.proofs, l.check, l.gone, l.recreated, l.ahead, l.blank = nil, nil, false, true, false, span{}
 }
 
-// follow makes sure that a record with the offset first follows on what was read of l, or says what
-// is missing. start is where the partition begins.
+// follow checks that a record with the offset first comes right behind the last one that was read
+// of l. If not, it logs what is missing. start is the beginning of the partition.
 func (s *Source) follow(l *lane, start, first int64) {
 	switch {
 	case l.next < 0: // begin could not find out
@@ -445,15 +444,16 @@ func (s *Source) follow(l *lane, start, first int64) {
 	l.next = first
 }
 
-// retentionTook says and counts that what was to be read next of l is gone, up to the offset to.
+// retentionTook logs and counts the messages of l that are gone, from the next one up to the offset
+// to.
 func (s *Source) retentionTook(l *lane, to int64) {
 	s.counts.lost += to - l.next
 	s.log.Error("EVENTS LOST: the hub's retention deleted them before they were read. Reading continues with the oldest left. Lengthen the retention, and find out what slowed reading",
 		"hub", l.hub, "partition", l.partition, "messages_lost", to-l.next, "from_offset", l.next, "before_offset", to)
 }
 
-// failed deals with what a fetch brought instead of records, from a lane that may be nil. skipTo is
-// not 0 when the lane must go on there. The error is one that only a new client can mend.
+// failed deals with the error of a fetch, from a lane that may be nil. skipTo is not 0 when the
+// lane must continue there. It returns an error that only a new client can mend.
 func (s *Source) failed(l *lane, hub string, partition int32, cause error) (skipTo int64, err error) {
 	var (
 		loss     *kgo.ErrDataLoss
@@ -465,7 +465,7 @@ func (s *Source) failed(l *lane, hub string, partition int32, cause error) (skip
 	case errors.Is(cause, errLeft):
 	case errors.Is(cause, kgo.ErrClientClosed), errors.Is(cause, kerr.UnknownTopicID):
 		return 0, fmt.Errorf("read hub %s: %w", hub, cause)
-	case errors.As(cause, &loss): // follow says what comes of it
+	case errors.As(cause, &loss): // follow deals with it
 	case errors.As(cause, &group):
 		kind, advice := s.cfg.explainGroup(group.Err)
 		s.troubles.Begin("consumer group", "", kind, slog.LevelError, advice, "group", s.cfg.Group, "error", group.Err)
@@ -475,7 +475,7 @@ func (s *Source) failed(l *lane, hub string, partition int32, cause error) (skip
 		return l.next, nil
 	case errors.As(cause, &tooLarge) && l != nil:
 		return s.passOver(l, max(l.next+1, min(tooLarge.NextOffset, l.end)), cause), nil
-	case errors.Is(cause, kerr.UnknownTopicOrPartition): // watch says so
+	case errors.Is(cause, kerr.UnknownTopicOrPartition): // watch logs it
 		if l != nil && l.check == nil && len(l.proofs) > 0 {
 			l.gone = true
 		}
@@ -490,7 +490,7 @@ func (s *Source) failed(l *lane, hub string, partition int32, cause error) (skip
 		s.troubles.Begin("hub "+hub, "reading", "damaged", slog.LevelWarn, "a batch of messages cannot be decoded: it is fetched again, and skipped if that does not help",
 			"hub", hub, "partition", partition, "offset", l.next, "error", cause)
 		if l.tries++; l.tries >= decodeTries {
-			return s.passOver(l, l.next+1, cause), nil // what follows in the batch has had its tries, too
+			return s.passOver(l, l.next+1, cause), nil // the rest of the batch has had its tries, too
 		}
 	default:
 		s.troubles.Begin("hub "+hub, "reading", "fetch", slog.LevelError, "the hub cannot be read: retrying", "hub", hub, "partition", partition, "error", cause)
@@ -509,8 +509,8 @@ func isDamage(err error) bool {
 		func(s string) bool { return strings.Contains(text, s) })
 }
 
-// passOver hands on, in place of messages that cannot be had, one that says so, and returns where l
-// goes on.
+// passOver hands on one unreadable message in place of messages that cannot be decoded. It returns
+// the offset from which l continues.
 func (s *Source) passOver(l *lane, next int64, cause error) int64 {
 	s.counts.unreadable += next - l.next
 	s.troubles.Begin("hub "+l.hub, "reading", "damaged", slog.LevelWarn, "messages that cannot be decoded are skipped, and an unreadable record reports them",
@@ -566,18 +566,18 @@ func (s *Source) end() {
 	s.moved.Broadcast()
 }
 
-// Close gives all partitions back and ends what the source started. What was marked safe and not
-// yet committed is not committed any more.
+// Close gives all partitions back and ends what the source started. Marks that are safe and not yet
+// committed are not committed any more.
 func (s *Source) Close() error {
 	s.end()
 	ctx, cancel := context.WithTimeout(context.Background(), s.waits.leave)
 	defer cancel()
 	s.client.AllowRebalance()
 	err := s.client.LeaveGroupContext(ctx)
-	s.stop() // whatever still waits for the broker must not keep us
+	s.stop() // goroutines that still wait for the broker must not keep us
 	s.client.Close()
-	// Close polls what is left and counts that as a poll of ours, for which a goroutine of its own
-	// leave may wait for ever.
+	// Close polls the rest and counts that as a poll of ours. A goroutine of its own leave may wait
+	// for that for ever.
 	s.client.AllowRebalance()
 	s.working.Wait()
 	s.members.stop()

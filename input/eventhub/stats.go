@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// counts are what happened since Open.
+// counts are figures since Open.
 type counts struct {
 	messages, bytes, lost, unreadable, stale, rebalances int64
 }
@@ -41,7 +41,7 @@ type LaneStats struct {
 	Next      int64         // the offset to be fetched next
 	Committed int64         // the offset that the group has, or -1
 	End       int64         // the offset after the partition's last message (its high watermark), when we last heard of it
-	Lag       int64         // messages that are not safe yet, fetched or not: what an output that is down leaves behind
+	Lag       int64         // messages that are not safe yet, fetched or not: they grow while an output is down
 	Behind    time.Duration // age of the newest message that was fetched, while there is a lag; else 0
 }
 

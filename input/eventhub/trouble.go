@@ -18,8 +18,7 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// explainConnection returns what kind of failure of a connection err is, and what the user should
-// check.
+// explainConnection returns the kind of a failed connection, and the advice for the user.
 func (cfg *Config) explainConnection(err error) (kind, advice string) {
 	var hidden *dialError
 	if errors.As(err, &hidden) {
@@ -109,8 +108,8 @@ func (cfg *Config) explainGroup(err error) (kind, advice string) {
 	return "group", "the consumer group was lost; its partitions are read from their last safe positions once this section has joined again"
 }
 
-// kafkaLog passes what franz-go says on at debug level. What matters to a user is said by troubles,
-// with what to check.
+// kafkaLog passes what franz-go says on at debug level. Messages for users come from troubles, with
+// the thing to check.
 type kafkaLog struct{ log *slog.Logger }
 
 func (l kafkaLog) Level() kgo.LogLevel {

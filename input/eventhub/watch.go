@@ -14,9 +14,9 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// watch looks, at the start and from then on, whether there is what the source shall read: franz-go
-// waits in silence for a hub that does not exist. It also asks for the ends of partitions while
-// nothing is fetched from them. And it tries commits again that failed, where no newer one follows.
+// watch checks, at the start and from then on, that the hubs of the source exist: franz-go waits in
+// silence for a missing one. It also asks for the ends of partitions while nothing is fetched from
+// them. And it tries commits again that failed, where no newer one follows.
 //
 // It comes back from a panic, after a wait.
 func (s *Source) watch(ctx context.Context) {
@@ -37,7 +37,7 @@ func (s *Source) look(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			s.log.Debug("read metadata", "error", err) // the connection's trouble is said where it is noticed
+			s.log.Debug("read metadata", "error", err) // the connection's trouble is logged where it is noticed
 		} else if !slices.Equal(hubs, known) {
 			s.log.Info("hubs found", "namespace", s.cfg.Namespace, "hubs", listText(hubs), "group", s.cfg.Group)
 			known = hubs

@@ -15,10 +15,10 @@ import (
 // wire is a connection to a broker. It shows answers to the budget and to members before franz-go
 // decodes them.
 //
-// A producer chooses what a batch says of itself, and franz-go believes it: a batch of 60 kB that
-// claims six million records takes a gigabyte. A decompressor learns of it too late, and only of
-// compressed batches. So the answer is looked at where it arrives, in the client's own buffer.
-// Nothing is copied.
+// A producer writes the head of a batch, and franz-go believes it: a batch of 60 kB that claims six
+// million records takes a gigabyte. A decompressor learns of it too late, and only of compressed
+// batches. So the answer is looked at where it arrives, in the client's own buffer. Nothing is
+// copied.
 //
 // franz-go writes a request with one call. It reads the size of an answer, then the rest into a
 // buffer of that size. wire depends on that, and ends the connection with an error when franz-go
@@ -35,7 +35,7 @@ type wire struct {
 	id   [4]byte // the first of them: its correlation id
 }
 
-// request is what was asked for.
+// request is the key and version of a request.
 type request struct{ key, version int16 }
 
 // mostRequests bounds how many requests wait for an answer. franz-go has a handful at a time.
@@ -116,7 +116,7 @@ func (w *wire) readSize(p []byte) (int, error) {
 	return bytes, nil
 }
 
-// request returns what the answer that is being read is to. answered forgets it.
+// request returns the request of the answer that is being read. answered forgets it.
 func (w *wire) request(answered bool) request {
 	w.mu.Lock()
 	defer w.mu.Unlock()
