@@ -23,7 +23,7 @@ import (
 
 const (
 	listTimeout = time.Minute
-	readTimeout = 2 * time.Minute // of one piece; what has come until then is kept
+	readTimeout = 2 * time.Minute // of one piece; the bytes that have come until then are kept
 	smallPage   = 500             // names asked for when a page of 5,000 is larger than listMost
 )
 
@@ -131,7 +131,7 @@ func (a *account) sawDate(at *time.Time) {
 		return
 	}
 	// Dates have whole seconds and are late by the way here: nothing below two seconds is a
-	// difference. Nor is a Date that is off by more than a machine can be and still accept the
+	// difference. A Date is ignored if it is off by so much that this machine would not accept the
 	// service's certificate.
 	if d := time.Until(*at); d.Abs() > 2*time.Second && d.Abs() < mostSkew {
 		a.skew.Store(int64(d))
@@ -369,7 +369,7 @@ func (a *account) read(ctx context.Context, containerName, name, etag string, cr
 	return n, err
 }
 
-// properties asks for what a listing says of one blob.
+// properties asks for one blob's entry of a listing.
 func (a *account) properties(ctx context.Context, containerName, name string) (it item, err error) {
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()

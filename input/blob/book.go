@@ -12,19 +12,19 @@ import (
 
 const (
 	bucket  = "blob"
-	headMax = 1024 // how many first bytes of a blob tell it from another
-	footMax = 1024 // how many bytes before the end of a block blob's last value tell that it only grew
+	headMax = 1024 // bytes: the head of a blob, which tells it from another
+	footMax = 1024 // bytes: the foot of a block blob, which shows that it only grew
 )
 
-// entry is what is remembered of a blob: its value in the state file, under its lane.
+// entry is the memory of a blob: its value in the state file, under its lane.
 type entry struct {
 	form     form
 	place    place // at offset
 	done     bool  // of gzip: nothing is left
-	left     bool  // what comes from offset on could not be read so far: it is not forgotten however old it is
+	left     bool  // the bytes from offset on could not be read so far: it is not forgotten at any age
 	offset   int64 // of gzip: of the text
-	created  int64 // seconds; with the head, what tells the blob from one that replaced it
-	modified int64 // seconds, as last listed: what pruning goes by
+	created  int64 // seconds; with the head, it tells the blob from one that replaced it
+	modified int64 // seconds, as last listed; pruning goes by it
 	head     head
 	foot     foot
 	etag     string

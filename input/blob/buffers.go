@@ -22,10 +22,10 @@ type piece struct {
 	messages []input.Message
 	room     int // how many messages it may hold
 	of       *budget
-	weight   int64 // what it counts against of
+	weight   int64 // bytes of the budget of that it takes
 }
 
-// budget is a number of bytes. Waiting for some is fair: who wants much is not overtaken for ever.
+// budget is a number of bytes. Waiting for some is fair: a large request is not overtaken for ever.
 type budget struct {
 	limit int64
 	*semaphore.Weighted
@@ -36,9 +36,9 @@ func newBudget(limit int64) *budget {
 }
 
 // buffers hands out pieces within two budgets. Nobody waits for a piece of the first while holding
-// one, so those that are out always come back: they are on their way to Fetch. A gzip blob does
-// hold a piece while it waits for the next. Only one is read at a time, and it has the second
-// budget for itself.
+// one. So pieces in use always come back: they are on their way to Fetch. A gzip blob does hold a
+// piece while it waits for the next. Only one is read at a time, and it has the second budget for
+// itself.
 type buffers struct {
 	piece int // bytes of an ordinary piece
 	plain *budget

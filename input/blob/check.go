@@ -50,7 +50,7 @@ func Check(ctx context.Context, cfg Config) []input.Finding {
 }
 
 // check lists a container and reads the first byte of one of its blobs: the role to list it does
-// not include reading. It passes over what the source passes over.
+// not include reading. It skips the blobs that the source skips.
 func (a *account) check(ctx context.Context, containerName, prefix string) input.Finding {
 	f := input.Finding{What: "container " + containerName}
 	archived, others := 0, 0

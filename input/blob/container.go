@@ -14,12 +14,12 @@ const (
 	discoverEvery = 10        // polls: how often folders are looked for
 	afterMidnight = time.Hour // how long the day before is listed at every poll
 
-	maxRoots   = 1000 // folders of days that are known of a container; what lies below others is found by sweeps
+	maxRoots   = 1000 // known folders of days in a container; sweeps find the blobs of others
 	maxFailing = 200  // blobs of a container that cannot be read and are held in memory, to be tried again
 )
 
-// container is what is known of a container, and the goroutine that polls it. What is not said to
-// be covered by s.mu is that goroutine's.
+// container is a followed container, and the goroutine that polls it. The fields belong to that
+// goroutine, except those marked s.mu.
 type container struct {
 	s      *Source
 	name   string
@@ -27,7 +27,7 @@ type container struct {
 	blobs  map[string]*tail // active, by name; s.mu
 
 	since time.Time // blobs made before were there at the first start
-	first bool      // this poll is the first that ever was: what it finds was there before
+	first bool      // this poll is the first ever: all blobs that it finds were there before
 
 	roots    []string // folders that hold y=/m=/d= folders
 	deep     []string // those of them that sweeps have found, further down
@@ -37,19 +37,19 @@ type container struct {
 	calls    int // list calls of this poll
 	exists   bool
 	warm     bool // its recent blobs are read although the start is latest
-	ignored  bool // that there are blobs of other names was said
-	archived bool // that there are some in the archive tier was said
+	ignored  bool // the log has that there are blobs of other names
+	archived bool // the log has that there are some in the archive tier
 
 	asleepBlobs, asleepBytes int64 // of those, which this pass has met first
 
 	sweeper sweeper
 
-	failed  trouble               // of listing, that was said
+	failed  trouble               // of listing, that was logged
 	listed  bool                  // listing has worked; s.mu
 	failing int                   // blobs that cannot be read now; s.mu
 	kinds   map[trouble]*failures // of those; s.mu
 	wake    chan struct{}         // that there is one to speak of
-	some    bool                  // a listing has shown blobs; or that there are none under blob.prefix was said
+	some    bool                  // a listing has shown blobs, or the log has that none are under blob.prefix
 }
 
 // failures are the blobs of a container that cannot be read, for one kind of trouble.
@@ -214,8 +214,8 @@ func (c *container) explain(err error) (goOn bool) {
 	return true
 }
 
-// poll looks for what is new: folders now and then, the current day, and an older day of the window
-// in turn. Its price is the same however old the container is.
+// poll looks for new blobs: folders now and then, the current day, and an older day of the window
+// in turn. Its price does not grow with the age of the container.
 func (c *container) poll() error {
 	s := c.s
 	c.calls = 0
@@ -423,8 +423,8 @@ func (c *container) take(items []item, page *sweepPage, asked time.Time) error {
 			s.active++
 			s.counts.found++
 		}
-		// A blob may have grown since it was listed, and may have been read meanwhile. By this old
-		// list it would seem to have shrunk, and to be another one.
+		// A blob may have grown since it was listed, and may have been read meanwhile. Compared
+		// with this old list it would seem to have shrunk, and to be another one.
 		if !b.busy && !asked.Before(b.heard) {
 			s.listed(b, it)
 		}
@@ -551,8 +551,8 @@ func (c *container) meet(it item) (b *tail, change *input.Change, err error) {
 	case start.Latest && c.warm && it.modified >= s.account.now().Add(-s.cfg.WarmUp).Unix():
 		// Read from its beginning, as a new one.
 	case start.Latest && (c.first || it.created < c.since.Unix() && it.modified < c.since.Unix()):
-		// It was there at the first start. After the first poll, bytes appended since cannot be
-		// told from those that were there before. So a blob that has changed since is read whole.
+		// It was there at the first start. After the first poll, new bytes cannot be told from
+		// those that were there before. So a blob that has changed since is read whole.
 		b.created, b.etag, b.size, b.append = it.created, it.etag, it.size, it.append
 		if b.form = plain; it.size > 0 {
 			b.move(it.size, inLine) // its end may lie inside a line, whose rest then is no event

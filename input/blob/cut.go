@@ -18,8 +18,8 @@ const (
 )
 
 // cutter cuts the text of a blob, piece by piece, into messages of a value each: lines, objects and
-// arrays, and the records of lists. It goes on from one piece to the next by place. What it looks
-// at is its piece, from start on; base is the offset of the first byte.
+// arrays, and the records of lists. From one piece to the next it continues by place. It looks at
+// its piece from start on; base is the offset of the first byte.
 type cutter struct {
 	lane  string
 	term  uint64
@@ -29,15 +29,15 @@ type cutter struct {
 	like  []byte // see tail
 	turns []turn // new ones
 	last  place  // of the turn before them
-	// records says that lists are cut even if they would fit: then a blob that is written again and
-	// again, with more records each time, is read on behind the last of them.
+	// records: lists are cut even if they would fit. A blob may be written again and again, with
+	// more records each time: then reading continues behind the last of them.
 	records bool
 
 	foot      int   // where the last value ends, and
 	footPlace place // its place, for blobs that may be written again; foot is 0 when there is none
 	skipped   int64 // bytes that were left out
 	cuts      int64 // values that were too long
-	vain      int   // bytes that across looked at in vain
+	vain      int   // bytes that across looked at without success
 }
 
 // cut appends messages to k.p from start on. It returns where the first value begins that is not
@@ -85,8 +85,8 @@ func (k *cutter) cut(start int) (next int, why stop) {
 	}
 }
 
-// continues tells whether a line that begins with c may go on with the value of the line before:
-// after one of its objects has ended, only these may come.
+// continues reports whether a line that begins with c may continue the value of the line before.
+// After one of its objects has ended, only these may come.
 func continues(c byte) bool {
 	switch c {
 	case ' ', '\t', '\r', ',', '}', ']':
@@ -182,8 +182,8 @@ func (k *cutter) across(i, at int) (end int, v verdict) {
 	return end, v
 }
 
-// beginsWhole tells whether the first record of a list is undamaged, as far as it is there: then it
-// is a list.
+// beginsWhole reports whether the first record of a list is undamaged, as far as it has come: then
+// it is a list.
 func beginsWhole(b []byte, at int) bool {
 	i := skipSpace(b, at)
 	if i >= len(b) {
@@ -197,7 +197,7 @@ func beginsWhole(b []byte, at int) bool {
 }
 
 // nextLine returns where the line begins that ends the damaged value which begins at b[i], or -1
-// when that has not come. Lines that may go on with the value belong to it.
+// when that has not come. Lines that may continue the value belong to it.
 func nextLine(b []byte, i int) int {
 	for {
 		j := bytes.IndexByte(b[i:], '\n')
@@ -238,7 +238,7 @@ func (k *cutter) enter(i, at int, beside []byte) int {
 	return at
 }
 
-// beside hands on what an envelope holds besides its records.
+// beside hands on the data of an envelope beside its records.
 func (k *cutter) beside(text []byte, i, next int) {
 	from := i + bytes.Index(k.p.data[i:next], text)
 	k.add(from, from+len(text), next, k.place, "data beside the records of an envelope")
@@ -309,7 +309,7 @@ func (k *cutter) list(i int) (next int, why stop) {
 	return i, atEnd
 }
 
-// rest cuts what follows the list of an envelope, until that ends.
+// rest cuts the data behind the list of an envelope, until the envelope ends.
 func (k *cutter) rest(i int) (next int, why stop) {
 	data := k.p.data
 	for i < len(data) {
@@ -326,7 +326,7 @@ func (k *cutter) rest(i int) (next int, why stop) {
 		case len(k.p.messages) == k.p.room:
 			return i, noRoom
 		case c != '"':
-			k.place = atValue // whatever it is
+			k.place = atValue // of any kind
 			return i, atEnd
 		}
 		key, v := stringEnd(data, i+1)
@@ -363,7 +363,7 @@ func (k *cutter) rest(i int) (next int, why stop) {
 	return i, atEnd
 }
 
-// add appends data[i:end] as a message; reading goes on at next, whose place is at.
+// add appends data[i:end] as a message. Reading continues at next, whose place is at.
 func (k *cutter) add(i, end, next int, at place, reason string) {
 	body := k.p.data[i:end]
 	for n := len(body); n > 0 && (body[n-1] == '\r' || body[n-1] == '\n'); n-- {
@@ -392,7 +392,8 @@ func (k *cutter) turn(next int, at place) {
 	}
 }
 
-// passed counts what stands before data[next], and is no value, as read with the message before it.
+// passed counts the bytes before data[next] that belong to no value as read with the message
+// before.
 func (k *cutter) passed(next int, at place) {
 	k.turn(next, at)
 	if n := len(k.p.messages); n > 0 {
@@ -408,7 +409,7 @@ func (k *cutter) tooLong(i int, what string, at place) int {
 	return i + LineLimit
 }
 
-// remains hands on what is left from data[i] on, when nothing more is expected.
+// remains hands on the rest from data[i] on, when nothing more is expected.
 func (k *cutter) remains(i int, reason string) {
 	data := k.p.data
 	if reason == "" && len(bytes.TrimSpace(data[i:])) == 0 {

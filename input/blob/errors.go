@@ -17,7 +17,7 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
 
-// trouble is the kind of an error: what is counted, and what is said once as long as it lasts.
+// trouble is the kind of an error. Errors are counted by it, and it is logged once while it lasts.
 type trouble string
 
 const (

@@ -29,15 +29,15 @@ const (
 
 var errNotRange = errors.New("the answer is not the range that was asked for; something between here and the storage account ignores x-ms-range: check proxies and gateways")
 
-// guard is the HTTP client of an account. To what [web.Guard] refuses it adds: an answer to a
-// ranged read counts only if it is that range, and no more than the beginning of an error is read.
+// guard is the HTTP client of an account. Beyond [web.Guard] it refuses an answer to a ranged read
+// that is not that range. It reads only the beginning of an error.
 type guard struct{ client *http.Client }
 
 func newGuard(transport *http.Transport) *guard {
 	transport.MaxResponseHeaderBytes = headerMost
 	return &guard{client: web.Guard(&http.Client{Transport: transport}, func(resp *http.Response) int64 {
 		if failed(resp) || rangeOf(resp.Request) != "" {
-			return 0 // an error is cut below, and a range is as long as was asked for
+			return 0 // an error is cut below, and a range has the length that was asked for
 		}
 		return listMost
 	})}
@@ -133,9 +133,9 @@ func (m *markers) take(marker string, items int) error {
 	return nil
 }
 
-// pace spaces the list calls of an account once there were many: a server that makes listings
-// endless must not be asked as fast as it answers. Listings of 200 pages a second, of 5,000 names
-// each, are faster than the service ever is.
+// pace spaces the list calls of an account after many of them. A server with endless listings must
+// not be asked as fast as it answers. Listings of 200 pages a second, of 5,000 names each, are
+// faster than the service ever is.
 type pace struct {
 	mu   sync.Mutex
 	next time.Time // when the next call is due

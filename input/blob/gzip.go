@@ -12,8 +12,8 @@ import (
 const (
 	gzipChunk = 1 << 20 // compressed bytes asked for at once
 
-	// A gzip blob may grow this many times when it is unpacked, and by so much in any case: what
-	// goes beyond is a bomb.
+	// A gzip blob may grow this many times when it is unpacked, and by so much in any case. A
+	// larger one is a bomb.
 	gzipFactor = 250
 	gzipFree   = 64 << 20
 )
@@ -53,8 +53,8 @@ func (r *blobReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// readGzip reads a gzip blob to its end. Positions in it are those of the unpacked text, so taking
-// it up again means to unpack it from the beginning; it is not left before it must be.
+// readGzip reads a gzip blob to its end. Positions in it are those of the unpacked text, so a
+// second turn has to unpack it from the beginning. It is left only if it must be.
 func (s *Source) readGzip(b *tail, last bool) error {
 	select {
 	case s.gzip <- struct{}{}:
@@ -66,7 +66,7 @@ func (s *Source) readGzip(b *tail, last bool) error {
 	limit := b.size*gzipFactor + gzipFree
 	text, err := unpack(r)
 	if err == nil {
-		// What was handed over already is unpacked again and left out.
+		// Text that was handed over already is unpacked again and left out.
 		_, err = io.CopyN(io.Discard, text, b.pos)
 	}
 	p, e := s.buffers.get(s.ctx, s.buffers.gzip, s.buffers.piece, 0)

@@ -7,9 +7,8 @@ import (
 	"time"
 )
 
-// hourOf returns the beginning of the hour that the path of a blob names, or the zero time: the
-// writer puts the hour in which an event was received there,
-// .../y=2026/m=01/d=13/h=09/m=00/PT1H.json, in UTC.
+// hourOf returns the beginning of the hour in the path of a blob, or the zero time. It is the hour
+// in which its events were received, in UTC: .../y=2026/m=01/d=13/h=09/m=00/PT1H.json.
 func hourOf(name string) time.Time {
 	m := hourPath.FindStringSubmatch(name)
 	if m == nil {
@@ -45,7 +44,7 @@ func isTenant(folder string) bool {
 	return strings.HasPrefix(strings.ToLower(parts[len(parts)-1]), "tenantid=")
 }
 
-// isYear tells whether a folder is a year's, so that what it lies in is a root.
+// isYear reports whether a folder is a year's. The folder around it is then a root.
 func isYear(folder string) bool {
 	parts := strings.Split(strings.TrimSuffix(folder, "/"), "/")
 	y, ok := strings.CutPrefix(parts[len(parts)-1], "y=")

@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// queue is the blobs that have something to read: fresh ones first, so that alerts of this hour do
-// not wait for those of last month, but every fourth turn is the backlog's.
+// queue has the blobs with something to read. Fresh ones come first, so that alerts of this hour do
+// not wait for those of last month. Every fourth turn is the backlog's.
 type queue struct {
 	fresh, old []*tail
 	late       []*tail       // that failed, and wait
-	pause      time.Time     // nobody reads before: many blobs in a row have failed
+	pause      time.Time     // nothing is read before: many blobs in a row have failed
 	streak     int           // how many
 	turn       int           //
 	changed    chan struct{} // closed when there is more

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// LineLimit is the longest line, or object, that is handed on whole. What is longer is cut.
+	// LineLimit is the longest line, or object, that is handed on whole. A longer one is cut.
 	LineLimit = 32 << 20
 
 	turnPieces = 8 // pieces of a blob before another has its turn
@@ -19,7 +19,7 @@ const (
 
 var (
 	errGone  = errors.New("blob is gone")
-	errAgain = errors.New("blob changed since it was listed") // what is known of it has been renewed: look again
+	errAgain = errors.New("blob changed since it was listed") // its known properties have been renewed: look again
 
 	bom = []byte("\xef\xbb\xbf")
 )
@@ -48,7 +48,7 @@ func (s *Source) endTurn(b *tail, err error) {
 	case errors.Is(err, errGzipBusy):
 		b.notBefore = time.Now().Add(200 * time.Millisecond)
 	case err != nil && isArchived(err):
-		b.archived = true // the next listing says so, too, and has it remembered
+		b.archived = true // the next listing shows it, too, and has it remembered
 	case err != nil:
 		s.fails(b, err)
 	default:
@@ -140,7 +140,7 @@ func (s *Source) visit(b *tail) error {
 		}
 		switch {
 		case errors.Is(err, errAgain):
-			// It grows faster than it is looked at: what an append blob holds up to a size does not
+			// It grows between listing and reading. The bytes of an append blob up to a size do not
 			// change any more.
 			b.hot = b.append
 			if again++; again > 3 {
@@ -238,7 +238,7 @@ func (s *Source) identify(b *tail) error {
 	case b.head != now || !same:
 		s.replaced(b)
 	case b.suspect && !b.append:
-		// Marks that are on their way belong to what was behind its last value.
+		// Marks that are on their way belong to the bytes that were behind its last value.
 		b.term = input.NewTerm()
 		b.move(b.foot.at, b.foot.place)
 	}
@@ -266,8 +266,8 @@ const longAsk = LineLimit + 4<<10
 // readPiece reads the next piece of b and hands on the whole values in it.
 //
 // At the beginning of a line it reads from the byte before: that must be a newline. If it is not,
-// then the position is inside a line that was cut or left out, and the rest of that line is
-// skipped; or the blob is not the one that it was.
+// the position is inside a line that was cut or left out: the rest of that line is skipped. Or the
+// blob was replaced.
 func (s *Source) readPiece(b *tail) error {
 	from, unit := b.pos, int64(1)
 	if b.form == wide || b.form == wideBig {
@@ -320,7 +320,7 @@ func (s *Source) readPiece(b *tail) error {
 	case p.data[0] == '\n':
 		k.place = atLine
 	case k.place == atLine:
-		// Not where a line begins. Unless the head says otherwise, a line was cut here.
+		// No line begins here. If the head is unchanged, a line was cut here.
 		s.mu.Lock()
 		b.suspect, b.place = true, inLine
 		s.mu.Unlock()
@@ -358,7 +358,7 @@ func (s *Source) readPiece(b *tail) error {
 	if k.records && k.foot > 0 {
 		f = footOf(p.data[:k.foot], k.base+int64(k.foot), k.footPlace)
 		if k.base == 0 && first.n > k.foot {
-			first = headOf(p.data[:k.foot]) // what is behind may change
+			first = headOf(p.data[:k.foot]) // the bytes behind may change
 		}
 	}
 	pos := k.base + int64(next)

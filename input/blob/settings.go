@@ -51,14 +51,14 @@ type Config struct {
 	// Fetch or were returned by it. A line that is larger than that is held alone.
 	FetchBytes int64
 
-	// WarmUp is how far back blobs of the containers that Warm names are read although Start is
-	// Latest: what devices reported of late has to be known when the first alert comes.
+	// WarmUp is the age up to which blobs of the containers that Warm names are read although Start
+	// is Latest. The first alert needs the latest reports of devices.
 	WarmUp time.Duration
 	Warm   func(container string) bool // nil for none
 
 	// TailWait: an append blob counts as finished this long after its hour and its last change.
-	// Then a last line without a newline is handed on as it is. 0 for one hour: in steady state
-	// blobs freeze within ten minutes of their hour.
+	// Then a last line without a newline is handed on. 0 for one hour: in steady state blobs freeze
+	// within ten minutes of their hour.
 	TailWait time.Duration
 }
 
@@ -205,7 +205,7 @@ func checkURL(s *input.Settings, key, what, text string) {
 	u, err := url.Parse(text)
 	switch problem := web.CheckAddress(text); {
 	case err == nil && u.RawQuery != "":
-		// Not under the key itself, whose value would be shown.
+		// The mistake is not noted under the key itself: its value would be shown.
 		s.Reject("blob.sas_token", key+" carries a signature: put the text after the ? here, where it is never printed")
 	case problem != "":
 		s.Reject(key, what+problem)

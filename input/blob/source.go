@@ -21,9 +21,9 @@ const (
 	// late growth.
 	keep = 30 * 24 * time.Hour
 
-	// A blob that is followed takes some 600 bytes. So no more than maxIdle are followed that have
-	// nothing to read: others are met again whenever they are listed, and told from changed ones by
-	// what is stored. Nor is more listed while maxActive are followed in all.
+	// A blob that is followed takes some 600 bytes. So at most maxIdle blobs with nothing to read
+	// are followed. Others are compared with their stored position whenever they are listed. While
+	// maxActive are followed in all, no more are listed.
 	maxIdle   = 10_000
 	maxActive = 20_000
 
@@ -50,17 +50,17 @@ type Source struct {
 	wg     sync.WaitGroup
 	fatal  chan error  // a panic in one of our goroutines
 	ready  chan *piece // to Fetch, in order within a lane
-	held   []*piece    // what the last Fetch returned
+	held   []*piece    // of the last Fetch
 	out    []input.Message
 
-	mu         sync.Mutex // covers what follows, the blobs and containers, but for what a worker owns while a blob is busy
+	mu         sync.Mutex // covers the fields below, the blobs and containers, except a busy blob's fields that its worker owns
 	containers map[string]*container
 	active     int       // blobs in all containers
 	heard      time.Time // of those that were let go of: when one was last read or asked about by itself
 	maxIdle    int
 	maxActive  int
-	crowded    bool // maxActive was reached, and that was said
-	tooMany    bool // maxContainers was reached, and that was said
+	crowded    bool // maxActive was reached, and that was logged
+	tooMany    bool // maxContainers was reached, and that was logged
 	queue      queue
 	backlog    int // blobs found by a sweep that are not read and safe yet
 	asked      int // blobs that pages of sweeps may bring which are asked for now
@@ -69,8 +69,8 @@ type Source struct {
 
 var _ input.Source = (*Source)(nil)
 
-// Open begins to read. It asks nothing of the service before it returns: what is wrong there is
-// said in the log while the source keeps trying. Its error is one of the configuration.
+// Open begins to read. It asks nothing of the service before it returns. Problems there are logged
+// while the source keeps trying. Its error is one of the configuration.
 func Open(_ context.Context, cfg Config, state *input.State, log *slog.Logger) (*Source, error) {
 	if cfg.TailWait <= 0 {
 		cfg.TailWait = defaultTailWait
@@ -221,8 +221,8 @@ func (s *Source) Close() error {
 	return nil
 }
 
-// follow begins to poll a container. origin is the name or pattern of the settings that it comes
-// from; since is when that was first looked for, zero when the container has to find out itself.
+// follow begins to poll a container. origin is the name or pattern in the settings. since is the
+// time when that was first looked for; it is zero when the container has to find out itself.
 func (s *Source) follow(name, origin string, since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -341,8 +341,7 @@ func (s *Source) retried(kind trouble) {
 	s.counts.retries[kind]++
 }
 
-// emit hands a piece to Fetch, or takes it back when it holds nothing. From then on b stands at
-// pos.
+// emit hands a piece to Fetch, or takes it back when it holds nothing. Then pos is b's position.
 func (s *Source) emit(b *tail, p *piece, pos int64) error {
 	s.mu.Lock()
 	b.pos = pos

@@ -73,7 +73,7 @@ func (b *tail) behind() int64 {
 	case b.form == gzipped:
 		return b.size
 	case b.safe >= b.given:
-		return max(b.size-b.pos, 0) // what was passed over behind the last message is read
+		return max(b.size-b.pos, 0) // the skipped bytes behind the last message count as read
 	}
 	return max(b.size-b.safe, 0)
 }

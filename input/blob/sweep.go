@@ -32,7 +32,7 @@ const (
 // sweeper looks through all names of a container, page by page, again and again. A pass ends when
 // all that it found is read and safe, or set aside in the state file as unread. Only then is a blob
 // that has no position, and has not changed for long, known to have been read. It belongs to the
-// container's goroutine; what s.mu covers is said.
+// container's goroutine, except the fields marked s.mu.
 type sweeper struct {
 	c        *container
 	pass     *pass
@@ -60,7 +60,7 @@ type sweepPage struct {
 	next string // marker behind it
 }
 
-// sweepRecord is what is stored of sweeps, under "#sweep/" and the container.
+// sweepRecord is the stored state of sweeps, under "#sweep/" and the container.
 type sweepRecord struct {
 	Marker   string    `json:"marker,omitempty"`   // of a pass that is under way: everything before is read and safe
 	Floor    time.Time `json:"floor,omitzero"`     // blobs without a position that have not changed since before were read
@@ -84,7 +84,7 @@ func (r *sweepRecord) read(name string, modified int64) bool {
 	return slices.ContainsFunc(r.Before, func(b swept) bool { return strings.HasPrefix(name, b.Prefix) && old(b.Floor) })
 }
 
-// load reads what was stored of sweeps.
+// load reads the stored state of sweeps.
 func (w *sweeper) load() error {
 	if w.loaded {
 		return nil
@@ -98,7 +98,7 @@ func (w *sweeper) load() error {
 	return nil
 }
 
-// parseSweepRecord reads what was stored, as it holds for this setting of blob.prefix.
+// parseSweepRecord reads the stored state, for this setting of blob.prefix.
 func parseSweepRecord(text, prefix string) (r sweepRecord) {
 	if text != "" && text[0] == '{' {
 		if json.Unmarshal([]byte(text), &r) != nil {
@@ -144,9 +144,9 @@ func (w *sweeper) store(r sweepRecord, changes []input.Change) error {
 	return nil
 }
 
-// until goes on with the pass over all names, or begins one that is due, until the next poll. The
-// first pass of all goes as fast as blobs can be read, if they are to be read; later ones make do
-// with the list calls that the poll has left.
+// until continues the pass over all names, or begins one that is due, until the next poll. The very
+// first pass goes as fast as blobs can be read, if they are to be read. Later ones use the list
+// calls that the poll has left.
 func (w *sweeper) until(deadline time.Time) error {
 	c, s := w.c, w.c.s
 	for s.ctx.Err() == nil {
@@ -192,7 +192,7 @@ func (w *sweeper) due() bool {
 	}
 	every := sweepEvery
 	if w.passes == 0 {
-		// What came while nothing ran may have left the window.
+		// Blobs that came while nothing ran may have left the window.
 		every = min(every, w.c.s.cfg.Lookback/2)
 	}
 	return w.c.others || last.IsZero() || w.c.s.account.now().Sub(last) >= every
@@ -204,7 +204,7 @@ func (w *sweeper) list() (ended bool, err error) {
 	if w.pass == nil || w.pass.ended {
 		// Blobs that an earlier pass still waits for stay active: this pass meets them again.
 		p := &pass{begun: s.account.now(), started: time.Now(), whole: true, seen: make(map[uint64]struct{})}
-		if w.passes == 0 && w.record.Marker != "" { // goes on with that of an earlier process
+		if w.passes == 0 && w.record.Marker != "" { // continues the pass of an earlier process
 			p.marker, p.whole = w.record.Marker, false
 		}
 		w.pass = p
@@ -220,7 +220,7 @@ func (w *sweeper) list() (ended bool, err error) {
 	if err != nil {
 		if k := kindOf(err); k == endless || k == refused && p.marker != "" {
 			// The service does not know the marker any more: from the beginning, then. Positions
-			// tell what was read.
+			// show what was read.
 			s.log.Debug("sweep begins again", "container", c.name, "error", s.account.explain(err, true))
 			w.pass, w.record.Marker = nil, ""
 		}
@@ -328,8 +328,8 @@ func (w *sweeper) finish(r sweepRecord) error {
 	}
 	r.Marker = ""
 	if p.whole {
-		// Not after a pass that an earlier process began: what appeared since among the names that
-		// it had behind it was not met.
+		// A pass that an earlier process began does not count: it has not met new names in its
+		// first part.
 		r.Finished = p.begun
 		if floor := p.begun.Add(-keep); floor.After(r.Floor) {
 			r.Floor = floor

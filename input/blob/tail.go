@@ -11,13 +11,13 @@ type form byte
 
 const (
 	unknown form = iota
-	plain        // as it is
+	plain        // unchanged
 	wide         // UTF-16, little endian
 	wideBig      // UTF-16, big endian
 	gzipped      // compressed as a whole
 )
 
-// place: what may come at an offset of a blob's text, and so how reading goes on from there.
+// place: the kind of text that may come at an offset of a blob, and so the way to continue there.
 type place byte
 
 const (
@@ -65,8 +65,8 @@ type tail struct {
 	turns   []turn // from safe on, in order: what Commit stores; s.mu, also while it is busy
 	turned  place  // of the newest turn
 	like    []byte // how the record began after which we are lost
-	passing int64  // bytes of a line or record that are being passed over
-	open    bool   // between pos and end stands a value whose end has not come
+	passing int64  // bytes of a line or record that are being skipped
+	open    bool   // between pos and end lies a value whose end has not come
 	done    bool   // of gzip: nothing is left
 	left    bool   // the state file knows that there is something unread
 	ask     int    // how much to ask for at once
@@ -114,7 +114,7 @@ func (b *tail) restore(e entry) {
 	b.etag, b.created, b.modified, b.head, b.foot = e.etag, e.created, e.modified, e.head, e.foot
 	b.form, b.done, b.left = e.form, e.done, e.left
 	if e.place == lost || e.offset == 0 {
-		// From its beginning: where the next record begins cannot be told any more.
+		// Read it from its beginning: the beginning of the next record is not known any more.
 		b.form, b.foot, b.done = unknown, foot{}, false
 		b.move(0, atLine)
 		return
@@ -177,12 +177,12 @@ func (s *Source) inWindow(b *tail) bool {
 	return b.modified >= first.Unix()
 }
 
-// listed takes in what a listing, or the blob itself, says. It returns whether b turned out to be
-// another blob of the same name. s.mu is held, and b is not busy or the caller's.
+// listed takes in the properties of b from a listing or from the blob itself. It reports whether b
+// is now another blob of the same name. s.mu is held, and b is not busy or the caller's.
 func (s *Source) listed(b *tail, it item) (replaced bool) {
 	switch {
 	case b.pos == 0 && b.given == 0:
-		// Nothing was read of it: whatever it is now is what will be read.
+		// Nothing was read of it, so it is read in its present form.
 	case it.append && (b.created != it.created && b.created != 0 && it.created != 0 || b.form != gzipped && it.size < b.pos || it.size < b.size):
 		replaced = true
 	case it.etag == b.etag:
@@ -271,7 +271,7 @@ func (s *Source) drop(b *tail) {
 	}
 }
 
-// full tells whether so many blobs are followed that no more may be listed, and says so when that
+// full reports whether so many blobs are followed that no more may be listed, and logs it when that
 // begins.
 func (s *Source) full() bool {
 	s.mu.Lock()
@@ -288,7 +288,7 @@ func (s *Source) full() bool {
 // pageMost is how many blobs a page has at most.
 const pageMost = 5000
 
-// reserve makes room for a page of a sweep, unless there is none.
+// reserve takes room for a page of a sweep, if there is any.
 func (s *Source) reserve() bool {
 	if s.full() {
 		return false

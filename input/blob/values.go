@@ -53,17 +53,17 @@ const (
 	firstValue = aValue | 1<<closeArray
 )
 
-// valueEnd returns where the object or array that begins at b[i] ends. It follows brackets, strings
-// and the order of what is between them; whether words and escapes are JSON is for package
-// transform to say. When it is damaged, end is where that shows.
+// valueEnd returns where the object or array that begins at b[i] ends. It follows brackets,
+// strings, and the order of the words and commas between them. Package transform checks whether
+// words and escapes are JSON. When it is damaged, end is where that shows.
 func valueEnd(b []byte, i int) (end int, v verdict) { return endOf(b, i, false) }
 
 // maxAcross is how long a value with line breaks inside its strings may be.
 const maxAcross = 256 << 10
 
 // endAcross is valueEnd for an object or array that valueEnd found damaged at b[at]. It lets
-// strings go on behind line breaks (elastic/beats#34092). A torn line with others behind it stays
-// damaged: where its string ends, in another line's first quote, no name can stand.
+// strings continue behind line breaks (elastic/beats#34092). A torn line with others behind it
+// stays damaged: where its string ends, in another line's first quote, no name can stand.
 func endAcross(b []byte, i, at int) (end int, v verdict) {
 	if at >= len(b) || b[at] != '\n' && b[at] != '\r' || b[i] != '{' && b[i] != '[' {
 		return at, damaged
@@ -179,8 +179,8 @@ func clean(b []byte) int {
 func stringEnd(b []byte, i int) (end int, v verdict) {
 	for from := i; ; {
 		if i-from >= longString && i < len(b) {
-			// It is long: the library looks at 32 bytes at a time. The window bounds what an escape
-			// in front of a far quote costs.
+			// It is long: the library looks at 32 bytes at a time. The window bounds the cost of an
+			// escape in front of a far quote.
 			i += clean(b[i:min(i+stringWindow, len(b))])
 			from = i
 		}
@@ -239,9 +239,9 @@ func skipSpace(b []byte, i int) int {
 	return i
 }
 
-// listAt returns where the records of the value begin that begins at b[i]: behind the bracket of an
+// listAt returns the beginning of the records in the value at b[i]. It is behind the bracket of an
 // array of objects or arrays, or of an envelope's member "records". It is -1 for any other value.
-// What of an envelope comes before that member is beside.
+// beside is the part of an envelope before that member.
 func listAt(b []byte, i int) (at int, beside []byte) {
 	if b[i] == '[' {
 		if j := skipSpace(b, i+1); j < len(b) && (b[j] == '{' || b[j] == '[') {
@@ -280,7 +280,7 @@ func listAt(b []byte, i int) (at int, beside []byte) {
 func isRecords(key []byte) bool { return len(key) == 9 && bytes.EqualFold(key, []byte(`"records"`)) }
 
 // opening returns how the object at b[i] begins, up to its first colon: records of one list begin
-// alike. It is nil when that cannot be told.
+// alike. It is nil without a short first key.
 func opening(b []byte, i int) []byte {
 	j := skipSpace(b, i+1)
 	if b[i] != '{' || j >= len(b) || b[j] != '"' {

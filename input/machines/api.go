@@ -36,7 +36,7 @@ type api struct {
 	http    *http.Client
 	limiter limiter
 
-	// Of look-ups, for which rows wait: whether the service takes longer than patience for one.
+	// Rows wait for look-ups, so one that takes longer than patience is noticed.
 	patience time.Duration // 0 for any time
 	tooSlow  func()        // called at that moment; recovers
 	inTime   func()        // it has answered before
@@ -49,7 +49,7 @@ type api struct {
 	codes   map[int]uint64
 }
 
-// statusError is an answer that is not what was asked for.
+// statusError is an answer with the status of an error.
 type statusError struct {
 	code    int
 	message string
@@ -155,8 +155,8 @@ func (a *api) call(ctx context.Context, u *url.URL, q quota, timeout time.Durati
 	return &statusError{code: resp.StatusCode, message: errorMessage(head)}
 }
 
-// retryAfter is how long a Retry-After asks to wait, in seconds or as a date: a minute when it does
-// not say, and at most the hour that the longest quota has.
+// retryAfter is the wait that a Retry-After asks for, in seconds or as a date. Without one it is a
+// minute. It is at most the hour of the longest quota.
 func retryAfter(v string, now time.Time) time.Duration {
 	d := time.Minute
 	if s, err := strconv.Atoi(strings.TrimSpace(v)); err == nil {
@@ -229,7 +229,7 @@ func (a *api) machine(ctx context.Context, id string, found func(machine)) error
 
 // cursor: a position in the list of all devices. The zero value is its beginning.
 type cursor struct {
-	next  *url.URL // what the last page named as the next, or nil
+	next  *url.URL // the last page's link to the next, or nil
 	skip  int      // devices before the last $top
 	since int      // devices since then
 	first string   // the first device of the last page
@@ -263,7 +263,7 @@ func (a *api) page(ctx context.Context, c *cursor, each func(machine)) (last boo
 		return err
 	})
 	if isNotFound(err) {
-		return true, nil // what the service says of a tenant without devices
+		return true, nil // the service's answer for a tenant without devices
 	}
 	if err != nil {
 		return false, err

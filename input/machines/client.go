@@ -27,7 +27,7 @@ const (
 	maxID       = 128
 )
 
-// Learn takes what the API said of a device: the properties of a DeviceInfo record, as JSON, valid
+// Learn takes the API's facts of a device: the properties of a DeviceInfo record, as JSON, valid
 // only during the call. evict: another device may give way to it. It is false for devices of the
 // list: a tenant may have more devices than the cache holds, and those of alerts must stay. It is
 // called from several goroutines.
@@ -55,11 +55,11 @@ type Client struct {
 	stats   Stats
 }
 
-// flight is one device that is being asked for; everybody who misses it waits for the same one.
+// flight is one device that is being asked for. All that miss it wait for the same flight.
 type flight struct {
 	id   string
 	tell []func() // when it is over; c.mu
-	// answered, when it is over: the API said what it knows, or that it knows nothing.
+	// answered, when it is over: the API has given the device, or answered that it knows none.
 	answered bool
 }
 
@@ -142,10 +142,10 @@ func (c *Client) Stats() Stats {
 }
 
 // Ask asks for devices of tenant, all at once, and waits for nothing. For each of coming done is
-// called once, when the API has answered or has failed to, unless the client is closed before. What
-// was found has been given to learn by then. For left there is no answer, and none will come within
-// wait: the API does not work or is too slow, or its quota is used up. For other ids there is
-// nothing that the API has not said lately.
+// called once, when the API has answered or has failed to, unless the client is closed before. A
+// device that was found has been given to learn by then. For left no answer will come within wait:
+// the API does not work or is too slow, or its quota is used up. For other ids the API has answered
+// lately.
 func (c *Client) Ask(tenant string, ids []string, wait time.Duration, done func(id string, answered bool)) (coming, left []string) {
 	if !strings.EqualFold(tenant, c.cfg.Tenant) {
 		return nil, nil
@@ -179,8 +179,8 @@ func (c *Client) Ask(tenant string, ids []string, wait time.Duration, done func(
 	return coming, left
 }
 
-// askable tells whether an id, in lower case, may be part of an address: it comes from records, and
-// is hexadecimal as far as is known.
+// askable reports whether an id, in lower case, may be part of an address. It comes from records;
+// all known ones are hexadecimal.
 func askable(id string) bool {
 	if id == "" || len(id) > maxID {
 		return false
@@ -230,8 +230,8 @@ func (c *Client) fly(f *flight) {
 	}
 }
 
-// ask looks a device up, and the one that it was merged into. What was found before an error stays
-// found. err is what the log should say: nothing while the breaker tolerates failures.
+// ask looks a device up, and the one that it was merged into. A device that was found before an
+// error stays found. err is for the log: it is nil while the breaker tolerates failures.
 func (c *Client) ask(id string) (found, unknown bool, err error) {
 	defer input.Catch("look up a device", &err)
 	if !c.breaker.enter(lookupTimeout) {
@@ -328,13 +328,13 @@ func (c *Client) listPage(at *cursor) (last bool, err error) {
 	})
 }
 
-// complain says that the API does not work, unless that has been said. part is what failed: list or
-// lookup.
+// complain logs that the API does not work, unless it has done so. part is the part that failed:
+// list or lookup.
 func (c *Client) complain(part string, err error) {
 	c.troubles.Begin(subject, part, "failed", slog.LevelWarn,
 		"the machines API does not work and is tried again; until then alerts get only the facts that are known of their devices",
 		"api", c.api.base.Host, "error", err)
 }
 
-// relieve says that the API works again, when everything does that did not.
+// relieve logs that the API works again, once all failed parts do.
 func (c *Client) relieve(part string) { c.troubles.End(subject, part, "api", c.api.base.Host) }

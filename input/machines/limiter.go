@@ -20,8 +20,8 @@ const (
 )
 
 // quota is the count of all calls in a window up to which a kind of call is made. The rest is for
-// the other kind. So a list of many pages does not keep an alert waiting for its device. Nor does a
-// flood of unknown devices hold up the list.
+// the other kind. So a list of many pages does not keep an alert waiting for its device. And a
+// flood of unknown devices does not hold up the list.
 type quota struct{ minute, hour int }
 
 var (

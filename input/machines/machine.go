@@ -10,9 +10,9 @@ import (
 	jsoniter "github.com/json-iterator/go"
 )
 
-// columns gives the DeviceInfo column of a property of a machine, by its name in lower case: the
-// service and its documentation spell some both ways. version ("22H2") is not OSVersion ("10.0").
-// The last three have no column in DeviceInfo.
+// columns gives the DeviceInfo column of a property of a machine, by its name in lower case. The
+// service and its documentation spell some names differently. version ("22H2") is not OSVersion
+// ("10.0"). The last three have no column in DeviceInfo.
 var columns = map[string]string{
 	"id":                    "DeviceId",
 	"mergedintomachineid":   "MergedToDeviceId",
@@ -118,12 +118,12 @@ func (r *reader) one() (machine, error) {
 	return m, nil
 }
 
-// problem says what is wrong with the answer, without its content: where it ended, else what, else
-// what the iterator found.
+// problem is the error of a bad answer, without the answer's content. It names the cut, else what,
+// else the iterator's error.
 func (r *reader) problem(what string) error {
 	text := ""
 	if r.it.Error != nil {
-		// The iterator goes on to quote what it read.
+		// The iterator then quotes the text that it read.
 		text, _, _ = strings.Cut(r.it.Error.Error(), ", error found in")
 	}
 	switch {
@@ -197,8 +197,8 @@ func (r *reader) text(column string) string {
 	return s
 }
 
-// scalar copies a string, number or boolean into column; what is empty, nested or for no column is
-// skipped.
+// scalar copies a string, number or boolean into column. Empty and nested values, and those without
+// a column, are skipped.
 func (r *reader) scalar(column string) {
 	t := r.it.WhatIsNext()
 	switch {
@@ -241,8 +241,8 @@ func (r *reader) tags() {
 	}
 }
 
-// maxMachine is the most bytes of one machine in a list. A real one has about 1.5 kB. What is read
-// of it is held whole.
+// maxMachine is the most bytes of one machine in a list. A real one has about 1.5 kB. It is held
+// whole.
 const maxMachine = 1 << 20
 
 // bounded is a body that fails after limit bytes, or after maxMachine bytes within one machine. It

@@ -36,7 +36,7 @@ type Config struct {
 	Identity signin.Config
 	Tenant   string        // a GUID, in lower case
 	URL      string        // without a final slash
-	Scope    string        // what a token is asked for
+	Scope    string        // the scope of its tokens
 	Refresh  time.Duration // of the list of all devices; 0 for never
 	Wait     time.Duration // what takes longer than that is too slow; 0 for nothing
 }
@@ -44,7 +44,7 @@ type Config struct {
 // On tells whether there is an API to ask.
 func (c Config) On() bool { return c.Auth != "off" }
 
-// ReadConfig reads how to reach the API as identity, and notes what is wrong with it in s. wait:
+// ReadConfig reads the settings for reaching the API as identity, and notes mistakes in s. wait:
 // how long rows wait for an answer.
 func ReadConfig(s *input.Settings, identity signin.Config, wait time.Duration) Config {
 	c := Config{
