@@ -12,9 +12,9 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/machines"
 )
 
-// check tries every connection of the section once, all at the same time, and logs what it finds.
-// The error says how many do not work. It may take half a minute, in which the host waits: nothing
-// has started yet.
+// check tries every connection of the section once, all at the same time, and logs the results. The
+// error says how many do not work. It may take half a minute, in which the host waits: nothing has
+// started yet.
 func (in *instance) check(c config) error {
 	var tries []func(context.Context) []input.Finding
 	if cfg := c.eventhub; cfg != nil {

@@ -32,8 +32,8 @@ var Settings = []input.Setting{
 	{Key: "memory_limit", Kind: input.Bytes, Default: "256M", Doc: "The most memory that this section takes, at least 64M. It holds fetched, transformed and waiting events, the known devices, and the plugin itself."},
 }
 
-// declared lists every key of a section: what is read, what the README shows, what a misspelt key
-// is compared with.
+// declared lists every key of a section. Keys are read by it, examples/settings.md shows it, and
+// misspelt keys are compared with it.
 func declared() []input.Setting {
 	return slices.Concat(Settings, eventhub.Settings, blob.Settings, deviceSettings, machines.Settings, signin.Settings)
 }
@@ -42,8 +42,8 @@ const (
 	// leastMemory is the least that memory_limit may be.
 	leastMemory = 64 << 20
 
-	// ownMemory is the share of memory_limit that is for neither events nor devices: connections,
-	// the state file, lists of blobs, and garbage that the collector has not come to yet.
+	// ownMemory is the share of memory_limit for everything but events and devices: connections,
+	// the state file, lists of blobs, and garbage that is not yet collected.
 	ownMemory = 24 << 20
 )
 
@@ -57,10 +57,10 @@ type config struct {
 	eventhub   *eventhub.Config // nil when nothing is set for it
 	blob       *blob.Config     // likewise
 	devices    *deviceConfig    // nil when device_info is off
-	repeats    int64            // bytes for the ids of records; 0 when repeats are not told
+	repeats    int64            // bytes for the ids of records; 0 when repeats are not recognised
 }
 
-// withoutState says what is missing without a state file.
+// withoutState is the effect of having no state file, as text for the log.
 func (c config) withoutState() string {
 	if c.blob != nil {
 		return "after a restart blobs are read from where blob.start says, and events are missed or repeated"
@@ -115,7 +115,7 @@ func (c config) findUseless(s *input.Settings) {
 	}
 }
 
-// withoutUse says why a key was not read.
+// withoutUse is the reason why a key was not read, as text for the log.
 func (c config) withoutUse(key string) string {
 	switch {
 	case strings.HasPrefix(key, "blob.") && c.blob == nil:

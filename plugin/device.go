@@ -17,7 +17,7 @@ import (
 
 const (
 	deviceBucket  = "devices"        // of the state file
-	saveEvery     = 30 * time.Second // for what the API said; reports are saved with the positions of their messages
+	saveEvery     = 30 * time.Second // for the API's answers; reports are saved with the positions of their messages
 	savedAtOnce   = 2000             // devices in one transaction, about 1 MB
 	leastForCache = 1 << 20
 )
@@ -61,7 +61,7 @@ var portals = map[string]string{
 	"dod":        "https://security.apps.mil",
 }
 
-// portal is what links to the portal begin with, or "" for none.
+// portal is the beginning of links to the portal, or "" for none.
 func portal(choice, cloud string) string {
 	if choice == "auto" {
 		choice = map[string]string{"public": "commercial", "usgov": "gcc_high"}[cloud]
@@ -116,8 +116,8 @@ func readDeviceConfig(s *input.Settings, identity signin.Config, memory int64) *
 	return c
 }
 
-// devices is what an instance knows of devices, with where that comes from besides its records: the
-// snapshot in the state file, and the machines API.
+// devices has the device memory of an instance and its sources besides records: the snapshot in the
+// state file, and the machines API.
 type devices struct {
 	*device.Memory
 	client *machines.Client // nil when there is no API
@@ -127,9 +127,9 @@ type devices struct {
 	saving sync.WaitGroup
 
 	mu      sync.Mutex // of one save at a time
-	failing bool       // it was said that saving fails
+	failing bool       // it was logged that saving fails
 
-	overflowed bool // it was said that rows do not wait; on the host's thread
+	overflowed bool // it was logged that rows do not wait; on the host's thread
 }
 
 // openDevices reads the snapshot and starts what keeps it, and the API's client.
@@ -159,8 +159,8 @@ func openDevices(c *deviceConfig, state *input.State, log *slog.Logger) (*device
 	return d, nil
 }
 
-// close ends what was started and writes what has changed since the last snapshot. The pumps must
-// have ended.
+// close ends the client and the timers, and writes the changes since the last snapshot. The pumps
+// must have ended.
 func (d *devices) close() {
 	if d.client != nil {
 		d.client.Close()
@@ -169,9 +169,9 @@ func (d *devices) close() {
 	d.saving.Wait()
 }
 
-// restore reads the snapshot. What cannot be read, or has no room, is deleted there.
+// restore reads the snapshot. Entries that cannot be read, or have no room, are deleted there.
 func (d *devices) restore() {
-	_, _ = d.Save(0, nil) // changes are taken note of from here on
+	_, _ = d.Save(0, nil) // changes are noted from here on
 	n := 0
 	var useless []input.Change
 	err := d.state.Each(deviceBucket, "", func(key, saved []byte) error {

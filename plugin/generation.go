@@ -10,7 +10,7 @@ import (
 )
 
 // generation is the instances that the host has, from one start or reload to the next. Its
-// callbacks name no instance (pause, resume, exit), and some reach the wrong one, so what they mean
+// callbacks pause, resume and exit name no instance, and some reach the wrong one. So their meaning
 // is worked out here.
 //
 // All callbacks come from the host's thread, but a reload brings a new thread; hence the lock. It
@@ -40,9 +40,9 @@ func (g *generation) add(in *instance) uintptr {
 	return g.lastID
 }
 
-// limitMemory tells the garbage collector what the users' settings add up to, so that it keeps near
-// that instead of letting the heap double. The runtime is the library's own: every Go library of a
-// process has one to itself.
+// limitMemory gives the garbage collector the sum of the users' settings. So the heap stays near
+// that and does not double. The runtime is the library's own: every Go library of a process has one
+// to itself.
 func (g *generation) limitMemory() {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
@@ -57,7 +57,7 @@ func (g *generation) limitMemory() {
 	debug.SetMemoryLimit(limit)
 }
 
-// tick hands over what the instance id has ready. An id that has exited is nobody's.
+// tick hands over the events that the instance id has ready. An id that has exited is nobody's.
 func (g *generation) tick(id uintptr, now time.Time) {
 	g.mu.Lock()
 	in := g.instances[id]
@@ -101,10 +101,10 @@ func (g *generation) setAppending(in *instance) {
 	g.mu.Unlock()
 }
 
-// pause inside an append means that this append has brought its own section over a limit, or what a
-// filter makes of its events over theirs: that instance stops. At any other time it is the
-// beginning of a shutdown, or a filter that has too much to emit, and every instance has to stop,
-// because it does not say which is meant; a shutdown waits until all is delivered.
+// pause inside an append means that this append has brought its own section over a limit, or a
+// filter's new events over theirs: that instance stops. At any other time it is the beginning of a
+// shutdown, or a filter that has too much to emit. It does not name an instance, so all have to
+// stop. A shutdown waits until all is delivered.
 func (g *generation) pause() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

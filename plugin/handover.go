@@ -8,19 +8,19 @@ import (
 )
 
 const (
-	// tickEvery is the interval of our timer on the host's thread. Events wait no longer without a
-	// reason, and what is read meanwhile stays small.
+	// tickEvery is the interval of our timer on the host's thread. So events wait only briefly, and
+	// few are read meanwhile.
 	tickEvery = 25 * time.Millisecond
 
 	// During a tick the host does nothing else: no flush, no other input. After tickTime no batch
 	// is begun. A batch that is under way is finished, because an exit of the host in the middle of
-	// it would repeat it; tickMost ends even that.
+	// it would repeat it. tickMost ends even that.
 	tickTime = 20 * time.Millisecond
 	tickMost = 250 * time.Millisecond
 
 	// resumeWait is the pause of a section after a limit was lifted. At a limit every append pauses
-	// the section again, the host logs each pause, and its outputs are busy for longer with what it
-	// has stored.
+	// the section again, and the host logs each pause. Its outputs are busy for longer with the
+	// stored events.
 	resumeWait = 250 * time.Millisecond
 )
 

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// host is what an instance may ask of Fluent Bit; main.go makes it of calls into C. All of it is
-// called from the host's thread only, between init and exit.
+// host has the functions of Fluent Bit that an instance may call; main.go makes it of calls into C.
+// All of it is called from the host's thread only, between init and exit.
 type host struct {
 	name    string                              // of the section: its alias, or "defender.0"
-	get     func(key string) string             // a setting as it stands in the section, "" if it is not set, a blank if it is empty
+	get     func(key string) string             // the text of a setting in the section, "" if it is not set, a blank if it is empty
 	append  func(tag string, data []byte) bool  // false: nothing of data was taken. An empty tag is the section's own
 	log     func(level slog.Level, line string) // a line of the host's log, if the section logs that level
 	metric  func(m *metric, f figure)           // sets a series of the host's metrics; nil when it offers none
@@ -27,7 +27,7 @@ func (h *host) prefix() string { return "[input:defender:" + h.name + "] " }
 func storesInFiles() bool {
 	f, err := os.Open("/proc/self/maps")
 	if err != nil {
-		return true // nothing is known, so nothing is said
+		return true // nothing is known, so nothing is logged
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {

@@ -29,14 +29,14 @@ type instance struct {
 	eventhub   atomic.Pointer[eventhub.Source] // the one that is open now
 	blob       atomic.Pointer[blob.Source]     // likewise
 	devices    *devices                        // nil when device_info is off
-	ids        *ids                            // nil when repeats are not told
+	ids        *ids                            // nil when repeats are not recognised
 	state      *input.State
 	cancel     context.CancelFunc
 	pumps      sync.WaitGroup
 	stopped    chan struct{} // closed when everything that was started has ended
 
 	handover handover // on the host's thread
-	tables   []string // of the settings, until they have been compared with what came; on the host's thread
+	tables   []string // of the settings, until they have been compared with the records; on the host's thread
 }
 
 // newInstance reads the settings and starts the instance. When it fails, the log says all that is
@@ -105,7 +105,7 @@ func newInstance(h host) (_ *instance, err error) {
 	return in, nil
 }
 
-// newUnstarted returns an instance of which nothing runs yet.
+// newUnstarted returns an instance without any running part.
 func newUnstarted(h host) *instance {
 	in := &instance{
 		host:    h,
@@ -152,7 +152,7 @@ func (in *instance) start(c config) {
 		})
 	}
 	in.format = c.transform.Format
-	fetch := events / 4 / int64(max(1, len(opens))) // the last quarter is for what is being transformed, and for garbage
+	fetch := events / 4 / int64(max(1, len(opens))) // the last quarter is for the transformers, and for garbage
 	if c.eventhub != nil {
 		in.group = c.eventhub.Group
 		c.eventhub.FetchBytes = fetch
@@ -168,7 +168,7 @@ func (in *instance) start(c config) {
 	}
 }
 
-// store makes durable what was learned from messages whose marks are about to be.
+// store writes the devices and ids from messages whose marks are about to be written.
 func (in *instance) store() {
 	if in.devices != nil {
 		in.devices.save()
@@ -178,7 +178,8 @@ func (in *instance) store() {
 	}
 }
 
-// forget makes events that somebody wants to be read again no repeats.
+// forget makes all ids unknown: somebody wants events to be read again, and they must not count as
+// repeats.
 func (in *instance) forget() {
 	if in.ids != nil {
 		in.log.Info("the consumer group was set back, so its events are read again; none of them counts as a repeat")

@@ -52,8 +52,8 @@ func newLogQueue(debug bool) *logQueue {
 	return &logQueue{level: slog.LevelInfo}
 }
 
-// hide has every occurrence of secrets replaced. The code never logs one; this is for the errors of
-// libraries and of servers, which may quote what they were given.
+// hide has every occurrence of secrets replaced. The code never logs one. This is for the errors of
+// libraries and of servers, which may quote their input.
 func (q *logQueue) hide(secrets []string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -62,9 +62,9 @@ func (q *logQueue) hide(secrets []string) {
 	}
 }
 
-// spellings are the ways in which a text stands in what others say of it: as it is, escaped in an
-// address, in JSON and in quotes. Our own lines quote what has spaces or quotes in it, and errors
-// inside may be quoted already.
+// spellings are the forms of a text in the words of others: unchanged, or escaped in an address, in
+// JSON and in quotes. Our own lines quote text that has spaces or quotes in it, and errors inside
+// may be quoted already.
 func spellings(text string) []string {
 	all := []string{text, url.QueryEscape(text), url.PathEscape(text)}
 	for _, s := range all[1:] {
@@ -102,9 +102,9 @@ func (q *logQueue) add(level slog.Level, text string) {
 	q.bytes += len(text)
 }
 
-// The forms in which credentials stand in texts of Azure, of OAuth and in addresses, whatever
-// setting they were pasted into. The name may be a form's (client_secret=), JSON's
-// ("client_secret":"...") or escaped in an address (client_secret%3D).
+// The forms of credentials in texts of Azure, of OAuth and in addresses. They are masked for any
+// setting. The name may be a form's (client_secret=), JSON's ("client_secret":"...") or escaped in
+// an address (client_secret%3D).
 var (
 	namedSecret = regexp.MustCompile(`(?i)(\b|%[0-9a-f]{2})(SharedAccessKey|SharedAccessSignature|AccountKey|sig|client_secret|client_assertion|` +
 		`access_token|refresh_token|id_token|password)(\\?["']?\s*(?:=|%3D|:)\s*\\?["']?)([^\s;&"'\\<>]+)`)
@@ -152,7 +152,7 @@ func (q *logQueue) drain(print func(level slog.Level, line string)) {
 
 // secrets returns the values of all secrets, and those parts of them that are secret by themselves.
 func secrets(get func(key string) string, known []input.Setting) []string {
-	s := input.NewSettings(get, known) // of its own: what is wrong with a value is noted where it is used
+	s := input.NewSettings(get, known) // of its own: mistakes of a value are noted where it is used
 	var texts []string
 	for _, d := range known {
 		if d.Kind != input.SecretText {

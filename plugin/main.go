@@ -114,7 +114,7 @@ func newHost(p *C.struct_defender_plugin, functions C.struct_defender_functions)
 	return host{
 		name: C.GoString(C.defender_name(functions, instance)),
 		get: func(key string) string {
-			// Of the struct only api and instance are read.
+			// Only api and instance of the struct are read.
 			again := C.struct_defender_plugin{api: api, instance: instance}
 			if value := flb.FLBPluginConfigKey(unsafe.Pointer(&again), key); value != "" {
 				return value
@@ -188,10 +188,10 @@ func newMetrics(cmt C.struct_defender_cmt, name string) func(m *metric, f figure
 
 // cStrings makes a C array of first and the others, which free frees.
 //
-// Where Go writes a pointer while it collects garbage, it looks at what was there before. Memory of
-// C that is not cleared may hold what the host once kept there, such as a pointer into a buffer of
-// ours that is gone, and the runtime ends the process: "found bad pointer in Go heap" (said so in
-// cmd/cgo, "Passing pointers").
+// Where Go writes a pointer while it collects garbage, it looks at the old value. Memory of C that
+// is not cleared may hold an old value of the host's, such as a pointer into a buffer of ours that
+// is gone. Then the runtime ends the process: "found bad pointer in Go heap" (see cmd/cgo, "Passing
+// pointers").
 func cStrings(first string, others []string) (array **C.char, free func()) {
 	memory := C.calloc(C.size_t(1+len(others)), C.size_t(unsafe.Sizeof(uintptr(0))))
 	items := unsafe.Slice((**C.char)(memory), 1+len(others))
@@ -266,9 +266,8 @@ func blockSignals() (restore func()) {
 	return func() { C.defender_restore_signals(before) }
 }
 
-// guard ends every export: a panic would end the host. What it has to say goes to standard error,
-// because whatever keeps the log may be what has panicked; instances catch their own panics before,
-// and log them.
+// guard ends every export: a panic would end the host. Its text goes to standard error, because the
+// code behind the log may have panicked. Instances catch their own panics before, and log them.
 func guard(doing string, result *C.int, failed C.int) {
 	if r := recover(); r != nil {
 		fmt.Fprintf(os.Stderr, "[error] [input:defender] %s: panic: %s\n%s", doing, mask(fmt.Sprint(r)), debug.Stack())

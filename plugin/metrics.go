@@ -26,7 +26,7 @@ type metric struct {
 type metricKind int
 
 const (
-	counter metricKind = iota // since the section started; a source that starts anew begins from 0
+	counter metricKind = iota // since the section started; a source that starts again begins from 0
 	gauge
 	histogram
 )
@@ -284,7 +284,7 @@ func (d *devices) figures(one func(m *metric, value float64, labels ...string)) 
 	}
 }
 
-// warnOfRows says, once, that rows went on without waiting for their device.
+// warnOfRows logs, once, that rows did not wait for their device.
 func (d *devices) warnOfRows(notWaited uint64) {
 	if notWaited > 0 && !d.overflowed {
 		d.overflowed = true
@@ -293,7 +293,7 @@ func (d *devices) warnOfRows(notWaited uint64) {
 	}
 }
 
-// apiCode is the label of an HTTP status: bounded, whatever a server may answer.
+// apiCode is the label of an HTTP status: bounded, for any answer of a server.
 func apiCode(code int) string {
 	switch {
 	case code == 0:

@@ -13,13 +13,13 @@ const (
 	idBucket    = "repeats" // of the state file: number of an entry, in hex -> ids, one after the other
 	idsInFile   = 256 << 10 // that a start knows, 4 MB
 	idsAnEntry  = 256       // an entry with fewer is written again with more: a page of the file
-	mostAnEntry = 32 << 10  // half of what the state file takes
+	mostAnEntry = 32 << 10  // half of the longest value in the state file
 	idBytes     = len(input.ID{})
 	leastForIDs = 1 << 20
 )
 
-// readRepeats returns how many bytes ids of records may take, or 0 when repeats are not told. They
-// are part of memory, the section's memory_limit.
+// readRepeats returns how many bytes ids of records may take, or 0 when repeats are not recognised.
+// They are part of memory, the section's memory_limit.
 func readRepeats(s *input.Settings, memory int64) (size int64) {
 	drop := s.Choice("repeats") == "drop"
 	if !s.Switch("event_id") {
@@ -40,8 +40,8 @@ func readRepeats(s *input.Settings, memory int64) (size int64) {
 	return size
 }
 
-// ids are the event_ids of what the section has handed on. With repeats: drop, the newest of them
-// are in the state file.
+// ids are the event_ids of the records that the section has handed on. With repeats: drop, the
+// newest of them are in the state file.
 //
 // There they are only once the host has taken their events. They are written before the positions
 // of their messages. A host that is killed in between reads the messages again, and drops them: the
@@ -51,12 +51,12 @@ type ids struct {
 	state *input.State // nil when none are kept there
 	log   *slog.Logger
 
-	mu      sync.Mutex // of one write at a time; covers what follows
+	mu      sync.Mutex // of one write at a time; covers the fields below
 	entries []idEntry  // of the state file, oldest first
 	stored  int        // ids in them
 	last    []byte     // the value of the last one
 	next    uint64     // number of the next one
-	failing bool       // it was said that writing fails
+	failing bool       // it was logged that writing fails
 }
 
 type idEntry struct {
@@ -162,7 +162,7 @@ func (d *ids) write(fresh []input.ID) error {
 	return nil
 }
 
-// forget makes all ids unknown, here and in the state file: what they stand for is wanted again.
+// forget makes all ids unknown, here and in the state file: their records are wanted again.
 func (d *ids) forget() {
 	d.Forget()
 	if d.state == nil {

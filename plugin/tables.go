@@ -40,8 +40,8 @@ func unknownTables(names []string, seen map[string]bool) (lines []string) {
 	return lines
 }
 
-// parts returns what a pattern of one word may have meant: words of documented tables, such as
-// Device and DeviceProcess of DeviceProcessEvents, with * where the pattern has it.
+// parts returns the probable meanings of a pattern of one word. They are words of documented
+// tables, such as Device and DeviceProcess of DeviceProcessEvents, with * where the pattern has it.
 func parts(pattern string) (words []string) {
 	word := strings.Trim(pattern, "*")
 	if word == "" || strings.Contains(word, "*") {
