@@ -10,8 +10,7 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// What else can be wrong with a payload. The values are static, so that finding damage allocates
-// nothing.
+// More errors of a payload. The values are static, so that finding damage allocates nothing.
 var (
 	errBeside  = errors.New("data beside the records of an envelope")
 	errBetween = errors.New("text between records")
@@ -25,10 +24,10 @@ type walk struct {
 	emitted  int  // records, and unreadable ones, so far
 	empty    int  // records, lists and payloads without anything in them, so far
 	damaged  bool // it did not parse as a whole
-	effort   int  // bytes that were parsed in vain, or looked through for an end
-	nextFrom int  // where the last such search began
-	next     int  // and what it found
-	wrapped  int  // how many wrappings are around what is being read
+	effort   int  // bytes that were parsed without a record, or looked through for an end
+	nextFrom int  // where the last search for an end began
+	next     int  // and its result
+	wrapped  int  // how many wrappings are around the text that is being read
 
 	// The first two keys of the first whole record. A record of a product that we do not know
 	// begins as its neighbours do, and an object inside it does not.
@@ -52,8 +51,8 @@ const maxNesting = 3
 // cost the square of the payload.
 func (w *walk) tired(b []byte) bool { return w.effort > 8*len(b)+1<<20 }
 
-// body emits what a payload holds: an envelope {"records":[...]}, a record, a list of either, or
-// several of these one after the other.
+// body emits the records of a payload: an envelope {"records":[...]}, a record, a list of either,
+// or several of these one after the other.
 //
 // It goes through the payload once, record by record, and trusts nothing beyond the record that it
 // is reading. So damage costs the record that it is in, and no other.
@@ -176,7 +175,7 @@ func (t *Transformer) records(b []byte, at, nesting int) int {
 		if t.walk.found() == found && !t.walk.damaged {
 			t.empty() // {"records":[]}
 		}
-		// What follows the list: the end of the envelope, as a rule.
+		// Behind the list comes the end of the envelope, as a rule.
 		for {
 			i = record.SkipSpace(b, i)
 			if i >= len(b) {
@@ -188,7 +187,7 @@ func (t *Transformer) records(b []byte, at, nesting int) int {
 			}
 			if b[i] != ',' {
 				t.walk.damaged = true
-				return i // whatever it is, values goes on with it
+				return i // values continues with it
 			}
 			member := record.SkipSpace(b, i+1)
 			if at = recordsAt(b, member); at >= 0 {
@@ -205,7 +204,7 @@ func (t *Transformer) records(b []byte, at, nesting int) int {
 	}
 }
 
-// memberEnd returns where the member of an object that begins at b[i] ends, or -1 if there is none.
+// memberEnd returns the end of the member of an object at b[i], or -1 if there is none.
 func (t *Transformer) memberEnd(b []byte, i int) int {
 	if i >= len(b) || b[i] != '"' {
 		return -1
@@ -358,7 +357,7 @@ func reasonOf(err error) reason {
 
 // tooMany passes on the record that begins at b[i] and has more values than there is memory for. It
 // returns where the record ends, or -1 if no end can be seen. The record is not searched for
-// others: as far as it was read it is whole.
+// others: its part that was read is whole.
 func (t *Transformer) tooMany(b []byte, i, nesting int, err error) int {
 	end, balanced := record.SkipLoosely(b, i)
 	t.walk.effort += end - i
@@ -373,7 +372,8 @@ func (t *Transformer) tooMany(b []byte, i, nesting int, err error) int {
 	return end
 }
 
-// listInside returns where the list of records begins in the envelope at b[i], or -1 if it is none.
+// listInside returns the beginning of the list of records in the envelope at b[i], or -1 if it is
+// none.
 func listInside(b []byte, i int) int {
 	depth := 0
 	for ; i < len(b); i++ {

@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// delayBounds are the upper bounds of the buckets, in seconds: most events take minutes, and a few
-// days (an identity alert that was found out later).
+// delayBounds are the upper bounds of the buckets, in seconds. Most events take minutes. A few take
+// days, such as an identity alert that was found later.
 var delayBounds = [...]int64{10, 30, 60, 120, 300, 600, 1200, 3600, 4 * 3600, 24 * 3600, 7 * 24 * 3600}
 
 // DelayBounds are the upper bounds of a Delay's buckets, in seconds, without that of everything.

@@ -33,7 +33,7 @@ type waiting struct {
 }
 
 const (
-	waitingBytes = 512       // what a waiting row takes beside its text
+	waitingBytes = 512       // of a waiting row beside its text
 	lateBytes    = 512 << 10 // about how much text Late writes in one call
 	lateEvery    = 10 * time.Millisecond
 )
@@ -44,8 +44,8 @@ func newLate(cfg Config, stats *Stats) *late {
 	return &late{devices: cfg.Devices, writer: newTransformer(cfg, stats), limit: limit, added: make(chan struct{}, 1)}
 }
 
-// wait keeps a held row for Late and reports false if there is no room for it: it is then written
-// as it is.
+// wait keeps a held row for Late. It reports false if there is no room for it: the row is then
+// written at once.
 func (t *Transformer) wait(row *held, raw []byte) bool {
 	l := t.late
 	size := len(raw) + waitingBytes
@@ -53,7 +53,7 @@ func (t *Transformer) wait(row *held, raw []byte) bool {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 	}
-	// What needs many nodes would need as many again in Late.
+	// A row with many nodes would need as many again in Late.
 	if l == nil || l.bytes+size > l.limit || row.Size() > l.limit/4 {
 		if l != nil {
 			t.stats.NotWaited.Add(1)

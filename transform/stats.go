@@ -8,7 +8,7 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/event"
 )
 
-// Stats counts what a Transformer did. It may be read while the Transformer works.
+// Stats counts the work of a Transformer. It may be read while the Transformer works.
 //
 // Every record is counted once: in Records, in Excluded, in Empty, as unreadable, or, where repeats
 // are dropped, in Repeats.

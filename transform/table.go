@@ -10,19 +10,19 @@ import (
 
 // Tables that are no table of Defender's.
 const (
-	Unreadable = format.UnreadableTable // what could not be read, passed on raw
+	Unreadable = format.UnreadableTable // text that could not be read, passed on raw
 	Unknown    = record.Unknown         // a record without a category that is not known from another product
 )
 
-// A table: a category as it is emitted, and what becomes of its records.
+// A table: a category as it is emitted, and the treatment of its records.
 type table struct {
 	name     string // as it is emitted and written
-	exact    bool   // the category says nothing that name does not
+	exact    bool   // name says all that the category does
 	hunting  bool   // "AdvancedHunting-": its properties are the columns
 	excluded bool
 	counts   *tableStats
 	role     device.Role
-	device   bool // its records get what is known of their device
+	device   bool // its records get their device
 }
 
 const (

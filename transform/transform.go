@@ -31,18 +31,18 @@ type Config struct {
 	Format        string // one of Formats
 	Separator     string // between the names of nested objects
 	KeepNulls     bool   // keep nulls, empty strings, lists and objects
-	ResolveRefs   bool   // write what a Json.NET {"$ref":"3"} refers to in its place
+	ResolveRefs   bool   // replace a Json.NET {"$ref":"3"} by its object
 	EventID       bool
 	ArraysAsJSON  bool           // write lists as JSON text
 	Tables        []string       // only these tables; names in any case, with * for any text
 	TablesExclude []string       // not these
 	EmitClass     bool           // format ocsf: emit events under the names of their classes, not of their tables
-	Devices       *device.Memory // what is known of devices, to be added to records; nil adds nothing
-	DevicePrefix  string         // of the names of what is added; "DeviceInfo." if empty
+	Devices       *device.Memory // the devices to be added to records; nil adds nothing
+	DevicePrefix  string         // of the names of the added fields; "DeviceInfo." if empty
 
 	// Keep is called for each row that waits for its device when Append returns, with its lane. No
-	// mark that covers the row may move until Late has given it out. What Keep returns comes back
-	// from Late then. nil if no row waits. It is called with a lock held.
+	// mark that covers the row may move until Late has given it out. Late then gives back the
+	// result of Keep. nil if no row waits. It is called with a lock held.
 	Keep func(lane string) (settle func())
 
 	// Repeats: the records of hunting tables that were seen. Those that are delivered again are
@@ -51,12 +51,12 @@ type Config struct {
 	DropRepeats bool // do not emit them
 
 	// Memory: bytes for the work in progress, a share of memory_limit; 32 MB if 0. Half of it is
-	// for the nodes of one record, and a record with more goes on raw. A quarter is for rows until
+	// for the nodes of one record; a record with more is passed on raw. A quarter is for rows until
 	// the end of their Append, and a quarter for those that wait for their device after it. The
 	// events of one Append may outgrow their records by as much, see room.
 	Memory int64
 
-	SplunkFillDevice bool // format splunk: the device stands in DeviceName and DeviceId where the row has none
+	SplunkFillDevice bool // format splunk: the device goes into DeviceName and DeviceId where the row has none
 	SplunkMend       bool // format splunk: repeat two values where the add-on looks for them
 }
 
@@ -76,7 +76,7 @@ type Transformer struct {
 	writer  *event.Writer
 	hold    *hold                       // nil if no devices are added
 	late    *late                       // nil if no row waits
-	repeats *repeats.Watch              // nil if repeats are not told
+	repeats *repeats.Watch              // nil if repeats are not recognised
 	again   bool                        // the record that was written last is a repeat
 	tables  map[string]*table           // by category as received
 	own     format.Own                  // of the record being written
@@ -85,13 +85,13 @@ type Transformer struct {
 
 	// of the payload at hand
 	began   int64 // when the Append at hand began, in Unix seconds
-	spare   int   // bytes by which events of the Append at hand may still be larger than twice their record
+	spare   int   // bytes that events of this Append may still have beyond twice their record
 	payload *Payload
 	emit    Emit
 	walk    walk
 }
 
-// New returns a Transformer. It panics on a Format that is none of Formats.
+// New returns a Transformer. It panics on a Format that is not one of Formats.
 func New(cfg Config) *Transformer {
 	stats := &Stats{}
 	t := newTransformer(cfg, stats)
@@ -159,23 +159,22 @@ func (t *Transformer) LateLane() string { return t.late.writer.payload.Lane }
 // QueuedLate is Queued for the last Late. It belongs to that goroutine.
 func (t *Transformer) QueuedLate() { t.late.writer.Queued() }
 
-// Queued says that what the last Append emitted is on its way: it is handed on before anything that
-// is emitted from now on, or not at all and then read again. From now on its records are known.
-// Until then a second copy of one of them is no repeat, unless it came in the same Append.
+// Queued tells the Transformer that the events of the last Append are on their way. They are handed
+// on before later events, or not at all and then read again. From now on their records are known.
+// Before, a second copy of one of them is no repeat, unless it came in the same Append.
 func (t *Transformer) Queued() {
 	if t.repeats != nil {
 		t.cfg.Repeats.Add(t.repeats.IDs())
 	}
 }
 
-// Stats returns the counters, which go on counting.
+// Stats returns the counters. They keep counting.
 func (t *Transformer) Stats() *Stats { return t.stats }
 
-// Append emits an event for every record of payloads, in order, and for everything that cannot be
-// read. Records that get a device come last, when all payloads have been read for what they say of
-// devices. Those whose device is to come are left to Late. Append waits for nothing, and does not
-// keep payloads. When ctx ends it stops between two payloads, and what follows has not been
-// emitted.
+// Append emits an event for every record of payloads, in order, and for all text that cannot be
+// read. Records that get a device come last, when the devices of all payloads have been read. Those
+// whose device is to come are left to Late. Append waits for nothing, and does not keep payloads.
+// When ctx ends it stops between two payloads, and the later ones have not been emitted.
 //
 // Append lets a panic of emit through, and no other. The caller must then not take the payloads as
 // done.
@@ -215,7 +214,7 @@ func (t *Transformer) begin(emit Emit) {
 	}
 }
 
-// release lets go of the payloads, and of what a giant one needed.
+// release lets go of the payloads, and of the memory that a giant one needed.
 func (t *Transformer) release() {
 	t.payload, t.emit = nil, nil
 	t.row.Release()
@@ -231,8 +230,8 @@ func (t *Transformer) release() {
 }
 
 // Bounds of growth. An event may be maxGrowth times as large as its record, plus maxGrowthSpare.
-// What the events of one Append have beyond freeGrowth times their records is at most Config.Memory
-// in all. So a small payload cannot become a giant batch: references written out made 164 MB of 1.4
+// The events of one Append may outgrow freeGrowth times their records by at most Config.Memory in
+// all. So a small payload cannot become a giant batch: references written out made 164 MB of 1.4
 // MB.
 const (
 	maxGrowth      = 8

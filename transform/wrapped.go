@@ -13,17 +13,17 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// Some send records wrapped: the whole payload in gzip or in UTF-16, an envelope as JSON text
-// inside a string, its records as text. What is inside is read as a payload of its own, each record
-// with the id that it has without the wrapping.
+// Some senders wrap records: the whole payload in gzip or in UTF-16, an envelope as JSON text
+// inside a string, its records as text. The inside is read as a payload of its own. Each record has
+// the same id as without the wrapping.
 
 const (
-	maxWrapped  = 3        // wrappings inside each other; what is deeper is passed on as it is
+	maxWrapped  = 3        // wrappings inside each other; deeper ones are passed on unopened
 	maxUnpacked = 16 << 20 // bytes of a payload that was packed
 )
 
-// unwrap returns the text of a payload that is packed, and any other as it is. It passes on what
-// cannot be unpacked, and returns nil.
+// unwrap returns the text of a payload that is packed, and any other payload unchanged. If it
+// cannot unpack one, it passes it on and returns nil.
 func (t *Transformer) unwrap(b []byte) []byte {
 	switch {
 	case len(b) > 18 && b[0] == 0x1f && b[1] == 0x8b:
@@ -54,7 +54,7 @@ func unzip(b []byte) ([]byte, error) {
 	return text, err
 }
 
-// wide is UTF-16 with its mark as UTF-8. What is none stays what it is.
+// wide is UTF-16 with its mark as UTF-8. Other text stays unchanged.
 func wide(b []byte, order binary.ByteOrder) []byte {
 	if len(b)%2 != 0 {
 		return b
@@ -77,7 +77,7 @@ func wide(b []byte, order binary.ByteOrder) []byte {
 }
 
 // inside reads a JSON string, given without its quotes, whose text is JSON of records. It returns
-// false for any other string, of which nothing was emitted.
+// false for any other string, and has then emitted nothing.
 func (t *Transformer) inside(inner []byte) bool {
 	if t.walk.wrapped >= maxWrapped || len(inner) < 2 {
 		return false
@@ -116,13 +116,12 @@ func (t *Transformer) insideText(text []byte) bool {
 	return ok
 }
 
-// wrappers are the members under which an envelope, or its records, stand as text: raw is of the
-// format raw, log of Fluent Bit's own inputs, and ContentData of Azure Logic Apps, in base64.
+// wrappers are the members that may have an envelope, or its records, as text. raw is of the format
+// raw, log of Fluent Bit's own inputs, and ContentData of Azure Logic Apps, in base64.
 var wrappers = [...]string{"records", "body", "raw", "log", "ContentData"}
 
 // wrapping reads the record in t.row, b[i:end], if it is no record but has records as text in a
-// member. The other members are passed on, but for those that the format raw writes beside its
-// text.
+// member. The other members are passed on, except those that the format raw writes beside its text.
 func (t *Transformer) wrapping(b []byte, i, end int) bool {
 	r := &t.row
 	if r.Envelope.Category != 0 {
@@ -153,7 +152,7 @@ func (t *Transformer) wrapping(b []byte, i, end int) bool {
 				beside = append(beside, member{doc.Nodes[k].Start, doc.Nodes[k+1].End})
 			}
 		}
-		// The row is gone once what is inside is read.
+		// The row is gone once the inside is read.
 		if !open(text) {
 			if _, err := t.tryRead(&t.row, b, i); err != nil {
 				return false
@@ -184,8 +183,8 @@ func envelopeText(inner []byte, packed bool) []byte {
 	return text
 }
 
-// besideRaw tells what the format raw, and the outputs of the host, write beside the text of a
-// record.
+// besideRaw reports whether the format raw, or an output of the host, writes key beside the text of
+// a record.
 func besideRaw(key string) bool {
 	switch key {
 	case "table", "tenant_id", "event_id", "repaired_text", "alert_url", "date", "@timestamp", "time", "timestamp", "tag":

@@ -17,7 +17,7 @@ type ID struct {
 // NewID returns an ID.
 func NewID() *ID { return &ID{hash: sha256.New()} }
 
-// Release lets go of what a giant record needed.
+// Release lets go of the memory that a giant record needed.
 func (id *ID) Release() {
 	if cap(id.compact) > KeepBytes {
 		id.compact = nil
@@ -69,8 +69,8 @@ func (id *ID) End() []byte {
 func (id *ID) Bytes() *[16]byte { return (*[16]byte)(id.sum[:]) }
 
 // Of computes the id of a record of a table. Columns alone identify a hunting record: the service
-// delivers 3 or 4 % of them again, with a fresh time in the envelope. Of any other record it is
-// everything but the two times, as it is of a bare record. The id is valid until the next.
+// delivers 3 or 4 % of them again, with a fresh time in the envelope. Any other record, and a bare
+// one, is identified by everything but the two times. The id is valid until the next.
 func (id *ID) Of(r *Record, table string) []byte {
 	var tenant []byte
 	if r.Envelope.TenantID != 0 {

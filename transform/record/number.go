@@ -25,9 +25,9 @@ func ParseInteger(b []byte) (_ int64, ok bool) {
 	return int64(n), n < 1<<63
 }
 
-// ParseFloat reads a JSON number. ok is false when float64 would say another number than the text:
-// 1e400, 1e-400, or more digits than it keeps. Whole numbers without fraction and exponent are not
-// asked here unless int64 cannot hold them, and then ok is false too: rounded, two record ids
+// ParseFloat reads a JSON number. ok is false when float64 would be another number than the text:
+// 1e400, 1e-400, or more digits than it keeps. Callers ask for a whole number without fraction and
+// exponent only if int64 cannot hold it. Then ok is false, too: rounded, two record ids would
 // become one.
 func ParseFloat(b []byte) (_ float64, ok bool) {
 	digits, exp, whole := decimal(make([]byte, 0, 24), b)

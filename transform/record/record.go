@@ -12,9 +12,9 @@ type Record struct {
 	// record is an envelope. 0 if there is none.
 	Records uint32
 
-	// The columns: the members of node Props of tree Columns. Columns is Doc, or what a properties
-	// string was opened into. Not Lifted: a record of another product, whose members are passed on
-	// as they are. Bare: the record is its own columns and has no envelope.
+	// The columns: the members of node Props of tree Columns. Columns is Doc, or the tree of an
+	// opened properties string. Not Lifted: a record of another product, whose members are passed
+	// on unchanged. Bare: the record is its own columns and has no envelope.
 	Lifted     bool
 	Bare       bool
 	Properties uint32 // node of Doc, 0 if absent
@@ -40,8 +40,8 @@ type opened struct {
 }
 
 const (
-	// KeepBytes: a buffer keeps at most this much between two calls. What a giant payload needed
-	// beyond it goes back.
+	// KeepBytes: a buffer keeps at most this much between two calls. The rest, from a giant
+	// payload, goes back.
 	KeepBytes = 1 << 20
 
 	// NodeBytes is the size of a node.
@@ -61,7 +61,7 @@ const (
 // Unknown is the table of a record without a category that is not known from another product.
 const Unknown = "unknown"
 
-// Release lets go of the text, and of what a giant record needed.
+// Release lets go of the text, and of the memory that a giant record needed.
 func (r *Record) Release() {
 	r.Doc, r.Columns = Tree{}, Tree{}
 	clear(r.opened)
@@ -219,9 +219,9 @@ func (r *Record) Category() string {
 }
 
 // product names the tables of records that have no category. Microsoft Defender for Cloud exports
-// alerts as bare objects, and recommendations and scores as Azure resources, in one spelling of
-// names or another; their tables are called as Azure calls those of the same data. A record of a
-// Log Analytics export says its table itself.
+// alerts as bare objects, and recommendations and scores as Azure resources. The spelling of names
+// differs. Their tables have Azure's names for the same data. A record of a Log Analytics export
+// names its table itself.
 func product(doc *Tree) string {
 	if doc.Find(0, "SystemAlertId") != 0 || doc.Find(0, "AlertType") != 0 && doc.Find(0, "VendorName") != 0 {
 		return AlertTable
@@ -280,8 +280,8 @@ func isTableName(b []byte) bool {
 	return len(b) > 2 && len(b) <= 64 && 'A' <= b[0] && b[0] <= 'Z'
 }
 
-// Open returns what the string at node n of the columns holds as JSON: a tree without nodes if it
-// is none.
+// Open returns the JSON in the string at node n of the columns, or a tree without nodes if it is
+// none.
 func (r *Record) Open(s *Scanner, n uint32) Tree {
 	for i := range r.opened {
 		if r.opened[i].value == n {

@@ -30,7 +30,7 @@ type Node struct {
 // Kind is the kind of a value.
 type Kind uint8
 
-// The kinds. Whatever is at most KindString has nothing inside it.
+// The kinds. Those up to KindString have nothing inside them.
 const (
 	KindNull Kind = iota
 	KindFalse
@@ -42,7 +42,7 @@ const (
 	KindObject
 )
 
-// What is known of the text of a node.
+// Properties of the text of a node.
 const (
 	FlagEscaped uint8 = 1 << iota // a string with a backslash
 	FlagWide                      // a string with a byte above 0x7f
@@ -78,7 +78,7 @@ func (tr *Tree) Find(n uint32, key string) uint32 {
 	return 0
 }
 
-// What may be wrong with a text. The values are static, so that finding damage allocates nothing.
+// Errors of a text. The values are static, so that finding damage allocates nothing.
 var (
 	ErrEnd       = errors.New("text ends inside a value")
 	ErrValue     = errors.New("not a JSON value")
@@ -92,9 +92,9 @@ var (
 	ErrNotObject = errors.New("not an object")
 )
 
-// Scanner parses JSON strictly. Other parsers refuse only two things that it accepts: raw control
-// characters in strings, which say plainly what is meant, and NaN and the infinities. Depth costs
-// memory, not stack.
+// Scanner parses JSON strictly. It accepts only two things that other parsers refuse: raw control
+// characters in strings, whose meaning is plain, and NaN and the infinities. Depth costs memory,
+// not stack.
 type Scanner struct {
 	// MaxNodes bounds the nodes of a record, with those of the strings that are opened; 0: no
 	// bound.
@@ -112,7 +112,7 @@ type frame struct {
 // At is the byte of the text at which the last error was found.
 func (s *Scanner) At() int { return s.at }
 
-// Release lets go of what a giant text needed.
+// Release lets go of the memory that a giant text needed.
 func (s *Scanner) Release() {
 	if cap(s.open) > KeepBytes/8 {
 		s.open = nil
@@ -212,7 +212,7 @@ value:
 			i = end
 		}
 
-		// A value has ended: close what it ends.
+		// A value has ended: close the containers that end with it.
 		for {
 			if len(s.open) == 0 {
 				return nodes, i, nil

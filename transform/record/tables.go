@@ -42,8 +42,7 @@ var huntingCategories = func() map[string]string {
 // Tables are the documented tables of Advanced Hunting.
 func Tables() []string { return strings.Fields(tableNames) }
 
-// TableName is a table's name as it is documented, whatever the case of its letters; another name
-// stays what it is.
+// TableName is the documented spelling of a table's name in any case. Other names stay unchanged.
 func TableName(name string) string {
 	if known, ok := tables[strings.ToLower(name)]; ok {
 		return known

@@ -11,10 +11,10 @@ import (
 // v5.0).
 const maxEventSeconds = 2147472000
 
-// ParseTime reads the forms in which Defender and those who pass its records on write times.
-// Besides what parseISO reads, these are epochs in seconds, milliseconds or microseconds, told by
-// their size, /Date(ms)/ of Json.NET, and 9/20/2026 10:18:02 AM. ok is false for anything else, and
-// for what an event time cannot hold.
+// ParseTime reads the times that Defender, and services that pass its records on, write. It reads
+// the forms of parseISO, /Date(ms)/ of Json.NET, and 9/20/2026 10:18:02 AM. It also reads epochs in
+// seconds, milliseconds or microseconds, which differ by their size. ok is false for anything else,
+// and for times that an event cannot have.
 func ParseTime(b []byte) (sec int64, nsec uint32, ok bool) {
 	if sec, nsec, ok = parseISO(b); ok || len(b) == 0 {
 		return sec, nsec, ok
@@ -49,7 +49,7 @@ func parseEpoch(n int64, digits int) (sec int64, nsec uint32, ok bool) {
 	return 0, 0, false
 }
 
-// epoch is n since 1970, of which so many make a second.
+// epoch is the time of n units since 1970. second is the number of units in a second.
 func epoch(n, second int64, ok bool) (int64, uint32, bool) {
 	sec := n / second
 	if !ok || sec < 0 || sec >= maxEventSeconds {
@@ -97,8 +97,7 @@ func parseUS(b []byte) (sec int64, nsec uint32, ok bool) {
 	return sec, 0, true
 }
 
-// zone reads what may stand behind a time: nothing, Z, UTC, GMT, +01:00, +0100. It returns seconds
-// east.
+// zone reads the zone behind a time: nothing, Z, UTC, GMT, +01:00, +0100. It returns seconds east.
 func zone(b []byte) (seconds int64, ok bool) {
 	switch string(b) {
 	case "", "Z", "z", "UTC", "GMT":
@@ -136,7 +135,7 @@ func ParseClock(b []byte) (c Clock, ok bool) {
 	day := binary.LittleEndian.Uint64(b) ^ 0x2d30302d30303030         // 0000-00-
 	time := binary.LittleEndian.Uint64(b[11:19]) ^ 0x30303a30303a3030 // 00:00:00
 	d1, d2 := b[8]-'0', b[9]-'0'
-	// What is right is 0 to 9, or 0 for a separator, now. Anything more sets the highest bit.
+	// A right byte is now 0 to 9, or 0 for a separator. Any other sets the highest bit.
 	wrong := day | time | (day + 0x7f76767f76767676) | (time + 0x76767f76767f7676)
 	if wrong&0x8080808080808080 != 0 || d1 > 9 || d2 > 9 {
 		return Clock{}, false
@@ -150,7 +149,7 @@ func ParseClock(b []byte) (c Clock, ok bool) {
 }
 
 // parseISO reads RFC 3339 with 0 to 9 digits of a fraction (more are ignored), a blank instead of
-// the T, no zone for UTC. ok is false for anything else, and for what an event time cannot hold.
+// the T, no zone for UTC. ok is false for anything else, and for times that an event cannot have.
 func parseISO(b []byte) (sec int64, nsec uint32, ok bool) {
 	c, ok := ParseClock(b)
 	if !ok {
@@ -268,8 +267,8 @@ func (r *Record) Time() (sec int64, nsec uint32, from TimeSource) {
 	return 0, 0, TimeNone
 }
 
-// entraTime is the node that says when a sign-in or change of Microsoft Entra happened, 0 for other
-// records: their time is when it was exported, up to minutes later.
+// entraTime is the node with the time of a sign-in or change of Microsoft Entra, 0 for other
+// records. The envelope has the time of the export, up to minutes later.
 func (r *Record) entraTime(properties uint32) uint32 {
 	switch category := r.Category(); {
 	case r.Doc.Nodes[properties].Kind != KindObject:
@@ -332,7 +331,7 @@ func (r *Record) Exported() (nanos int64, ok bool) {
 	return sec*1e9 + int64(nsec), ok
 }
 
-// time is the time that node n holds: a text, or an epoch as a number. Node 0 stands for none.
+// time is the time that node n holds: a text, or an epoch as a number. Node 0 means none.
 func (tr *Tree) time(n uint32) (sec int64, nsec uint32, ok bool) {
 	if n == 0 {
 		return 0, 0, false

@@ -1,8 +1,8 @@
 package record
 
-// A Log Analytics workspace, as of Microsoft Sentinel, exports records of its tables without an
-// envelope: Type names the table, TimeGenerated is there in each, and TenantId is the id of the
-// workspace. Its tables of Advanced Hunting have the columns that the stream has.
+// A Log Analytics workspace, such as that of Microsoft Sentinel, exports records of its tables
+// without an envelope. Type names the table, each record has TimeGenerated, and TenantId is the id
+// of the workspace. Its tables of Advanced Hunting have the columns that the stream has.
 //
 // Sources: learn.microsoft.com, "Log Analytics workspace data export in Azure Monitor", and the
 // table references of Azure Monitor, as of July 2026.

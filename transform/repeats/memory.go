@@ -21,18 +21,18 @@ type ID = [16]byte
 // Memory holds the newest ids within a fixed number of bytes. Its methods may be called at the same
 // time.
 //
-// The ids stand in a ring, in the order in which they came. An index of buckets leads to them, and
-// an id can only be in the bucket that a hash says. So a look-up costs the same whatever is in the
-// table: one cache line of the index, and the ring for the ids whose tags are the same, which are
-// rarely others. A full bucket forgets its oldest. Ids that were made to collide would only push
-// each other out. Nobody can make them: the hash has a key of this process.
+// The ids are in a ring, in the order in which they came. An index of buckets leads to them, and an
+// id can only be in the bucket of its hash. So a look-up costs the same for any content: one cache
+// line of the index, and the ring for ids with the same tag. Those are rarely other ids. A full
+// bucket forgets its oldest. Ids that were made to collide would only push each other out. Nobody
+// can make them: the hash has a key of this process.
 //
 //	index      16 places, each a tag and a place in the ring   16 places ...
 //	ring       id id id id id ...  <- next
 type Memory struct {
 	key [2]uint64 // of the hash
 
-	mu    sync.Mutex // covers what follows; held for one look-up, or for adding a batch
+	mu    sync.Mutex // covers the fields below; held for one look-up, or for adding a batch
 	ring  []ID
 	next  int // where the next id goes
 	index []bucket
@@ -43,8 +43,8 @@ type Memory struct {
 type bucket [16]uint32
 
 const (
-	// idsABucket is how many ids there are for each bucket, on average. With half as many as it has
-	// places, the oldest ids of the ring are found but for one in a hundred.
+	// idsABucket is how many ids there are for each bucket, on average. A bucket has twice as many
+	// places. So all but one in a hundred of the oldest ids of the ring are found.
 	idsABucket = 8
 
 	bytesAnID = 16 + 64/idsABucket

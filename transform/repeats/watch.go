@@ -9,9 +9,9 @@ const (
 	fewNoted = 2 << 10
 )
 
-// Watch looks the records of one transformer up, batch after batch. The ids of a batch are known to
-// itself at once, and to others when the caller adds them to the Memory: once the batch is queued.
-// A batch that was given up is read again, and must not look like a repeat then.
+// Watch looks the records of one transformer up, batch after batch. It knows the ids of its own
+// batch at once. Others know them when the caller adds them to the Memory, once the batch is
+// queued. A batch that was given up is read again, and must not look like a repeat then.
 //
 //	Begin --> Seen, Note, Seen, Note ... --> the batch is queued --> Memory.Add(IDs)
 //	  ^                                 \--> it was given up    \
