@@ -25,8 +25,8 @@ type alert struct {
 	info           []byte // groups of columns, as of a device; nil if no AlertInfo was seen
 }
 
-// maxHosts is how many devices of an alert are kept. With more it is known that there are several,
-// and five can be shown.
+// maxHosts is how many devices of an alert are kept. With more, several is known and five can be
+// shown.
 const maxHosts = 6
 
 // hosts is a set of devices, by their keys.
@@ -119,8 +119,8 @@ func (a *alerts) names(al *alert, device []byte, leading bool) {
 }
 
 // deviceOf returns the key of the one device that an alert is about: the leading host, else the
-// only one. Devices that were merged into one are one. Of several none is guessed: then key is "",
-// and several has their keys.
+// only one. Devices that were merged into one are one. If there are several, none is guessed: then
+// key is "", and several has their keys.
 func (m *Memory) deviceOf(al *alert) (key string, several []string) {
 	named := al.leaders
 	if len(named) == 0 {

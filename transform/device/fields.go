@@ -137,12 +137,12 @@ func (f *fieldSet) field(name []byte) field {
 	return found
 }
 
-// ourNames: the names of what is written beside the columns of a device. No column can have one.
+// ourNames: the names of our fields beside the columns of a device. No column can have one.
 var ourNames = []string{
 	"DeviceId", "match", "status", "candidates", "age_s", "alerts_24h", "alerts_24h_severity", "url", "Tags",
 }
 
-// ColumnNames are the columns that a device is known to have, and what is written beside them.
+// ColumnNames are the known columns of a device, and our fields beside them.
 func ColumnNames() []string { return slices.Concat(columnNames[:], ourNames) }
 
 func isOurs(name string) bool { return slices.Contains(ourNames, name) }

@@ -10,16 +10,16 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// What is known of a device is kept as groups, newest first: all columns that were last said in one
-// report, behind the time of that report.
+// The facts of a device are kept as groups, newest first. A group has the time of a report and all
+// columns whose last value came in it.
 //
 //	group:   stamp (8 bytes, big endian), number of columns (1), columns
 //	column:  column id (1), length of the value (1 or 3), the value in msgpack
 //
-// Reports are partial: four of five real heartbeats say nothing of the operating system. So they
-// are merged column by column: the newest report that has the column wins. The order in which
-// reports arrive makes no difference. A device mostly has one to three groups, so that a time for
-// every column costs next to nothing.
+// Reports are partial: four of five real heartbeats lack the operating system. So they are merged
+// column by column: the newest report that has the column wins. The order in which reports arrive
+// makes no difference. A device mostly has one to three groups, so that a time for every column
+// costs next to nothing.
 
 // A column of a report, or of a device.
 type column struct {
@@ -27,19 +27,19 @@ type column struct {
 	value []byte
 }
 
-// A stamp is when a report was made, in nanoseconds since 1970. Those of evidence, which repeats
-// little of a device and is not made by it, are older than any report's: evidence fills only what
-// no report has said.
+// A stamp is the time of a report, in nanoseconds since 1970. Stamps of evidence are older than
+// those of any report: evidence has few columns of a device, and only fills those that no report
+// has set.
 const evidenceAge = int64(1) << 62
 
-// A full report speaks for all columns that it names. columnFull stands in its group, and its value
-// lists the ids of the columns that it has empty: no older report and no evidence says anything of
-// them. Only the newest full report has one.
+// A full report speaks for all columns that it names. columnFull is in its group. Its value lists
+// the ids of the columns that it has empty: no older report and no evidence fills them. Only the
+// newest full report has one.
 const columnFull columnID = 254
 
-// facts: who told of a device, read from its groups.
+// facts: the sources and times of a device's columns, read from its groups.
 type facts struct {
-	reported bool  // a report did, and not evidence alone
+	reported bool  // a report has told of it, and not evidence alone
 	full     int64 // when the newest full report was made, or 0
 	last     int64 // when the newest report was made, or 0
 }
@@ -52,8 +52,8 @@ func (f facts) newest() int64 {
 	return f.last
 }
 
-// factsOf reads the facts. What another device says of this one (that it was merged), and addresses
-// of its adapters, are no report of it.
+// factsOf reads the facts. Another device's statement that this one was merged, and addresses of
+// its adapters, are no report of it.
 func factsOf(groups []byte) (f facts) {
 	for w := (walker{rest: groups}); ; {
 		c, ok := w.next()
@@ -179,7 +179,7 @@ func mergedInto(groups []byte) []byte {
 // merger merges a report into a device. It is scratch space and nothing else.
 type merger struct {
 	out   []byte
-	said  [256]int16 // per column: its place in the report from 1 on, 0 if it is not in it, -1 if what is known is newer
+	said  [256]int16 // per column: its place in the report from 1 on, 0 if it is not in it, -1 if the known value is newer
 	empty [256]bool  // per column: the report says that it is empty
 	known []known
 	text  []byte
@@ -191,9 +191,9 @@ type known struct {
 	column
 }
 
-// merge returns groups with columns that were said at stamp, and whether that makes a difference.
+// merge returns groups with the columns of a report of stamp, and whether that makes a difference.
 // columns has each column once. A full report has the ids of its empty columns in empty; for any
-// other that is nil. The result is valid until the next merge. Of two values with one stamp the
+// other that is nil. The result is valid until the next merge. If two values have one stamp, the
 // larger wins, so that order makes no difference there either.
 func (m *merger) merge(groups []byte, stamp int64, columns []column, empty []columnID) ([]byte, bool) {
 	for i, c := range columns {
@@ -212,7 +212,7 @@ func (m *merger) merge(groups []byte, stamp int64, columns []column, empty []col
 		}
 		switch {
 		case c.id == columnFull && w.stamp >= stamp:
-			full.id = columnNone // what is known of is newer
+			full.id = columnNone // the known one is newer
 			if w.stamp > stamp {
 				m.hide(c.value)
 			}
@@ -276,7 +276,7 @@ func (m *merger) fullOf(empty []columnID) column {
 	return column{columnFull, m.value}
 }
 
-// hide leaves out of the report at hand what a newer full report has empty.
+// hide removes from the report at hand the columns that a newer full report has empty.
 func (m *merger) hide(value []byte) {
 	ids, _, _ := msgp.ReadBytesZC(value)
 	for _, id := range ids {

@@ -12,7 +12,7 @@ type host struct {
 	match   Match
 	leading bool
 	tree    record.Tree // AdditionalFields
-	node    uint32      // its host object there, with names of its own; 0 with has false if there is none
+	node    uint32      // its host object there, with its own names; 0, and has is false, if there is none
 	has     bool
 	name    []byte // of a host without an id, as received; its domain is in domain
 	domain  []byte
@@ -34,9 +34,9 @@ const (
 
 var matchNames = [...]string{"", "row", "evidence", "alert", "several", "name", "user"}
 
-// hostPaths are where the entities of AlertEvidence have their host, by what they are: a Machine is
-// one, a File and a User have one, a Process has it in its image, its account or its parent. In
-// real records all but the first are references to the first.
+// hostPaths are the places of the host in the entities of AlertEvidence. A Machine is a host, a
+// File and a User have one, and a Process has it in its image, its account or its parent. In real
+// records all but the first are references to the first.
 var hostPaths = [...][]string{
 	{},
 	{"Host"},

@@ -30,11 +30,11 @@ type Role uint8
 // The roles.
 const (
 	RoleNone     Role = iota
-	RoleReport        // DeviceInfo: says what a device is
-	RoleAlert         // AlertInfo: says what an alert is
+	RoleReport        // DeviceInfo: reports of devices
+	RoleAlert         // AlertInfo: titles and severities of alerts
 	RoleEvidence      // AlertEvidence: names the devices of an alert
 	RoleBehavior      // BehaviorEntities: names those of a behavior
-	RoleAdapter       // DeviceNetworkInfo: says which addresses a device has
+	RoleAdapter       // DeviceNetworkInfo: addresses of devices
 )
 
 // RoleOf is the role of a table of Advanced Hunting.
@@ -54,9 +54,9 @@ func RoleOf(table string) Role {
 	return RoleNone
 }
 
-// A Sighting is a device that a record names, or whose place is to be filled.
+// A Sighting is a device that a record names, or the place for one in a record.
 type Sighting struct {
-	tenant   uint32 // 0 if it is none
+	tenant   uint32 // 0 for no tenant
 	key      string // of the device, or ""
 	match    Match
 	name     string // of a host without an id
@@ -83,7 +83,7 @@ type Joiner struct {
 	scanner  *record.Scanner
 	text     []byte
 	values   []byte // of the device that Describe returned
-	extra    []byte // of what no report has
+	extra    []byte // of our fields, which no report has
 	id, url  []byte
 	tagTexts [][]byte
 	device   event.Device
@@ -176,7 +176,7 @@ func alertID(r *record.Record) []byte {
 	return nil
 }
 
-// strangers notes what a row says of a host without an id: its name, its resource, its user.
+// strangers notes the name, the resource and the user of a row's host without an id.
 func (j *Joiner) strangers(r *record.Record, h *host, s *Sighting) {
 	if len(h.name) > 0 {
 		j.text, _ = record.AppendText(j.text[:0], h.name)
@@ -276,8 +276,8 @@ func (m *Memory) guess(s *Sighting) {
 	}
 }
 
-// wanting is the key of the device that should be asked for, or "": one of which nothing or too
-// little is known.
+// wanting is the key of the device that should be asked for: an unknown one, or one with too few
+// facts. It is "" for none.
 func (m *Memory) wanting(s *Sighting) string {
 	dev, at, missing := m.find(s.key, true)
 	if missing != "" {
@@ -289,7 +289,7 @@ func (m *Memory) wanting(s *Sighting) string {
 	return ""
 }
 
-// stale reports whether what is known of a device is too old for an event.
+// stale reports whether the facts of a device are too old for an event.
 func (m *Memory) stale(f facts, s *Sighting) bool {
 	last := f.newest()
 	return m.cfg.TTL > 0 && last > 0 && s.at-last > int64(m.cfg.TTL)
@@ -305,11 +305,11 @@ const (
 	idURL
 )
 
-// maxCandidates is how many devices are shown of those among which none is guessed.
+// maxCandidates is how many devices are shown if there are several.
 const maxCandidates = 5
 
-// Describe returns what is to be written of the device of a sighting of the record r. It is valid
-// until the next.
+// Describe returns the fields of the device of a sighting of the record r. They are valid until the
+// next.
 func (j *Joiner) Describe(r *record.Record, role Role, s *Sighting) *event.Device {
 	m, d := j.memory, &j.device
 	*d = event.Device{Columns: d.Columns[:0], Alert: d.Alert[:0]}
@@ -337,12 +337,12 @@ func (j *Joiner) Describe(r *record.Record, role Role, s *Sighting) *event.Devic
 	return d
 }
 
-// extraColumn adds a column whose value is what was appended to extra behind from.
+// extraColumn adds a column whose value is in extra behind from.
 func (j *Joiner) extraColumn(id int, name string, from int) {
 	j.device.Columns = append(j.device.Columns, event.Column{Name: name, ID: id, Value: j.extra[from:len(j.extra):len(j.extra)]})
 }
 
-// candidates shows the devices among which none is guessed.
+// candidates shows the devices if there are several.
 func (j *Joiner) candidates(s *Sighting) {
 	from := len(j.extra)
 	n := min(len(s.several), maxCandidates)
@@ -397,7 +397,8 @@ func (j *Joiner) describe(s *Sighting) Status {
 	return statusHit
 }
 
-// beside adds what is known besides reports: recent alerts, and where the portal shows the device.
+// beside adds the facts that come from no report: recent alerts, and the link to the device in the
+// portal.
 func (j *Joiner) beside(s *Sighting, key string) {
 	m := j.memory
 	if n, highest := m.recents.count(key, s.at); n > 0 {
@@ -457,7 +458,7 @@ func (j *Joiner) alertURL(r *record.Record, s *Sighting) {
 	j.device.Alert = append(j.device.Alert, event.Column{Name: "alert_url", ID: len(alertColumns), Value: j.extra[from:len(j.extra):len(j.extra)]})
 }
 
-// tags adds the tags of a device, whoever gave them, as one list.
+// tags adds the tags of a device, of all kinds, as one list.
 func (j *Joiner) tags() {
 	m := j.memory
 	tags := j.tagTexts[:0]
@@ -503,10 +504,10 @@ func (j *Joiner) tags() {
 	j.extraColumn(idTags, "Tags", from)
 }
 
-// describeAlert takes what the row does not say and the AlertInfo of its alert does.
+// describeAlert takes the columns that the row lacks from the AlertInfo of its alert.
 func (j *Joiner) describeAlert(r *record.Record, al *alert) {
 	from := len(j.values)
-	// A copy of what Columns point into stays where it is: append may move the rest only.
+	// Columns point into a copy that does not move: append may move the rest only.
 	j.values = append(j.values, al.info...)
 	for w := (walker{rest: j.values[from:]}); ; {
 		c, ok := w.next()
@@ -524,7 +525,7 @@ func (j *Joiner) describeAlert(r *record.Record, al *alert) {
 	}
 }
 
-// nothingInside reports whether a column says nothing, also when it does so as JSON in a string.
+// nothingInside reports whether a column is empty, also as JSON in a string.
 func nothingInside(tr *record.Tree, n uint32) bool {
 	if tr.Nothing(n) {
 		return true
@@ -539,9 +540,9 @@ func nothingInside(tr *record.Tree, n uint32) bool {
 	return false
 }
 
-// Platform returns the OSPlatform, else the OSFamily, of the device that a record's DeviceId names,
-// as far as it is known: it asks nobody, waits for nothing and counts nothing. It is valid until
-// the next call of a method.
+// Platform returns the known OSPlatform, else the OSFamily, of the device of a record's DeviceId.
+// It asks nobody, waits for nothing and counts nothing. It is valid until the next call of a
+// method.
 func (j *Joiner) Platform(r *record.Record) []byte {
 	if !r.Lifted {
 		return nil

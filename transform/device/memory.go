@@ -17,21 +17,21 @@ type Config struct {
 	TTL          time.Duration // older information is stale; 0 for never
 	Wait         time.Duration // the longest that a row waits for its device; 0 for never
 	ByUser       bool          // rows with an account and no device get the one device that it is logged on to
-	Portal       string        // what links to the portal begin with; "" for none
+	Portal       string        // the beginning of links to the portal; "" for none
 	Separator    string        // between the names of nested objects in lists
 	ArraysAsJSON bool          // write lists as JSON text
 
-	// Ask asks for devices of tenant and does not wait. Answered is called for each of coming, what
-	// an answer says goes to Learn before. For left no answer comes within wait; for the other ids
+	// Ask asks for devices of tenant and does not wait. Answered is called for each of coming; the
+	// answer itself goes to Learn before. For left no answer comes within wait; for the other ids
 	// there is nothing to learn. nil if there is nobody to ask.
 	Ask func(tenant string, ids []string, wait time.Duration) (coming, left []string)
 }
 
-// Memory is the devices and recent alerts that are known. All Transformers of an instance share
-// one. It may be used from several goroutines.
+// Memory has the known devices and recent alerts. All Transformers of an instance share one. It may
+// be used from several goroutines.
 //
-// A device is kept under its tenant and id, as the encoded values of its columns and when each was
-// said. So a hit is a look-up and a copy. Memory is bounded in bytes, and devices that no record
+// A device is kept under its tenant and id, as the encoded values of its columns and the time of
+// each. So a hit is a look-up and a copy. Memory is bounded in bytes, and devices that no record
 // has asked for give way first. So the hourly reports of a large tenant do not push out the devices
 // that alerts are about.
 type Memory struct {
@@ -50,7 +50,7 @@ type Memory struct {
 	waits      waits
 	tenants    *tenants // by the number that the keys of devices and alerts begin with
 	learner    *learner
-	witnessed  int // columns that are kept and evidence tells of
+	witnessed  int // columns that are kept and that evidence has
 	merger     merger
 	key        []byte   // scratch of find
 	reportKey  []byte   // scratch of report
@@ -69,7 +69,7 @@ type Stats struct {
 	Evicted                            int64
 	Learned                            int64            // reports of devices merged in
 	Status, Match                      map[string]int64 // records, by DeviceInfo.status and DeviceInfo.match
-	AlertsFilled                       int64            // rows that got what only AlertInfo says
+	AlertsFilled                       int64            // rows that got columns from AlertInfo
 }
 
 // A device: groups of columns, see merger.
@@ -81,7 +81,7 @@ type device struct {
 }
 
 const (
-	// What golang-lru's list entry, its map slot and the headers take beside key and groups.
+	// Bytes of golang-lru's list entry, its map slot and the headers, beside key and groups.
 	// Measured by BenchmarkMillionDevices.
 	overhead    = 200
 	maxDeviceID = 256
@@ -142,9 +142,9 @@ func (m *Memory) Columns() []string {
 	return names
 }
 
-// appendKey appends the key of a device: ids are compared in lower case, and hexadecimal ones,
-// which is all that Defender is known to give, take half their length. id is text, its escapes
-// resolved. It returns nil for what is no id.
+// appendKey appends the key of a device. Ids are compared in lower case. Hexadecimal ones take half
+// their length; all known ids of Defender are hexadecimal. id is text, its escapes resolved. It returns nil for
+// text that is no id.
 func appendKey(dst []byte, tenant uint32, id []byte) []byte {
 	id = bytes.TrimSpace(id)
 	if len(id) > maxDeviceID || isNoID(id) {
@@ -172,8 +172,8 @@ func appendKey(dst []byte, tenant uint32, id []byte) []byte {
 	return dst
 }
 
-// isNoID reports whether a text stands where an id belongs and is none: blank, null, none, N/A, -,
-// zeros in any form.
+// isNoID reports whether a text in the place of an id is none: blank, null, none, N/A, -, zeros in
+// any form.
 func isNoID(text []byte) bool {
 	text = bytes.TrimSpace(text)
 	zeros := true
@@ -191,7 +191,7 @@ func isNoID(text []byte) bool {
 	return false
 }
 
-// appendID appends the id, in lower case, of which key is the key.
+// appendID appends the id of key, in lower case.
 func appendID(dst []byte, key string) []byte {
 	if key[tenantBytes] == 'x' {
 		for i := tenantBytes + 1; i < len(key); i++ {
@@ -227,7 +227,7 @@ func (m *Memory) find(key string, used bool) (dev *device, at, missing string) {
 		}
 		m.key = next
 		if string(next) == at || string(next) == key {
-			break // a circle: what is known of this one will do
+			break // a circle: this one is used
 		}
 		target, ok := look(record.View(next))
 		if !ok {
@@ -278,7 +278,7 @@ func (m *Memory) put(key []byte, stamp int64, columns []column, empty []columnID
 		m.change(dev)
 		return
 	}
-	groups := append([]byte(nil), merged...) // whose capacity is what it really takes
+	groups := append([]byte(nil), merged...) // a copy of exact capacity
 	if !known {
 		dev = &device{key: string(key), groups: groups}
 		if !evict && m.cache.bytes+m.tenants.bytes+dev.bytes() > m.limit {

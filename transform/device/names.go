@@ -29,7 +29,7 @@ const (
 	maxCrowded  = 4096
 )
 
-// gone stands where a device was: what comes behind it in the table is still found.
+// gone fills the slot of a removed device, so that devices behind it in the table are still found.
 var gone = new(device)
 
 func newNameTable(of func(dst [][]byte, d *device) [][]byte) *nameTable {
@@ -86,7 +86,7 @@ func (t *nameTable) addName(d *device, name []byte) {
 	t.used++
 }
 
-// remove forgets the names of a device as they are now.
+// remove forgets the present names of a device.
 func (t *nameTable) remove(d *device) {
 	t.names = t.of(t.names[:0], d)
 	mask := uint64(len(t.slots) - 1)

@@ -26,7 +26,7 @@ type recent struct {
 
 type severity uint8
 
-// severities are Defender's, the lowest first. The first is none.
+// severities are Defender's, the lowest first. The first means none.
 var severities = [...]string{"", "Informational", "Low", "Medium", "High"}
 
 const (

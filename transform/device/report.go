@@ -7,12 +7,13 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// A learner turns what a record says of a device into columns. It is used under the lock of Memory.
+// A learner turns the report of a device in a record into columns. It is used under the lock of
+// Memory.
 type learner struct {
 	scanner record.Scanner
-	row     record.Record // of what Learn is given
-	counts  event.Counts  // of nobody's interest
-	values  *event.Writer // writes values as they are in any record
+	row     record.Record // of the report that Learn gets
+	counts  event.Counts  // not used
+	values  *event.Writer // writes values in the same form as in any record
 	columns []column
 	ends    []int      // of each column's value
 	empty   []columnID // columns that the report has empty; never nil
@@ -32,8 +33,8 @@ func (l *learner) begin() {
 	l.values.BeginValues()
 }
 
-// add takes the value of a column, if it says something that the column can hold. An object becomes
-// JSON text: what is below it is no column. It returns false for a column that is empty.
+// add takes the value of a column, if it is not empty and the column can hold it. An object becomes
+// JSON text: its members are no columns. It returns false for a column that is empty.
 func (l *learner) add(id columnID, c record.Class, r *record.Record, n uint32) bool {
 	tr := r.Columns
 	if tr.Nothing(n) {
@@ -141,7 +142,7 @@ func (l *learner) end() []column {
 	return l.columns
 }
 
-// release lets go of what a giant report needed.
+// release lets go of the memory that a giant report needed.
 func (l *learner) release() {
 	l.row.Release()
 	l.values.Release()

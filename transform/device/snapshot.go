@@ -105,8 +105,8 @@ func (m *Memory) appendSaved(dst []byte, dev *device) []byte {
 	return append(dst, dev.groups...)
 }
 
-// Restore takes a device from a snapshot, and reports false if it cannot be read or there is no
-// room: it should then be deleted there. Columns that are no longer wanted are left out.
+// Restore takes a device from a snapshot. It reports false if it cannot be read or there is no
+// room. The caller should then delete it there. Columns that are no longer wanted are left out.
 func (m *Memory) Restore(key string, saved []byte) bool {
 	tenantName, id, ok := strings.Cut(key, "/")
 	if !ok || len(saved) < 2 || saved[0] != savedSeen && saved[0] != savedUsed {
@@ -136,7 +136,7 @@ func (m *Memory) Restore(key string, saved []byte) bool {
 		return false
 	}
 	saving := m.saving
-	m.saving = false // it is in the snapshot as it is
+	m.saving = false // it is in the snapshot already
 	defer func() { m.saving = saving }()
 	used := saved[0] == savedUsed
 	var columns []column

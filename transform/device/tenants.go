@@ -1,8 +1,8 @@
 package device
 
-// tenants numbers the tenants that devices and alerts are kept for. Tenants come from outside: one
-// is remembered for as long as something refers to it, and of those that nothing refers to only the
-// last ones that were seen. Number 0 is nobody.
+// tenants numbers the tenants that devices and alerts are kept for. Tenants come from outside, so
+// their number is bounded. One is remembered for as long as something refers to it. Of the others
+// only the last ones seen are remembered. Number 0 means none.
 type tenants struct {
 	byName   map[string]*tenant
 	byNumber map[uint32]*tenant
@@ -25,7 +25,7 @@ const (
 	maxIdle        = 1024    // tenants that nothing refers to
 	numbers        = 1 << 24 // a key has tenantBytes for one
 	tenantBytes    = 3
-	tenantOverhead = 256 // what a tenant takes beside its name
+	tenantOverhead = 256 // bytes of a tenant beside its name
 )
 
 func newTenants() *tenants {

@@ -35,7 +35,7 @@ func (w *waits) tell() {
 }
 
 // Answered ends a question that Ask has taken. answered is false if there is no answer, and none
-// will come soon. What an answer says has been learned before.
+// will come soon. The answer itself has been learned before.
 func (m *Memory) Answered(tenantName, id string, answered bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -76,9 +76,9 @@ func (j *Joiner) Drop(s *Sighting) {
 	s.until = time.Time{}
 }
 
-// Resolve finds the devices of sightings, asks for those that are missing, all at once, and tells
-// which rows have to wait: for an answer, or for another row of their alert. Call it again for
-// those, whenever there are News and when their time is over.
+// Resolve finds the devices of sightings and asks for the missing ones, all at once. Rows may then
+// have to wait: for an answer, or for another row of their alert. Call it again for those, whenever
+// there are News and when their time is over.
 func (j *Joiner) Resolve(sightings []*Sighting) {
 	m := j.memory
 	now := time.Now()
@@ -113,8 +113,8 @@ func (j *Joiner) Resolve(sightings []*Sighting) {
 	}
 }
 
-// missing resolves sightings. It returns the sightings whose device is to be asked for, by its key;
-// the ids by tenant; the keys by tenant and id; and the questions by key.
+// missing resolves sightings. It returns the sightings whose device is to be asked for, by its key.
+// It also returns the ids by tenant, the keys by tenant and id, and the questions by key.
 func (m *Memory) missing(sightings []*Sighting, now time.Time) (missing map[string][]*Sighting, byTenant map[string][]string, keys map[string]string, asked map[string]*question) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -151,7 +151,8 @@ func (m *Memory) missing(sightings []*Sighting, now time.Time) (missing map[stri
 	return missing, byTenant, keys, asked
 }
 
-// resolve finds the device of a sighting with what is known now, and what it still has to wait for.
+// resolve finds the device of a sighting among the known ones, and the answer or alert that it
+// still has to wait for.
 func (m *Memory) resolve(s *Sighting, now time.Time) {
 	s.wants, s.until = "", time.Time{}
 	if s.tenant == 0 {
@@ -208,7 +209,7 @@ func (m *Memory) await(s *Sighting, waits bool) {
 	s.awaits = ""
 }
 
-// heard wakes the rows that wait for an alert of which a row has come.
+// heard wakes the rows that wait for an alert: a row of it has come.
 func (m *Memory) heard(tenant uint32, alert []byte) {
 	if len(m.waits.alerts) == 0 {
 		return

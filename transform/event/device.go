@@ -7,7 +7,7 @@ type Device struct {
 	Status string // hit, stale, unknown, pending, none
 
 	Columns []Column // of DeviceInfo, the newest report first, and what else is known; also without an ID
-	Alert   []Column // what the row does not say and the AlertInfo of its alert does
+	Alert   []Column // columns that the row lacks, from the AlertInfo of its alert
 }
 
 // A Column is a column and its value in msgpack, as any record has it.

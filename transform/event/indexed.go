@@ -21,7 +21,7 @@ func (w *Writer) AddRepairs(n int) int {
 // CountRepairs counts the repairs of the event, for a format that writes their number itself.
 func (w *Writer) CountRepairs() { w.counts.Repaired.Add(uint64(w.repairs)) }
 
-// CountMisfit counts a value that the caller has written under the name of what does not fit.
+// CountMisfit counts a value that the caller has written under the name for misfits.
 func (w *Writer) CountMisfit() { w.counts.Misfits.Add(1) }
 
 // Scanner opens JSON in strings.
@@ -38,7 +38,7 @@ func (w *Writer) AppendIndexed(dst []byte, tr *record.Tree, n uint32, level int)
 
 // Indexed writes a value for an index, with its objects as maps, not joined into names. Empty
 // values are left out, and so are texts longer than LongLeaf, which the caller writes elsewhere. In
-// a list, where a place may mean something, null stands for them. level is that of the map or list
+// a list, where the position may matter, null takes their place. level is that of the map or list
 // around the value. The output is at most a few times as long as the text, so that there is no
 // limit.
 func (w *Writer) Indexed(tr *record.Tree, n uint32, level int) {
@@ -92,7 +92,7 @@ func (w *Writer) indexedRef(tr *record.Tree, n, ref uint32) (target uint32, ok b
 	return target, true
 }
 
-// indexedTarget writes what a reference refers to. level is that of the map or list around the
+// indexedTarget writes the object of a reference. level is that of the map or list around the
 // reference.
 func (w *Writer) indexedTarget(tr *record.Tree, target uint32, level int) {
 	if level < MaxDepth {

@@ -86,7 +86,7 @@ var ownNames = [...]string{
 	"unreadable_part", "unreadable_parts",
 }
 
-// ownPrefix begins the names of the fields of what could not be read, those to come included.
+// ownPrefix begins the names of the fields of unreadable text, future ones included.
 const ownPrefix = "unreadable_"
 
 type fullName struct {
@@ -169,7 +169,7 @@ func (ns *Names) Own(prefix string) {
 // isOwn reports whether a name of the record's own map is kept for a field of ours.
 func (ns *Names) isOwn(text string) bool {
 	if ns.verbatim && text == ownNames[NameCategory-NameTable] {
-		return false // the record's own, as it came
+		return false // the record's own, unchanged
 	}
 	if strings.HasPrefix(text, ownPrefix) || slices.Contains(ownNames[:], text) {
 		return true
@@ -325,8 +325,8 @@ func (ns *Names) rawOf(id Name) Name {
 	return ns.list[id].raw
 }
 
-// take returns the name to use for id in the map of a generation: id itself; if the map has it, or
-// it is ours, then the first of name_2, name_3 and so on that is free.
+// take returns the name to use for id in the map of a generation. It is id itself, or the first
+// free one of name_2, name_3 and so on if the map has id or the name is ours.
 func (ns *Names) take(id Name, generation uint32) (_ Name, renamed bool) {
 	n := &ns.list[id]
 	switch {

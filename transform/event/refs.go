@@ -12,8 +12,7 @@ type refs struct {
 	written int               // bytes of text that were written in place of references, in this record
 }
 
-// several stands for the objects of an id that more than one has: a reference to it is left as it
-// is.
+// several marks an id that more than one object has: a reference to it is left alone.
 const several = ^uint32(0)
 
 // maxResolved: bytes that resolve_refs writes for one record. References to objects with references
@@ -34,7 +33,7 @@ func (rs *refs) release() {
 	clear(rs.targets)
 }
 
-// target returns the object that a reference refers to, and false if there is none in this tree.
+// target returns the object of a reference, and false if there is none in this tree.
 func (rs *refs) target(tr *record.Tree, ref uint32) (uint32, bool) {
 	if rs.tree != &tr.Nodes[0] {
 		rs.index(tr)
@@ -85,7 +84,7 @@ func (rs *refs) follow(tr *record.Tree, n, ref uint32, resolve bool) (target uin
 		return target, refOmitted
 	}
 	if target <= n && n < tr.Nodes[target].Next {
-		return 0, refLeft // inside what it refers to
+		return 0, refLeft // inside its own object
 	}
 	for _, open := range rs.chain {
 		if open == target {

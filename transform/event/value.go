@@ -387,7 +387,7 @@ func (w *Writer) Scalar(c record.Class, tr *record.Tree, n uint32) bool {
 	return true
 }
 
-// Nested writes a value as it came: objects as maps, lists as lists. level is that of the map or
+// Nested writes a value unchanged: objects as maps, lists as lists. level is that of the map or
 // list around it.
 func (w *Writer) Nested(tr *record.Tree, n uint32, level int) {
 	v := &tr.Nodes[n]
@@ -415,7 +415,7 @@ func (w *Writer) Nested(tr *record.Tree, n uint32, level int) {
 	}
 }
 
-// NestedMember writes the member with key k under the name id, as it came. If the key was cut, the
+// NestedMember writes the member with key k under the name id, unchanged. If the key was cut, the
 // value is the whole member as JSON text.
 func (w *Writer) NestedMember(id Name, tr *record.Tree, k uint32, level int) {
 	if LongKey(tr, k) {

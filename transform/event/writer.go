@@ -29,7 +29,7 @@ var ErrSize = errors.New("its flat form would be many times its size")
 // Options are the user's choices for values, in every format.
 type Options struct {
 	KeepNulls    bool // keep nulls, empty strings, lists and objects
-	ResolveRefs  bool // write what a Json.NET {"$ref":"3"} refers to in its place
+	ResolveRefs  bool // replace a Json.NET {"$ref":"3"} by its object
 	ArraysAsJSON bool // write lists as JSON text
 }
 
@@ -230,7 +230,7 @@ func (w *Writer) Fields() int { return int(w.fields) }
 // Truncate takes back the values behind the first n bytes.
 func (w *Writer) Truncate(n int) { w.Out = w.Out[:n] }
 
-// Release lets go of what a giant record needed.
+// Release lets go of the memory that a giant record needed.
 func (w *Writer) Release() {
 	if cap(w.Out) > record.KeepBytes {
 		w.Out = nil
