@@ -143,8 +143,8 @@ func (m *Memory) Columns() []string {
 }
 
 // appendKey appends the key of a device. Ids are compared in lower case. Hexadecimal ones take half
-// their length; all known ids of Defender are hexadecimal. id is text, its escapes resolved. It returns nil for
-// text that is no id.
+// their length; all known ids of Defender are such. id is text, its escapes resolved. It returns
+// nil for text that is no id.
 func appendKey(dst []byte, tenant uint32, id []byte) []byte {
 	id = bytes.TrimSpace(id)
 	if len(id) > maxDeviceID || isNoID(id) {

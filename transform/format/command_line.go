@@ -1,11 +1,11 @@
 package format
 
-// nextArgument returns the first argument of a command line and what comes after it. ok is false at
+// nextArgument returns the first argument of a command line and the rest behind it. ok is false at
 // the end.
 //
-// The rules are those of Windows' C runtime, which CommandLineToArgvW shares: blanks and tabs
-// separate; quotes group; 2n backslashes before a quote are n backslashes, 2n+1 are n and a plain
-// quote; other backslashes are themselves; two quotes inside quotes are a plain one.
+// The rules are those of Windows' C runtime, which CommandLineToArgvW shares. Blanks and tabs
+// separate, and quotes group. 2n backslashes before a quote are n backslashes, 2n+1 are n and a
+// plain quote. Other backslashes are themselves. Two quotes inside quotes are a plain one.
 // (https://learn.microsoft.com/cpp/c-language/parsing-c-command-line-arguments) A quote that is
 // never closed reaches to the end. The first argument, the program, follows the same rules here:
 // Defender shows command lines in which it is quoted, or a name without blanks.

@@ -12,7 +12,7 @@ import (
 type date struct {
 	fraction []byte // digits behind the point, at most 9
 	zone     []byte // as written: Z, an offset, or nothing, which is UTC
-	exact    bool   // an index takes the text as it is
+	exact    bool   // an index takes the text unchanged
 }
 
 // splitDate reads RFC 3339 with 0 to 9 digits of a fraction, a blank in place of the T, no zone for

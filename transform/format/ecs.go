@@ -11,13 +11,13 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// ecs writes records in the names and shapes of the Elastic Common Schema: fields of ECS as ecs.txt
-// has them, and every column that none of them holds whole below m365_defender.event, so that no
-// value is lost.
+// ecs writes records in the names and shapes of the Elastic Common Schema. The fields of ECS are
+// filled by the rules of ecs.txt. Every column that no field holds whole is below
+// m365_defender.event, so that no value is lost.
 //
-// A record is read into cells, the rules fill a sheet, functions fill in what is no matter of one
-// column, and the sheet is written in one pass. All of it is of one record and is used again for
-// the next.
+// A record is read into cells, and the rules fill a sheet. Functions fill in the fields that depend
+// on more than one column. The sheet is written in one pass. All of it holds one record and is used
+// again for the next.
 type ecs struct {
 	mapping *mapping
 	sheet   *sheet
@@ -130,7 +130,8 @@ func (e *ecs) begin(w *event.Writer, r *record.Record, own *Own) {
 	}
 }
 
-// matches reports whether the text of a column, or a text in its list, is what a rule asks for.
+// matches reports whether the text of a column, or a text in its list, matches the pattern of a
+// rule.
 func (e *ecs) matches(c columnNumber, p pattern) bool {
 	if !e.has(c) {
 		return false
@@ -245,7 +246,7 @@ func emptyJSON(tr *record.Tree, n uint32) bool {
 	return false
 }
 
-// told stands in place of a node for a column that the alert says and the record does not.
+// told is the node of a column that comes from the alert and not from the record.
 const told = 1<<32 - 1
 
 // has reports whether a column is there and not empty.
@@ -272,7 +273,7 @@ func (e *ecs) textThere(c columnNumber) []byte {
 	return cell.text
 }
 
-// scalar returns the text of a scalar, nil for arrays, objects and what is empty.
+// scalar returns the text of a scalar, nil for arrays, objects and null.
 func (e *ecs) scalar(tr *record.Tree, n uint32) []byte {
 	switch k := tr.Nodes[n].Kind; {
 	case k == record.KindString:
@@ -308,7 +309,7 @@ func (e *ecs) json(tr *record.Tree, n uint32) []byte {
 	return e.made(from)
 }
 
-// made returns what was appended to the sheet's buffer since it had from bytes.
+// made returns the bytes of the sheet's buffer from from on.
 func (e *ecs) made(from int) []byte {
 	b := e.sheet.text
 	return b[from:len(b):len(b)]
@@ -336,7 +337,7 @@ func (e *ecs) list(c columnNumber) (record.Tree, uint32, bool) {
 	return tree, n, ok && tree.Nodes[n].Kind == record.KindArray
 }
 
-// member returns the text of a member of AdditionalFields, nil if there is none.
+// member returns the text of a member of AdditionalFields, nil without one.
 func (e *ecs) member(name string) []byte {
 	if !e.opened {
 		return nil
@@ -504,7 +505,7 @@ func (e *ecs) addTexts(f fieldID, tree *record.Tree, n uint32) {
 	}
 }
 
-// envelope writes what is true of every record, and the envelope.
+// envelope writes the constants of every record, and the envelope.
 func (e *ecs) envelope() {
 	s, f, env, doc := e.sheet, &e.field, &e.r.Envelope, &e.r.Doc
 	s.setWord(f.ecsVersion, "8.11.0")

@@ -250,8 +250,8 @@ func (m *mapping) compile(rules string) error {
 	var lines []line
 	tables := make(map[string]bool)
 	err := dataLines(rules, func(w []string) error {
-		// Conditions and constants may have blanks in them: what is known is the form of the
-		// others.
+		// Conditions and constants may have blanks in them, so the parts around them are cut off
+		// from both ends.
 		if len(w) < 5 {
 			return fmt.Errorf("%q has fewer than five parts", w)
 		}
@@ -288,7 +288,7 @@ func (m *mapping) compile(rules string) error {
 	return nil
 }
 
-// add compiles l, as it is for one role, into a program.
+// add compiles l, for one role, into a program.
 func (m *mapping) add(program *[]step, l line, as role) error {
 	name, whose := l.field, "process"
 	if rest, ok := strings.CutPrefix(name, "initiator."); ok {
@@ -356,9 +356,9 @@ func (m *mapping) add(program *[]step, l line, as role) error {
 	return nil
 }
 
-// resolve fills a struct of column numbers and field numbers: a columnNumber has the name of its
-// column, or that in its tag; a fieldID has its name in the tag, behind prefix. An unknown name is
-// an error.
+// resolve fills a struct of column numbers and field numbers. A columnNumber has the name of its
+// column, or the name in its tag. A fieldID has its name in the tag, behind prefix. An unknown name
+// is an error.
 func (m *mapping) resolve(to any, prefix string) error {
 	v := reflect.ValueOf(to).Elem()
 	for i := range v.NumField() {

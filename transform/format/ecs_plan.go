@@ -2,7 +2,7 @@ package format
 
 import "slices"
 
-// ecsTable: what the records of one table have in common, found once.
+// ecsTable: the common parts of the records of one table, found once.
 type ecsTable struct {
 	steps *[2][]step
 	plans [2]map[string]*ecsPlan // by ActionType
@@ -46,10 +46,10 @@ const (
 	maxOrder = 512 // members of a record whose columns are guessed
 )
 
-// constant is the number that stands in place of a column where a rule needs none.
+// constant is the column number of a rule that needs no column.
 func (m *mapping) constant() columnNumber { return columnNumber(len(m.columns)) }
 
-// table returns what the records of a table have in common.
+// table returns the common parts of the records of a table.
 func (m *mapping) table(name string) *ecsTable {
 	t := &ecsTable{steps: &m.general}
 	if steps := m.programs[name]; steps != nil {

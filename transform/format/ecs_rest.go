@@ -153,8 +153,7 @@ func (f *form) children(object fieldID) map[string]bool {
 }
 
 // addMember notes a member that the mapping does not know, whose key is node k. One name has one
-// type: what the documentation says of the column, else text, for which a list may stand; objects
-// go to <name>_object.
+// type: that of the documentation, else text, or a list of texts. Objects go to <name>_object.
 func (e *ecs) addMember(tr *record.Tree, k uint32) {
 	key := tr.Inner(k)
 	n := e.rest.of(key)
@@ -219,11 +218,11 @@ func (e *ecs) addMember(tr *record.Tree, k uint32) {
 	e.addScalar(n.raw, tr, v)
 }
 
-// alertBooleans are the texts of what a column says with 0 or 1, too.
+// alertBooleans are the texts of booleans, by their value 0 or 1.
 var alertBooleans = [...]string{"false", "true"}
 
-// alertMember returns what the member with key k of an alert holds: a list or object also where it
-// stands as text. Of a boolean it returns nil and 0 or 1. in is where a tree that was opened goes.
+// alertMember returns the value of the member with key k of an alert. A list or object may also be
+// there as text. For a boolean it returns nil and 0 or 1. An opened tree goes into in.
 func (e *ecs) alertMember(in *record.Tree, k uint32) (*record.Tree, uint32) {
 	doc, v := &e.r.Doc, k+1
 	switch c := record.AlertClass(doc.Inner(k)); {
@@ -317,11 +316,11 @@ func (e *ecs) wholeMember(tr *record.Tree, k uint32) []byte {
 	return e.made(from)
 }
 
-// shape: what an index makes of a value.
+// shape: the form of a value in an index.
 type shape uint8
 
 const (
-	shapeScalar  shape = iota // a scalar, or what only text can hold
+	shapeScalar  shape = iota // a scalar, or a value that only text can hold
 	shapeScalars              // a list of scalars
 	shapeObjects              // an object, or a list of objects
 )

@@ -175,7 +175,7 @@ type ecsSide struct {
 	domain  fieldID `ecs:"domain"`
 }
 
-// special fills in what is no matter of one column.
+// special fills in the fields that depend on more than one column.
 func (e *ecs) special(table string, action []byte, as role) {
 	s := e.sheet
 	e.user(table)
@@ -222,9 +222,9 @@ func (e *ecs) special(table string, action []byte, as role) {
 	}
 }
 
-// user fills in user.*: the account of the row; of a file that was asked for over the network, the
-// account that asked; of a row without one, the account of the initiating process. All of it is of
-// one account.
+// user fills in user.*, all of it of one account: that of the row. For a file that was asked for
+// over the network it is the account that asked. For a row without an account it is that of the
+// initiating process.
 func (e *ecs) user(table string) {
 	s, f, c := e.sheet, &e.field, &e.col
 	name, domain, sid, object, upn := c.AccountName, c.AccountDomain, c.AccountSid, c.AccountObjectId, c.AccountUpn
@@ -333,7 +333,7 @@ func (e *ecs) joined(f fieldID, folder columnNumber, name []byte) {
 	}
 }
 
-// processID leaves out 0 where no name is known: it stands for no process.
+// processID leaves out 0 where no name is known: it means no process.
 func (e *ecs) processID(p *ecsProcess, c columnNumber) {
 	i, ok := record.ParseInteger(e.text(c))
 	if ok && (i != 0 || e.sheet.has(p.name)) {
@@ -358,7 +358,7 @@ func (e *ecs) signature(p *ecsProcess, status []byte, c columnNumber) {
 	}
 }
 
-// complete fills in what follows from the rest of a process.
+// complete fills in the fields that follow from the other fields of a process.
 func (e *ecs) complete(p *ecsProcess, start []byte) {
 	s := e.sheet
 	if line := s.textOf(p.commandLine); line != nil && !s.has(p.args) {
@@ -866,7 +866,7 @@ func (e *ecs) pod() {
 	}
 }
 
-// device writes what is known of the device of a row, and what its alert says.
+// device writes the device of a row.
 func (e *ecs) device() {
 	d := e.own.Device
 	if d == nil {
@@ -958,9 +958,8 @@ func (e *ecs) alert() {
 	}
 }
 
-// system fills in host.os.type, which most rules for hosts ask for: from the row's platform; from
-// what is known of its device; from a path; and where all of those are silent, from what only one
-// system has.
+// system fills in host.os.type, which most rules for hosts ask for. It comes from the row's
+// platform, else from its device, else from a path, else from columns that only one system has.
 func (e *ecs) system(table string) {
 	s, f, c := e.sheet, &e.field, &e.col
 	if s.has(f.osType) {

@@ -10,8 +10,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// elastic writes for the ingest pipeline of Elastic's Microsoft Defender XDR integration: the
-// record's own JSON text in message, and beside it, in nested objects, the device where the
+// elastic writes for the ingest pipeline of Elastic's Microsoft Defender XDR integration. The
+// record's own JSON text is in message. The device is in nested objects beside it, from where the
 // pipeline takes it over.
 type elastic struct {
 	keys    elasticKeys
@@ -135,8 +135,8 @@ func (o *objects) str(key string, text []byte) {
 	}
 }
 
-// writeDevice writes host, device, cloud and m365_defender.device_info. The pipeline takes over
-// what is below host, device and cloud where the row has none of its own.
+// writeDevice writes host, device, cloud and m365_defender.device_info. The pipeline takes over the
+// fields of host, device and cloud that the row itself lacks.
 func (f *elastic) writeDevice(w *event.Writer, d *event.Device) {
 	o := objects{out: w.Out}
 	if d.ID != nil {
@@ -228,8 +228,8 @@ func (f *elastic) column(c *event.Column) []byte {
 	return f.columns[c.ID]
 }
 
-// unreadable is a record of a category that the pipeline does not know: it keeps the text of such
-// records and says that it does not know them.
+// unreadable is a record of a category that the pipeline does not know. The pipeline keeps the text
+// of such records, with an error.
 func (f *elastic) unreadable(w *event.Writer, u *Unreadable) {
 	b := append(f.text[:0], `{"category":"unreadable","properties":{"unreadable_reason":`...)
 	b = appendQuoted(b, []byte(u.Reason))

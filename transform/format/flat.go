@@ -8,8 +8,8 @@ import (
 // flat is one map: nested objects are joined by the separator, columns have their own names.
 //
 // Columns of one value come first, then the device, then columns that are objects. AdditionalFields
-// may have a hundred fields. Splunk extracts only the first fields of an event, and the first
-// thousands of its letters, so what triage needs stands before them.
+// may have a hundred fields. Splunk extracts only the first fields of an event, and only from its
+// first thousands of letters. So the columns for triage come before them.
 type flat struct {
 	names  *event.Names
 	device deviceNames

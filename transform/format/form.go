@@ -10,13 +10,13 @@ import (
 )
 
 // fieldID numbers the fields of a form in the order in which they are written: an object comes
-// before what is in it.
+// before its members.
 type fieldID uint16
 
 // wholeEvent is the field that holds all others: the map of the event.
 const wholeEvent fieldID = 0
 
-// fieldKind: what a field holds.
+// fieldKind: the kind of a field's values.
 type fieldKind uint8
 
 const (
@@ -113,7 +113,7 @@ func newForm(names []string) (*form, error) {
 			return nil, fmt.Errorf("the last part of %s is longer than %d bytes", f.fields[i].name, maxKey)
 		}
 	}
-	f.keys = append(f.keys, make([]byte, maxKey)...) // a key is read with what follows it, see appendTo
+	f.keys = append(f.keys, make([]byte, maxKey)...) // a key is read with the bytes behind it, see appendTo
 	return f, nil
 }
 
@@ -135,7 +135,7 @@ const (
 
 // entry: a value that was set. Thirty-two bytes: two share a line of the processor's cache.
 type entry struct {
-	text   string // a view of what was passed
+	text   string // a view of the caller's text
 	number int64
 	next   uint16 // the next one of the same list, or none
 	field  fieldID
@@ -143,15 +143,14 @@ type entry struct {
 	kind   entryKind
 }
 
-// none stands in place of the number of an entry.
+// none is the number of no entry.
 const none = 0xffff
 
 // noSource marks a value that does not hold a column whole: a constant, or a part of one, or one
 // that was changed.
 const noSource = 0xffff
 
-// maxElements bounds a list: what is beyond it is not added, and the column stays where it is
-// whole.
+// maxElements bounds a list. More elements are not added; the whole column then is among the rest.
 const maxElements = 500
 
 // maxFields is how many fields a form may have. It is a power of two, so that a place in an array
@@ -164,8 +163,8 @@ const maxKey = 48
 // sheet: a form that is filled in for one record and then written in one pass. Setting a field also
 // counts it in its object, so that every map header is known when its turn comes.
 //
-// Texts are kept as they are passed, without a copy, until reset. Texts that are made for the sheet
-// go into its buffer: append to sheet.text and take what was appended.
+// Texts are kept without a copy until reset. Texts that are made for the sheet go into its buffer:
+// append to sheet.text and use the appended part.
 type sheet struct {
 	form    *form
 	marks   [maxFields / 64]uint64 // a bit for each field that is set
@@ -176,8 +175,8 @@ type sheet struct {
 	size    int // bytes of the texts in entries
 }
 
-// slot: what a sheet knows of a field that is set, and beside it what the form says of the field.
-// It is small because an event touches a hundred of them, far apart.
+// slot: the state of a field in a sheet, and beside it the field's properties from the form. It is
+// small because an event touches a hundred of them, far apart.
 type slot struct {
 	members     uint16 // of an object: how many fields are set in it; of a list: how many elements it has
 	first, last uint16 // entries of a value or list, or none
@@ -208,7 +207,7 @@ func (s *sheet) reset() {
 	s.size = 0
 }
 
-// release gives back what a giant record needed, and forgets the texts of the last one.
+// release gives back the memory that a giant record needed, and forgets the texts of the last one.
 func (s *sheet) release() {
 	const keep = 4096
 	s.reset()
@@ -224,7 +223,7 @@ func (s *sheet) release() {
 // has reports whether a field, or anything in an object, is set.
 func (s *sheet) has(f fieldID) bool { return s.marks[f/64%(maxFields/64)]&(1<<(f%64)) != 0 }
 
-// slot returns what is known of a field.
+// slot returns the slot of a field.
 func (s *sheet) slot(f fieldID) *slot { return &s.slots[f%maxFields] }
 
 // set sets the bit of a field.
@@ -305,7 +304,7 @@ func (s *sheet) putBeside(f fieldID, kind entryKind, text string, number int64, 
 }
 
 // add appends an entry, and returns its number, or none if there are too many. The entry is filled
-// in where it stands: as an argument of append it would be copied twice.
+// in place: as an argument of append it would be copied twice.
 func (s *sheet) add(f fieldID, kind entryKind, text string, number int64, source uint16) uint16 {
 	n := len(s.entries)
 	switch {
@@ -322,8 +321,8 @@ func (s *sheet) add(f fieldID, kind entryKind, text string, number int64, source
 	return uint16(n)
 }
 
-// Each of these sets a field, or adds to a list, and reports whether the value is there now: set by
-// this call, or equal to what is. source is the column that the value holds whole, or noSource. An
+// Each of these sets a field, or adds to a list. It reports whether the value is there now: set by
+// this call, or there before. source is the column that the value holds whole, or noSource. An
 // empty text is not set.
 
 func (s *sheet) setText(f fieldID, text []byte, source uint16) bool {
@@ -391,7 +390,7 @@ func (s *sheet) drop(f fieldID) {
 // are. more has members of open objects that are no fields of the form.
 //
 // There is room for all before the first byte is written. So a key is copied as an array of its
-// largest size, which takes two instructions and no call; what follows it in keys is written over.
+// largest size: two instructions and no call. The extra bytes are then written over.
 func (s *sheet) appendTo(dst []byte, more []moreMembers) ([]byte, uint32) {
 	const perField, perEntry = maxKey + 4, 9 // a key and the header of a map; the header of a value, or a number
 	keys, marked := s.form.keys, 0

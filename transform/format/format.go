@@ -11,7 +11,7 @@ import (
 var Names = []string{"flat", "raw", "splunk", "elastic", "ecs", "ocsf"}
 
 // A Format is the shape of an event: how a record is written into the map that a Writer has begun.
-// Time, size limit and what becomes of errors are the caller's, the same in every format.
+// The caller decides about time, size limit and errors, in the same way for every format.
 type Format struct {
 	// Names are the names that the Writer of this format must have.
 	Names *event.Names
@@ -23,8 +23,8 @@ type Format struct {
 
 // Own are the fields that are written with a record and are not in it.
 type Own struct {
-	Table   string        // as it is emitted
-	Exact   bool          // the category says nothing that Table does not
+	Table   string        // the emitted name
+	Exact   bool          // Table says all that the category does
 	Hunting bool          // the category is of Advanced Hunting
 	ID      []byte        // event_id; nil for none
 	Device  *event.Device // nil where none is looked for
@@ -35,8 +35,8 @@ type Own struct {
 	// Class is set by a format whose events have classes: the name of this one's.
 	Class string
 
-	// Platform returns the OSPlatform of the device of a record, as far as it is known without
-	// asking and waiting; nil if it is not. It is nil itself if no devices are kept.
+	// Platform returns the OSPlatform of the device of a record, or nil if that is not known yet.
+	// It asks nobody and does not wait. It is nil itself if no devices are kept.
 	Platform func(r *record.Record) []byte
 }
 
@@ -61,7 +61,7 @@ type Config struct {
 	DevicePrefix  string   // of the names of the device's columns; "" if no devices are added
 	DeviceColumns []string // that may be added
 
-	SplunkFillDevice bool // splunk: the device stands in DeviceName and DeviceId where the row has none
+	SplunkFillDevice bool // splunk: the device goes into DeviceName and DeviceId where the row has none
 	SplunkMend       bool // splunk: repeat two values where the add-on looks for them
 }
 
@@ -85,8 +85,8 @@ func New(name string, cfg Config) (Format, bool) {
 	return newFlat(cfg), true
 }
 
-// BaseClass is the class of OCSF for what no other fits.
+// BaseClass is the class of OCSF for records that fit no other.
 const BaseClass = "base_event"
 
-// UnreadableTable is the table of what could not be read.
+// UnreadableTable is the table of unreadable text.
 const UnreadableTable = "unreadable"

@@ -12,8 +12,8 @@ const (
 )
 
 // connectionDirection tells the direction of a row of DeviceNetworkEvents. told is
-// AdditionalFields.direction, In or Out, which counts; else the ActionType says it. What was only
-// found or inspected has no direction.
+// AdditionalFields.direction, In or Out, and counts first. Else the ActionType has it. A connection
+// that was only found or inspected has no direction.
 func connectionDirection(action, told []byte) direction {
 	switch {
 	case equalFold(told, "in"), equalFold(told, "inbound"):
@@ -80,7 +80,7 @@ func appendMAC(dst, b []byte) (_ []byte, ok bool) {
 
 // protocolWord splits Defender's Protocol: the transport in ECS's words (tcp, udp, icmp), or an
 // application protocol such as ntlm or kerberos, as lower-case constants. Both are empty for a word
-// that is neither: the caller writes that as it is.
+// that is neither: the caller writes that unchanged.
 func protocolWord(b []byte) (transport, application string) {
 	switch {
 	case hasPrefixFold(b, "tcp"):

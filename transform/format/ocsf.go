@@ -9,14 +9,14 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// ocsf writes records as events of OCSF 1.8.0. ocsf.txt says which class a record gets and from
-// which columns its attributes come. What no attribute holds whole goes to unmapped, so that no
-// value is lost.
+// ocsf writes records as events of OCSF 1.8.0. ocsf.txt has the class of a record and the columns
+// of its attributes. Columns that no attribute holds whole go to unmapped, so that no value is
+// lost.
 //
-// Events are valid by construction. A layout fills a sheet; objects whose needs are not met are
-// dropped from it; if the event then lacks what its class needs, the next layout is tried, and in
-// the end the record is a base event. Nothing is written before that is known. All of it is of one
-// record and is used again for the next.
+// Events are valid by construction. A layout fills a sheet, and objects whose needs are not met are
+// dropped from it. If the event then lacks an attribute that its class needs, the next layout is
+// tried. In the end the record is a base event. Nothing is written before that is known. All of it
+// holds one record and is used again for the next.
 type ocsf struct {
 	m      *ocsfMapping
 	sheet  *sheet
@@ -54,7 +54,7 @@ type ocsfTime struct {
 	sec   int64
 	nsec  uint32
 	ok    bool // it is a time
-	exact bool // it is a datetime_t as it is
+	exact bool // it is a datetime_t, unchanged
 }
 
 func readTime(text []byte) ocsfTime {
@@ -104,7 +104,7 @@ type ocsfHeads struct {
 	name  string
 }
 
-// ocsfHead is what events of a table with one text have in common.
+// ocsfHead has the common parts of the events of a table with one text.
 type ocsfHead struct {
 	choices []ocsfReady
 	base    ocsfReady
@@ -127,7 +127,7 @@ const (
 	maxObservables = 32
 )
 
-// ocsfOwnSlots are what the code reads itself, in the order of the constants below.
+// ocsfOwnSlots are the columns that the code reads itself, in the order of the constants below.
 var ocsfOwnSlots = []string{
 	"Timestamp", "ActionType", "ReportId", "Title", "Severity", "AlertId", "BehaviorId", "NetworkMessageId", "AdditionalFields",
 	"AdditionalFields.direction", "AdditionalFields.ParentProcess",
@@ -184,7 +184,7 @@ func (o *ocsf) record(w *event.Writer, r *record.Record, own *Own) {
 	}
 	own.Class = ready.layout.class.name
 	if base {
-		clear(o.sheet.taken) // what a base event has in attributes stays in unmapped, too
+		clear(o.sheet.taken) // the columns of a base event's attributes stay in unmapped, too
 	}
 	o.device()
 	w.Out = append(w.Out, ready.constants...)
@@ -315,7 +315,7 @@ func (o *ocsf) container(v *ocsfValue) (record.Tree, uint32, bool) {
 	return in, 0, len(in.Nodes) > 0 && in.Nodes[0].Kind >= record.KindArray
 }
 
-// alert gives the row what it does not say and the AlertInfo of its alert does.
+// alert gives the row the columns that it lacks, from the AlertInfo of its alert.
 func (o *ocsf) alert() {
 	if o.own.Device == nil {
 		return
@@ -700,7 +700,7 @@ func (o *ocsf) take(slot ocsfSlot) {
 	}
 }
 
-// exact reports whether a text is a datetime_t as it is.
+// exactDate reports whether a text is a datetime_t, unchanged.
 func exactDate(text []byte) bool {
 	d, ok := splitDate(text)
 	return ok && d.exact
@@ -851,7 +851,7 @@ func (o *ocsf) observe(i int, text []byte) {
 	o.seen = append(o.seen, ocsfSeen{i, text})
 }
 
-// rest writes what no attribute holds whole into unmapped.
+// rest writes the columns that no attribute holds whole into unmapped.
 func (o *ocsf) rest() {
 	w, r := o.w, o.r
 	mark := len(w.Out)
@@ -900,7 +900,7 @@ func (o *ocsf) restOfEnvelope() {
 	if e.Category != 0 && !o.own.Exact {
 		w.Text(event.NameCategory, doc, e.Category)
 	}
-	if len(o.exported.text) > 0 && !o.exported.exact { // it stands nowhere else
+	if len(o.exported.text) > 0 && !o.exported.exact { // no attribute has it
 		w.Text(event.NameExportedAt, doc, e.Time)
 	}
 	if len(o.received.text) > 0 && !o.received.exact {
@@ -936,7 +936,7 @@ func (o *ocsf) restOfEnvelope() {
 	}
 }
 
-// restOfDevice writes what is known although no device was found.
+// restOfDevice writes the known facts although no device was found.
 func (o *ocsf) restOfDevice(d *event.Device) {
 	w := o.w
 	for i := range d.Columns {

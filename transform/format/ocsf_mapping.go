@@ -16,7 +16,7 @@ import (
 //go:embed ocsf.txt
 var ocsfText string
 
-// ocsfMapping is what ocsf.txt says, compiled. It is not changed after that.
+// ocsfMapping is ocsf.txt, compiled. It is not changed after that.
 type ocsfMapping struct {
 	form        *form
 	slots       []string              // columns and members that the mapping reads, by slot
@@ -32,7 +32,7 @@ type ocsfMapping struct {
 	objects map[string]ocsfObject // only while it is compiled
 }
 
-// ocsfSlot numbers what a record may hold and the mapping reads.
+// ocsfSlot numbers the columns and members that the mapping reads.
 type ocsfSlot uint16
 
 const noSlot ocsfSlot = 0xffff
@@ -89,7 +89,7 @@ type ocsfTable struct {
 	more  []ocsfMore
 }
 
-// ocsfMore are constants that events get whose text is of a pattern, whatever their layout.
+// ocsfMore are constants for events whose text matches a pattern, in any layout.
 type ocsfMore struct {
 	patterns  []string
 	constants []ocsfConstant
@@ -391,7 +391,7 @@ func join(object, name string) string {
 // walk calls enter for each attribute below an object, and leave for each object when all below it
 // has been entered.
 //
-// when is the condition of the object around them: what is in it has it, too.
+// when is the condition of the object around them: its members have it, too.
 func (m *ocsfMapping) walk(prefix, when string, lines []ocsfLine, enter, leave func(ocsfAttribute) error) error {
 	for _, l := range lines {
 		a, err := m.attribute(prefix, l)

@@ -75,8 +75,8 @@ var ocsfSplats = map[string]ocsfSplat{
 		"parent_process.created_time", "parent_process.created_time_dt")},
 }
 
-// find returns the id and caption for a word of Defender. Of an unknown word the id is 99, and its
-// caption is the word.
+// find returns the id and caption for a word of Defender. An unknown word has the id 99, and the
+// word is its caption.
 func (e ocsfEnum) find(text []byte) (id int64, caption string, known bool) {
 	for i := range e {
 		if w := &e[i]; w.prefix && hasPrefixFold(text, w.word) || equalFold(text, w.word) {
@@ -134,7 +134,7 @@ func (o *ocsf) long(st *ocsfStep) {
 	}
 }
 
-// pid: 0 stands for no process in rows of the network.
+// pid: in rows of the network, 0 means no process.
 func (o *ocsf) pid(st *ocsfStep) {
 	if n, source, ok := o.number(st.args[0], 1, math.MaxInt32); ok {
 		o.sheet.setInteger(st.field, n, source)
@@ -147,7 +147,7 @@ func (o *ocsf) port(st *ocsfStep) {
 	}
 }
 
-// moment writes a time in milliseconds and the text beside it, which keeps the digits. What is
+// moment writes a time in milliseconds and the text beside it, which keeps the digits. A number
 // before 1971 is no time.
 func (o *ocsf) moment(st *ocsfStep) {
 	text, source := o.first(st.args[0])
@@ -273,7 +273,7 @@ func (o *ocsf) attacks(st *ocsfStep) {
 	}
 }
 
-// json writes a column that is an object, as it came.
+// json writes a column that is an object, unchanged.
 func (o *ocsf) json(st *ocsfStep) {
 	tree, n, ok := o.container(&o.values[st.args[0][0]])
 	if !ok || tree.Empty(n) || o.w.Compact {
@@ -646,7 +646,7 @@ func (o *ocsf) provider(st *ocsfStep) {
 	}
 }
 
-// The places of what foundDevice writes in its fields.
+// The places of foundDevice's values in its fields.
 const (
 	foundUID = iota
 	foundHostname
@@ -668,7 +668,7 @@ const (
 	foundAgent
 )
 
-// foundDevice writes what is known of the device that was found. What the row says itself stays.
+// foundDevice writes the facts of the device that was found. The row's own columns stay.
 func (o *ocsf) foundDevice(st *ocsfStep) {
 	d := o.own.Device
 	if d == nil || d.ID == nil {
@@ -720,7 +720,7 @@ func (o *ocsf) foundDevice(st *ocsfStep) {
 	}
 }
 
-// device writes what is known of the device, and how it was found, as an enrichment.
+// device writes the facts of the device, and how it was found, as an enrichment.
 func (o *ocsf) device() {
 	d := o.own.Device
 	if d == nil || d.ID == nil {

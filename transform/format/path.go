@@ -27,8 +27,8 @@ func directory(path []byte) []byte {
 	return path[:at]
 }
 
-// extension returns what follows the last dot of a file's name, without the dot: nil for none, and
-// for a name that begins with its only dot.
+// extension returns the part of a file's name behind the last dot. It is nil without a dot, and for
+// a name that begins with its only dot.
 func extension(name []byte) []byte {
 	at := bytes.LastIndexByte(name, '.')
 	if at <= 0 || at == len(name)-1 {
@@ -38,8 +38,8 @@ func extension(name []byte) []byte {
 }
 
 // appendPath appends the path of the file name in folder. Defender's FolderPath is the folder in
-// some tables and records and the whole path in others: where its last part is name already, letter
-// case aside, it is appended as it is. Either may be empty.
+// some tables and records and the whole path in others. If its last part is name already, in any
+// case, it is appended unchanged. Either may be empty.
 func appendPath(dst, folder, name []byte) []byte {
 	switch {
 	case len(folder) == 0:
@@ -58,8 +58,8 @@ func appendPath(dst, folder, name []byte) []byte {
 	return append(dst, name...)
 }
 
-// pathSystem names the family of systems that a path is of, in the words of ECS's host.os.type:
-// windows, macos, linux, or "" where the path does not say. A bare name and a URL say nothing.
+// pathSystem names the family of systems of a path, in the words of ECS's host.os.type: windows,
+// macos, linux. It is "" where the path does not show it, as for a bare name and a URL.
 func pathSystem(path []byte) string {
 	switch {
 	case len(path) == 0:
@@ -78,7 +78,7 @@ func pathSystem(path []byte) string {
 }
 
 // platformSystem names the family of an OSPlatform such as Windows10, WindowsServer2022, macOS,
-// Linux, iOS, in the same words; "" for one that none of them has.
+// Linux, iOS, in the same words. It is "" for an unknown one.
 func platformSystem(platform []byte) string {
 	switch {
 	case containsFold(platform, "windows"):

@@ -1,7 +1,7 @@
 package format
 
-// role tells whose process the initiating process (the InitiatingProcess* columns) is in a row: the
-// actor itself, or the parent of a process of which the row has the columns, too.
+// role is the part of the initiating process (the InitiatingProcess* columns) in a row. It is the
+// actor itself, or the parent of another process whose columns the row has, too.
 type role uint8
 
 const (
@@ -22,9 +22,9 @@ func processRole(table string, action []byte, ownProcess bool) role {
 	return initiatorIsProcess
 }
 
-// actsItself reports whether the initiating process is what an ActionType of DeviceEvents is about,
-// whatever other process the row names: calls of an API, loading a driver, and a list that
-// Elastic's integration has, too.
+// actsItself reports whether an ActionType of DeviceEvents is about the initiating process, even if
+// the row names another one. Such are calls of an API, loading a driver, and a list that Elastic's
+// integration has, too.
 func actsItself(action []byte) bool {
 	if hasSuffixFold(action, "apicall") {
 		return true

@@ -5,8 +5,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// raw is the record's own JSON text in one field, with what is known of it beside it: for lakes and
-// replays. Fed in again, the text gives the same event_id.
+// raw is the record's own JSON text in one field, with our fields and the device beside it: for
+// lakes and replays. Fed in again, the text gives the same event_id.
 type raw struct {
 	device deviceNames
 	text   fixedName

@@ -23,7 +23,7 @@ func splitHive(key []byte) (hive string, below []byte) {
 	return "", key
 }
 
-// appendRegistryPath appends hive\key\value; what is empty is left out.
+// appendRegistryPath appends hive\key\value. Empty parts are left out.
 func appendRegistryPath(dst []byte, hive string, key, value []byte) []byte {
 	dst = append(dst, hive...)
 	for _, part := range [...][]byte{key, value} {
@@ -38,8 +38,8 @@ func appendRegistryPath(dst []byte, hive string, key, value []byte) []byte {
 	return dst
 }
 
-// sysmonEventType names what a registry ActionType did in the words of Sysmon's events 12 to 14,
-// which Sigma rules ask for; "" for what Sysmon has no word for.
+// sysmonEventType names the action of a registry ActionType in the words of Sysmon's events 12 to
+// 14, which Sigma rules ask for. It is "" if Sysmon has no word for it.
 func sysmonEventType(action []byte) string {
 	switch string(action) {
 	case "RegistryValueSet":

@@ -12,7 +12,7 @@ import (
 )
 
 // splunk is Microsoft's record as Splunk's Advanced Hunting add-on reads it: nested as received,
-// every string the string it was, the columns that the add-on reads first and long values last.
+// with unchanged strings. The columns that the add-on reads come first, and long values last.
 // Splunk extracts fields from the first 5,000 characters of an event only.
 type splunk struct {
 	names *event.Names
@@ -20,7 +20,7 @@ type splunk struct {
 	mend  bool // tenantId and AttackTechniques go where the add-on looks for them, too
 
 	era     uint32
-	marks   []uint8 // by name: what the add-on does with the column
+	marks   []uint8 // by name: the add-on's use of the column
 	columns []splunkColumn
 	long    []splunkColumn
 	objects splunkNames
@@ -33,7 +33,7 @@ type splunkColumn struct {
 	size uint32 // of its value as received
 }
 
-// What the add-on does with a column.
+// The add-on's uses of a column.
 const (
 	markRead uint8 = 1 << iota // it reads it
 	markNull                   // it looks at nulls in it
@@ -137,7 +137,7 @@ func (f *splunk) record(w *event.Writer, r *record.Record, own *Own) {
 	w.Repairs(event.NameRepairedText)
 }
 
-// fills reports whether the device is to stand where the row has none.
+// fills reports whether the device goes into DeviceId and DeviceName, because the row has none.
 func (f *splunk) fills(r *record.Record, d *event.Device) bool {
 	if d.Status != "hit" || d.Match != "evidence" && d.Match != "alert" && d.Match != "name" {
 		return false
@@ -172,7 +172,7 @@ func (f *splunk) device(w *event.Writer, d *event.Device, filled bool) {
 
 var msgpTrue = msgp.AppendBool(nil, true)
 
-// mark is what the add-on does with the column of a name.
+// mark is the add-on's use of the column of a name.
 func (f *splunk) mark(name event.Name) uint8 {
 	for len(f.marks) <= int(name) {
 		f.marks = append(f.marks, 0)

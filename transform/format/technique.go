@@ -52,8 +52,8 @@ var tactics = [...]struct{ word, name, id string }{
 	{"impact", "Impact", "TA0040"},
 }
 
-// tacticOf returns the name and the id of the ATT&CK tactic that a Category such as InitialAccess
-// is; "" for a Category that is none, such as Malware or SuspiciousActivity.
+// tacticOf returns the name and the id of the ATT&CK tactic of a Category such as InitialAccess. It
+// returns "" for a Category that is none, such as Malware or SuspiciousActivity.
 func tacticOf(category []byte) (name, id string) {
 	for i := range tactics {
 		if t := &tactics[i]; equalFold(category, t.word) || sameFold(category, []byte(t.name)) {

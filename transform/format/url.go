@@ -5,16 +5,16 @@ import (
 	"strconv"
 )
 
-// urlParts are the parts of a URL: pieces of its text, escapes as they are. port is 0 if the text
-// names none.
+// urlParts are the parts of a URL: pieces of its text, with unchanged escapes. port is 0 if the
+// text names none.
 type urlParts struct {
 	scheme, username, password, domain, path, query, fragment []byte
 	port                                                      int
 }
 
 // splitURL splits the text of a URL. A bare host, as Defender writes it for TLS connections, with
-// or without a port and a path, has no scheme. ok is false for what is neither: an empty text, one
-// with blanks, a host that no host can be. A defanged scheme (hxxp) is a scheme like any other.
+// or without a port and a path, has no scheme. ok is false for any other text: an empty one, one
+// with blanks, an impossible host. A defanged scheme (hxxp) is a scheme like any other.
 func splitURL(text []byte) (u urlParts, ok bool) {
 	if len(text) == 0 {
 		return u, false
