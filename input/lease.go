@@ -7,10 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lease is a worker's right to hand over what it reads, where several workers share the lanes. It
-// holds for a while, and its giver extends it. Once it was over it is lost for good, also when an
-// extension comes after that: another worker may have begun meanwhile. A nil Lease is that of lanes
-// which nobody shares, and always holds.
+// Lease is a worker's right to hand over the events that it reads, where several workers share the
+// lanes. It holds for a while, and its giver extends it. Once it was over it is lost for good, also
+// when an extension comes after that: another worker may have begun meanwhile. A nil Lease is that
+// of lanes which nobody shares, and always holds.
 //
 // A Lease goes with the events. It is checked right before each append to the host, by clocks that
 // run on while this process, or the machine, is stopped.

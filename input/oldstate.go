@@ -61,7 +61,7 @@ func convert(path string, log *slog.Logger) (err error) {
 			return errInUse
 		}
 	}
-	root, ok := o.meta() // as it is now that nobody writes
+	root, ok := o.meta() // its present form: nobody writes any more
 	if !ok {
 		return nil
 	}

@@ -13,9 +13,9 @@ import (
 	"time"
 )
 
-// Setting declares one key of the [INPUT] section. It is the only source for a key: how it is read,
-// the table in examples/settings.md, the effective configuration in the log, and the check for
-// misspelt keys.
+// Setting declares one key of the [INPUT] section. It is the only source for a key. The table in
+// examples/settings.md, the effective configuration in the log, and the check for misspelt keys
+// come from it.
 type Setting struct {
 	Key     string
 	Kind    Kind

@@ -43,8 +43,8 @@ type Source interface {
 
 	// Fetch blocks until there are messages, or ctx ends. The messages of a lane come in order.
 	// Those of one call hold no more bytes than the source's share of memory_limit; only a single
-	// message may be larger. It retries what can be retried and logs that. It returns an error only
-	// if ctx ended or if it can never succeed; the text has the remedy.
+	// message may be larger. It retries, with a log line, whenever that can help. It returns an
+	// error only if ctx ended or if it can never succeed; the text has the remedy.
 	Fetch(ctx context.Context) ([]Message, error)
 
 	// Keep makes marks durable on this machine, several times a second, so that a crash repeats

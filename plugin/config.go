@@ -42,8 +42,8 @@ const (
 	// leastMemory is the least that memory_limit may be.
 	leastMemory = 64 << 20
 
-	// ownMemory is the share of memory_limit for everything but events and devices: connections,
-	// the state file, lists of blobs, and garbage that is not yet collected.
+	// ownMemory is the share of memory_limit for everything but events and devices. It covers
+	// connections, the state file, lists of blobs, and garbage that is not yet collected.
 	ownMemory = 24 << 20
 )
 

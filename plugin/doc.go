@@ -1,5 +1,5 @@
-// Package main is the plugin itself, built as a C library: the calls that Fluent Bit makes, and the
-// way of a section's settings into running goroutines.
+// Package main is the plugin itself, built as a C library. It has the functions that Fluent Bit
+// calls, and makes running goroutines from the settings of a section.
 //
 //	main.go        the exported functions, and the only import "C"
 //	flb.h          the part of Fluent Bit's ABI that they use

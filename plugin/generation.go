@@ -101,9 +101,9 @@ func (g *generation) setAppending(in *instance) {
 	g.mu.Unlock()
 }
 
-// pause inside an append means that this append has brought its own section over a limit, or a
-// filter's new events over theirs: that instance stops. At any other time it is the beginning of a
-// shutdown, or a filter that has too much to emit. It does not name an instance, so all have to
+// pause inside an append means that the append has brought a section over a limit: its own, or that
+// of a filter's new events. The appending instance stops. At any other time it is the beginning of
+// a shutdown, or a filter that has too much to emit. It does not name an instance, so all have to
 // stop. A shutdown waits until all is delivered.
 func (g *generation) pause() {
 	g.mu.Lock()

@@ -22,7 +22,7 @@ type host struct {
 func (h *host) prefix() string { return "[input:defender:" + h.name + "] " }
 
 // storesInFiles tells whether a chunk of one of our sections is in a file that the host has mapped.
-// With storage.type filesystem it is there right after an append. The host offers no better way to
+// With storage.type filesystem it exists right after an append. The host offers no better way to
 // ask: it keeps storage.type to itself.
 func storesInFiles() bool {
 	f, err := os.Open("/proc/self/maps")

@@ -189,9 +189,9 @@ func newMetrics(cmt C.struct_defender_cmt, name string) func(m *metric, f figure
 // cStrings makes a C array of first and the others, which free frees.
 //
 // Where Go writes a pointer while it collects garbage, it looks at the old value. Memory of C that
-// is not cleared may hold an old value of the host's, such as a pointer into a buffer of ours that
-// is gone. Then the runtime ends the process: "found bad pointer in Go heap" (see cmd/cgo, "Passing
-// pointers").
+// is not cleared may hold an old value of the host's. That may be a pointer into a buffer of ours
+// that is gone. Then the runtime ends the process: "found bad pointer in Go heap" (see cmd/cgo,
+// "Passing pointers").
 func cStrings(first string, others []string) (array **C.char, free func()) {
 	memory := C.calloc(C.size_t(1+len(others)), C.size_t(unsafe.Sizeof(uintptr(0))))
 	items := unsafe.Slice((**C.char)(memory), 1+len(others))

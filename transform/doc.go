@@ -183,8 +183,8 @@
 //     written as the escape that shows them (\xe9, \ud83d), and repaired_text counts the strings.
 //     In unreadable_raw such bytes go out as base64 (unreadable_encoding), so the text can be
 //     restored.
-//   - {"$ref":"3"} writes nothing, and the target's "$id" is dropped. A reference to nothing in
-//     its record is kept as it is.
+//   - {"$ref":"3"} writes nothing, and the target's "$id" is dropped. A reference to nothing in its
+//     record is kept unchanged.
 //   - Records whose category begins with AdvancedHunting- have columns. So have records of the same
 //     tables from the export of a Log Analytics workspace, with the same names and types. There
 //     TenantId is the workspace, and devices are looked up by it in place of the tenant. Every
@@ -200,11 +200,11 @@
 //   - Output is bounded: 16 levels, names of about a thousand bytes, events of 8 times their record
 //     and 1 MB. The events of one Append are bounded together (Config.Memory). Deeper or longer
 //     becomes JSON text. An event that is still too large is written again, with all objects and
-//     lists of its record as JSON text in <name>_raw: its columns can be searched. A record is
+//     lists of its record as JSON text in <name>_raw. So its columns can be searched. A record is
 //     passed on raw if it is too large even then, or has more values than there is memory for.
-//   - The names of our own fields, of a device's fields, and all names with unreadable_ at the
-//     beginning are ours in every record, even if we do not write them. A member of the record with
-//     such a name gets _2.
+//   - The names of our own fields and of a device's fields are ours in every record, even if we do
+//     not write them. So are all names with unreadable_ at the beginning. A member of the record
+//     with such a name gets _2.
 //   - Names, tables, tenants and references come from outside, so their caches are bounded in
 //     bytes. Text longer than any real name is not cached. Append gives back a giant payload's
 //     buffers.

@@ -111,8 +111,8 @@
 //
 // List calls are billed like writes. A poll makes at most three for a container and tenant, at any
 // age of the container. One is for the current day. One is for an older day of the look-back
-// window, in turn: every other time the day before, and in the first hour after midnight every
-// time. One is for folders, now and then, or for a page of the daily sweep.
+// window, in turn. Every other time it is the day before; in the first hour after midnight it
+// always is. One is for folders, now and then, or for a page of the daily sweep.
 //
 // The first poll lists all days of the window. With start earliest or a time it also sweeps the
 // whole container at 5,000 names a call. Containers of another layout are swept at every poll,

@@ -27,8 +27,7 @@ import (
 // The client asks for one answer at a time. It reads at most one more ahead of the messages that
 // Fetch has returned (MaxConcurrentFetches 1). So at most two answers are held, B/2 each:
 //
-//   - the received bytes: we ask for at most B/8. The broker sends more only when the first batch
-//     alone is larger;
+//   - the received bytes: we ask for at most B/8, and only a larger first batch may exceed that;
 //   - the expanded text of compressed batches;
 //   - franz-go's records and our messages, recordBytes each.
 //

@@ -50,9 +50,9 @@
 //
 // # Where a start reads on
 //
-// The state file has a copy of each position, its proof, and our last commits to the group: the
-// offset that the group took last, and one that was on its way (lane.noted). TestWhoDecides has a
-// test for each row.
+// The state file has a copy of each position, its proof, and our last commits to the group
+// (lane.noted). These are the offset that the group took last, and one that was on its way.
+// TestWhoDecides has a test for each row.
 //
 //	group                                  state file                  reads on at
 //	where the file put it, or was about    ahead of it, and proven     the copy

@@ -128,9 +128,9 @@ func (s *Source) begin(ctx context.Context, offsets map[string]map[int32]kgo.Off
 }
 
 // readCopies sets the proofs of lanes from the state file. It sets the positions of those where the
-// copy decides: the group has no offset (copies), or the copy is ahead of the group, whose offset
-// is this file's last commit (ahead). fresh counts those without any position, and back those where
-// the group was set back.
+// copy decides. There the group has no offset (copies), or its offset is this file's last commit
+// and the copy is ahead of it (ahead). fresh counts those without any position, and back those
+// where the group was set back.
 func (s *Source) readCopies(lanes []*lane) (copies, fresh, ahead, back int) {
 	for _, l := range lanes {
 		key := s.copyKey(l.hub, l.partition)

@@ -21,8 +21,8 @@ import (
 // broker's answer until we have left in good order.
 //
 // The broker waits for a member that was killed until its session ends, 30 s, and so do all that
-// join meanwhile. So a start has the members of an earlier run leave. It joins first: a group
-// without a member is empty, and Kafka then waits for more members before it lets the first one in
+// join meanwhile. So a start has the members of an earlier run leave. It joins first. Otherwise the
+// group might be empty, and then Kafka waits for more members before it lets the first one in
 // (group.initial.rebalance.delay.ms, 3 s).
 //
 // A copy of the state file holds the id of the original instance. When the copy is started, that

@@ -55,7 +55,7 @@ func (s *Source) flush(ctx context.Context) error {
 // giving is held.
 //
 // It leaves out lanes whose proof is being checked. It also leaves out those where the group may
-// still have an offset of the hub before: after a restart only the old proof can show that. A copy
+// still have an offset of the hub before. After a restart only the old proof can show that. A copy
 // that cannot be written does not keep the group from moving. It is logged, and tried again with
 // the next.
 func (s *Source) copy() {

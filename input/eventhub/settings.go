@@ -61,8 +61,8 @@ type Config struct {
 	// that were read ahead. Only a single larger message may exceed it. See budget.
 	FetchBytes int64
 
-	// SetBack is called when somebody has set the group back to read events again: its offset is
-	// before that of the state file, and not this file's last commit. The call comes before the
+	// SetBack is called when somebody has set the group back to read events again. Then its offset
+	// is before that of the state file, and not this file's last commit. The call comes before the
 	// events. It may be called from any goroutine. May be nil.
 	SetBack func()
 

@@ -431,7 +431,7 @@ func (s *Source) readFromStart(l *lane, at int64) {
 }
 
 // follow checks that a record with the offset first comes right behind the last one that was read
-// of l. If not, it logs what is missing. start is the beginning of the partition.
+// of l. If not, it logs the gap. start is the beginning of the partition.
 func (s *Source) follow(l *lane, start, first int64) {
 	switch {
 	case l.next < 0: // begin could not find out
@@ -566,7 +566,7 @@ func (s *Source) end() {
 	s.moved.Broadcast()
 }
 
-// Close gives all partitions back and ends what the source started. Marks that are safe and not yet
+// Close gives all partitions back and ends the source's goroutines. Marks that are safe and not yet
 // committed are not committed any more.
 func (s *Source) Close() error {
 	s.end()

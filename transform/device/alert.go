@@ -25,8 +25,8 @@ type alert struct {
 	info           []byte // groups of columns, as of a device; nil if no AlertInfo was seen
 }
 
-// maxHosts is how many devices of an alert are kept. With more, several is known and five can be
-// shown.
+// maxHosts is how many devices of an alert are kept. Six show that there are several, and five of
+// them can be listed.
 const maxHosts = 6
 
 // hosts is a set of devices, by their keys.

@@ -28,7 +28,7 @@ type column struct {
 }
 
 // A stamp is the time of a report, in nanoseconds since 1970. Stamps of evidence are older than
-// those of any report: evidence has few columns of a device, and only fills those that no report
+// those of any report. Evidence has few columns of a device, and only fills those that no report
 // has set.
 const evidenceAge = int64(1) << 62
 
