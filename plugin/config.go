@@ -89,6 +89,13 @@ func (c config) findUseless(s *input.Settings) {
 			s.Useless(key, "device_info.auth is off")
 		}
 	}
+	if c.devices != nil && c.blob == nil {
+		for _, key := range []string{"device_info.warm_up", "device_info.warm_up_wait"} {
+			s.Useless(key, "no storage account is configured, and only blobs are read back")
+		}
+	} else if c.devices != nil && c.devices.warmUp == 0 {
+		s.Useless("device_info.warm_up_wait", "device_info.warm_up is 0")
+	}
 	// azure.cloud and azure.ca_file serve more than signing in.
 	var methods []string
 	if c.eventhub != nil {
@@ -167,7 +174,11 @@ func readConfig(s *input.Settings) (c config) {
 	if c.devices != nil {
 		c.transform.DevicePrefix = c.devices.prefix
 	}
-	if c.blob != nil && c.devices != nil {
+	switch {
+	case c.devices == nil:
+	case c.blob == nil || c.devices.warmUp == 0:
+		c.devices.warmUpWait = 0
+	default:
 		c.blob.WarmUp = c.devices.warmUp
 		c.blob.Warm = func(container string) bool { return strings.HasSuffix(container, "-deviceinfo") }
 	}

@@ -18,7 +18,9 @@ import (
 const (
 	deviceBucket  = "devices"        // of the state file
 	saveEvery     = 30 * time.Second // for the API's answers; reports are saved with the positions of their messages
-	savedAtOnce   = 2000             // devices in one transaction, about 1 MB
+	warmBucket    = "warm_up"        // of the state file: has warmKey while the first start's reports are read
+	warmKey       = "under way"
+	savedAtOnce   = 2000 // devices in one transaction, about 1 MB
 	leastForCache = 1 << 20
 )
 
@@ -43,6 +45,7 @@ var deviceSettings = []input.Setting{
 	{Key: "device_info.by_user", Kind: input.Switch, Default: "off", Doc: "Give rows with an account and no device the one device that the account is logged on to."},
 	{Key: "device_info.portal", Kind: input.Choice, Default: "auto", Choices: []string{"auto", "off", "commercial", "gcc_high", "dod"}, Doc: "The portal that `DeviceInfo.url` and `alert_url` lead to. `auto` follows `azure.cloud`, `off` writes neither."},
 	{Key: "device_info.warm_up", Kind: input.Duration, Default: "3h", Doc: "The age up to which the first start reads DeviceInfo blobs although `blob.start` is `latest`. 0 reads none."},
+	{Key: "device_info.warm_up_wait", Kind: input.Duration, Default: "60s", Doc: "The longest time that rows wait at the first start for the blobs of `device_info.warm_up`. So the first alert has its device. 0 never waits."},
 }
 
 // deviceConfig has the settings of device information.
@@ -50,7 +53,8 @@ type deviceConfig struct {
 	memory device.Config
 	prefix string
 	api    machines.Config
-	warmUp time.Duration
+
+	warmUp, warmUpWait time.Duration
 }
 
 // portals are where Defender is looked at, from learn.microsoft.com, "Microsoft Defender XDR for US
@@ -87,6 +91,8 @@ func readDeviceConfig(s *input.Settings, identity signin.Config, memory int64) *
 		api:    machines.ReadConfig(s, identity, s.Duration("device_info.wait")),
 		prefix: s.Text("device_info.prefix"),
 		warmUp: s.Duration("device_info.warm_up"),
+
+		warmUpWait: s.Duration("device_info.warm_up_wait"),
 	}
 	if !s.Switch("device_info") {
 		return nil
@@ -124,7 +130,8 @@ type devices struct {
 	state  *input.State
 	log    *slog.Logger
 	cancel context.CancelFunc
-	saving sync.WaitGroup
+	wg     sync.WaitGroup // of what openDevices has started
+	warmed chan struct{}  // closed by the source when the blobs of the warm-up are read; nil when nothing waits for that
 
 	mu      sync.Mutex // of one save at a time
 	failing bool       // it was logged that saving fails
@@ -154,9 +161,51 @@ func openDevices(c *deviceConfig, state *input.State, log *slog.Logger) (*device
 	ctx, cancel := context.WithCancel(context.Background())
 	d.cancel = cancel
 	if state != nil {
-		d.saving.Go(func() { d.keep(ctx) })
+		d.wg.Go(func() { d.keep(ctx) })
+	}
+	if wait := c.warmUpWait; wait > 0 && d.isFirstStart() {
+		d.WarmUp(wait)
+		d.warmed = make(chan struct{})
+		d.wg.Go(func() { d.warmUp(ctx, wait) })
 	}
 	return d, nil
+}
+
+// isFirstStart reports whether nothing is known of devices yet, also because the process ended in
+// the middle of its first warm-up. It notes the beginning of a warm-up in the state file.
+func (d *devices) isFirstStart() bool {
+	if d.Stats().Devices > 0 {
+		if under, _ := d.state.Get(warmBucket, warmKey); under == nil {
+			return false
+		}
+	}
+	d.noteWarmUp([]byte("1"))
+	return true
+}
+
+func (d *devices) noteWarmUp(value []byte) {
+	if err := d.state.Write(warmBucket, []input.Change{{Key: warmKey, Value: value}}); err != nil {
+		d.log.Debug("note the warm-up in the state file", "error", err)
+	}
+}
+
+// warmUp ends the wait of rows for the blobs of the warm-up, when those are read or after most.
+func (d *devices) warmUp(ctx context.Context, most time.Duration) {
+	defer input.CatchAndLog(d.log, "wait for the reports of devices")
+	begun := time.Now()
+	timer := time.NewTimer(most)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return // the next start waits, too
+	case <-d.warmed:
+		d.log.Info("recent reports of devices are read; rows with a device go on", "devices", d.Stats().Devices, "after", time.Since(begun).Round(time.Millisecond))
+	case <-timer.C:
+		d.log.Warn("recent reports of devices could not all be read in time; rows with a device go on with what is known so far, and later ones get more",
+			"device_info.warm_up_wait", most, "devices", d.Stats().Devices)
+	}
+	d.noteWarmUp(nil)
+	d.WarmedUp()
 }
 
 // close ends the client and the timers, and writes the changes since the last snapshot. The pumps
@@ -166,7 +215,7 @@ func (d *devices) close() {
 		d.client.Close()
 	}
 	d.cancel()
-	d.saving.Wait()
+	d.wg.Wait()
 }
 
 // restore reads the snapshot. Entries that cannot be read, or have no room, are deleted there.

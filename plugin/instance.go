@@ -96,6 +96,9 @@ func newInstance(h host) (_ *instance, err error) {
 			return nil, err
 		}
 		c.transform.Devices = in.devices.Memory
+		if in.devices.warmed != nil {
+			c.blob.Warmed = sync.OnceFunc(func() { close(in.devices.warmed) }) // a source may be opened again
+		}
 	}
 	if c.repeats > 0 {
 		in.ids = openIDs(c, in.state, in.log)

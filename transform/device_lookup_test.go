@@ -195,3 +195,61 @@ func TestMoreRowsThanMayWait(t *testing.T) {
 		t.Errorf("%d rows wait, %d do not, %d came", waiting, not, got)
 	}
 }
+
+// During a warm-up rows wait that some device is or may be found for, and nobody is asked. Others
+// go on.
+func TestWarmUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := defaults()
+		cfg.Wait = 2 * time.Second
+		asked := 0
+		cfg.Ask = func(_ string, ids []string, _ time.Duration) (coming, left []string) { asked++; return nil, nil }
+		when, _ := time.Parse(time.RFC3339Nano, noon)
+		time.Sleep(time.Until(when.Add(time.Minute)))
+		tr, d := withDevices(cfg)
+		d.WarmUp(time.Minute)
+		f := func(wait time.Duration, r string, want ...any) {
+			t.Helper()
+			start := time.Now()
+			e := run(t, tr, r)
+			if took := time.Since(start).Round(50 * time.Millisecond); took != wait {
+				t.Errorf("waited %v, want %v", took, wait)
+			}
+			wantDevice(t, e[len(e)-1], want...)
+		}
+		f(0, row("", "Ip", `{"Address":"203.0.113.9"}`), "status", "none")
+		f(0, deviceInfo(ws2))
+		var later sync.WaitGroup
+		later.Go(func() {
+			time.Sleep(20 * time.Second)
+			d.Learn(aTenant, []byte(`{"DeviceId":"`+ws1+`","Timestamp":"`+noon+`","OSPlatform":"Linux","DeviceName":"ws-b2.corp.example"}`), true)
+			d.Learn(aTenant, []byte(`{"DeviceId":"`+ws2+`","Timestamp":"`+noon+`","OSPlatform":"Windows12"}`), true)
+			time.Sleep(20 * time.Second)
+			d.WarmedUp()
+		})
+		// The newest report of a known device may not have been read either, and a name that one
+		// device has may be the name of two.
+		batch := envelopeOf(about("", ws1), row("", "Ip", `{}`, "DeviceName", "ws-b2"), about("", ws2))
+		start := time.Now()
+		events := run(t, tr, batch)
+		if took := time.Since(start).Round(50 * time.Millisecond); took != 40*time.Second {
+			t.Errorf("waited %v", took)
+		}
+		wantDevice(t, events[0], "status", "hit", "OSPlatform", "Linux")
+		wantDevice(t, events[1], "match", "several")
+		wantDevice(t, events[2], "status", "hit", "OSPlatform", "Windows12")
+		if asked != 0 {
+			t.Errorf("asked %d times", asked)
+		}
+		later.Wait()
+		f(0, about("", strings.Repeat("c3", 20)), "status", "unknown")
+		if asked != 1 {
+			t.Errorf("asked %d times after the warm-up", asked)
+		}
+		// It ends by itself, and then what is missing is asked for, and waited for as ever.
+		cfg.Ask = func(_ string, ids []string, _ time.Duration) (coming, left []string) { return ids, nil }
+		tr, d = withDevices(cfg)
+		d.WarmUp(10 * time.Second)
+		f(12*time.Second, about("", ws1), "status", "pending")
+	})
+}

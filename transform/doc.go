@@ -118,6 +118,7 @@
 //	a row that                                 waits for                at most
 //	names a device that no report speaks for   an answer of the API     device_info.wait
 //	has an AlertId and no host, or no Title    other rows of its alert  device_info.wait and 1 s
+//	may have a device, at the first start      blobs of the last hours  device_info.warm_up_wait
 //
 // Rows that wait have a copy of their text, in a bounded number of bytes. Rows beyond it get only
 // the facts known so far. The mark of a message stays back while a row of its lane waits, and so do

@@ -37,6 +37,7 @@ type container struct {
 	calls    int // list calls of this poll
 	exists   bool
 	warm     bool // its recent blobs are read although the start is latest
+	warming  bool // they are not all listed yet; s.mu
 	ignored  bool // the log has that there are blobs of other names
 	archived bool // the log has that there are some in the archive tier
 
@@ -86,15 +87,22 @@ func (c *container) run() {
 			if s.ctx.Err() != nil {
 				return
 			}
+			k := kindOf(err)
+			if k == missing {
+				c.listedFar()
+			}
 			if !c.explain(err) {
 				return
 			}
-			if k := kindOf(err); k != missing {
+			if k != missing {
 				pause = max(min(wait.Next(), max(pause, time.Minute)), retryAfter(err))
 			}
 		} else {
 			wait.Reset()
 			c.first = false
+			if c.isFar() {
+				c.listedFar()
+			}
 			if c.failed != "" {
 				s.log.Info("list container: works again", "container", c.name)
 				c.failed = ""
@@ -437,6 +445,7 @@ func (c *container) take(items []item, page *sweepPage, asked time.Time) error {
 			b.sweep = page
 			page.open++
 		}
+		s.warms(b)
 		if s.due(b) {
 			s.add(b)
 		} else {
@@ -465,6 +474,7 @@ func (c *container) asleep(b *tail, it item) (*input.Change, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	b.archived = true
+	s.warmed(b)
 	if c.blobs[b.name] == b {
 		b.seen = time.Now()
 		s.release(b)
@@ -548,7 +558,7 @@ func (c *container) meet(it item) (b *tail, change *input.Change, err error) {
 		if it.modified < start.At.Unix() {
 			return nil, nil, nil
 		}
-	case start.Latest && c.warm && it.modified >= s.account.now().Add(-s.cfg.WarmUp).Unix():
+	case start.Latest && c.warm && s.recent(it.modified):
 		// Read from its beginning, as a new one.
 	case start.Latest && (c.first || it.created < c.since.Unix() && it.modified < c.since.Unix()):
 		// It was there at the first start. After the first poll, new bytes cannot be told from

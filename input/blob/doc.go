@@ -25,6 +25,7 @@
 //	container.go  one container: what to list at a poll, and which blobs to follow
 //	layout.go     names: the day and hour of a blob, the folders of a container
 //	sweep.go      the daily list of a whole container, page by page
+//	warm.go       tells when the recent blobs of some containers have been read
 //	queue.go      which blob is read next: fresh, backlog or late
 //	read.go       one turn of a worker: is it still the same blob, read, cut, hand on
 //	tail.go       one blob: its offsets, its place in the text, its term

@@ -55,6 +55,7 @@ func (s *Source) endTurn(b *tail, err error) {
 		s.works(b)
 		s.queue.streak, s.queue.pause = 0, time.Time{}
 	}
+	s.warmed(b)
 	if s.due(b) {
 		s.add(b)
 	} else {

@@ -56,6 +56,10 @@ type Config struct {
 	WarmUp time.Duration
 	Warm   func(container string) bool // nil for none
 
+	// Warmed is called once, from Fetch, when all that these blobs held at the start was returned
+	// and worked on. It is not called while they cannot be listed or read. May be nil.
+	Warmed func()
+
 	// TailWait: an append blob counts as finished this long after its hour and its last change.
 	// Then a last line without a newline is handed on. 0 for one hour: in steady state blobs freeze
 	// within ten minutes of their hour.

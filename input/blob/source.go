@@ -53,6 +53,8 @@ type Source struct {
 	held   []*piece    // of the last Fetch
 	out    []input.Message
 
+	warmTold bool // Config.Warmed was called; of Fetch
+
 	mu         sync.Mutex // covers the fields below, the blobs and containers, except a busy blob's fields that its worker owns
 	containers map[string]*container
 	active     int       // blobs in all containers
@@ -65,6 +67,7 @@ type Source struct {
 	backlog    int // blobs found by a sweep that are not read and safe yet
 	asked      int // blobs that pages of sweeps may bring which are asked for now
 	counts     counts
+	warm       warmUp
 }
 
 var _ input.Source = (*Source)(nil)
@@ -102,6 +105,7 @@ func Open(_ context.Context, cfg Config, state *input.State, log *slog.Logger) (
 		maxActive:  maxActive,
 		queue:      queue{changed: make(chan struct{})},
 		counts:     counts{retries: make(map[trouble]int64)},
+		warm:       newWarmUp(cfg.Warmed != nil),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for range cfg.Workers {
@@ -117,6 +121,8 @@ func Open(_ context.Context, cfg Config, state *input.State, log *slog.Logger) (
 	}
 	if len(patterns) > 0 {
 		s.start(func() { s.find(patterns) })
+	} else {
+		s.found()
 	}
 	return s, nil
 }
@@ -145,14 +151,18 @@ func (s *Source) Fetch(ctx context.Context) ([]input.Message, error) {
 		s.buffers.put(p)
 	}
 	s.held, s.out = s.held[:0], s.out[:0]
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case err := <-s.fatal:
-		s.fatal <- err // for every call from now on
-		return nil, err
-	case p := <-s.ready:
-		s.take(p)
+	for len(s.held) == 0 {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case err := <-s.fatal:
+			s.fatal <- err // for every call from now on
+			return nil, err
+		case <-s.warmWait():
+			s.tellWarm()
+		case p := <-s.ready:
+			s.take(p)
+		}
 	}
 	for size := len(s.held[0].data); size < fetchEnough; {
 		select {
@@ -237,6 +247,9 @@ func (s *Source) follow(name, origin string, since time.Time) {
 		return
 	}
 	c := newContainer(s, name, origin, since)
+	if c.warming = c.warm && s.warm.on; c.warming {
+		s.warm.listing++
+	}
 	s.containers[name] = c
 	s.start(c.run)
 }
@@ -267,6 +280,7 @@ func (s *Source) find(patterns []string) {
 			}
 		default:
 			wait.Reset()
+			s.found()
 			if said != "" {
 				s.log.Info("list containers: works again", "account", s.account.host)
 				said = ""

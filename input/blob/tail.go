@@ -228,6 +228,7 @@ func (s *Source) forget(b *tail) {
 		return
 	}
 	b.gone = true
+	s.warmed(b)
 	s.counts.gone++
 	if left := b.size - b.pos; left > 0 && b.form != gzipped {
 		s.log.Warn("blob was deleted before it was read to its end", "blob", b.lane, "bytes_not_read", left)
@@ -265,6 +266,7 @@ func (s *Source) drop(b *tail) {
 	delete(b.c.blobs, b.name)
 	s.active--
 	b.gone = true // for the queue
+	s.warmed(b)
 	s.works(b)
 	if b.heard.After(s.heard) {
 		s.heard = b.heard

@@ -70,7 +70,8 @@ type Sighting struct {
 	lacks    bool     // an AlertEvidence without a title
 	own      bool     // the row itself names its device
 
-	since    time.Time // when it was first resolved
+	since    time.Time // when it was first resolved, or the warm-up was over
+	warms    bool      // it waits for the warm-up
 	until    time.Time // when the row's wait ends or is to be looked at again; zero if it does not wait
 	wants    string    // key of the device that should be asked for, or ""
 	question *question // nil if it was not asked for

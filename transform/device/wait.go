@@ -13,6 +13,7 @@ const alertWait = time.Second
 type waits struct {
 	asked  map[string]*question // by the key of the device, until its answer has come
 	alerts map[string]int       // how many rows wait for an alert, by its key
+	warm   time.Time            // the latest end of a warm-up; zero when none is under way
 	news   chan struct{}        // closed when something came that a row may wait for; nil while nobody looks
 }
 
@@ -32,6 +33,28 @@ func (w *waits) tell() {
 		close(w.news)
 		w.news = nil
 	}
+}
+
+// WarmUp has rows wait for reports from before the first start, which are being read: until
+// WarmedUp, and no longer than most.
+func (m *Memory) WarmUp(most time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.waits.warm = time.Now().Add(most)
+}
+
+// WarmedUp ends the wait of WarmUp.
+func (m *Memory) WarmedUp() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.waits.warm = time.Time{}
+	m.waits.tell()
+}
+
+// warms reports whether a row waits for the warm-up: one that some device is or may be found for.
+// What is known of that is not its newest report yet, and the one of its name may be one of two.
+func (m *Memory) warms(s *Sighting, now time.Time) bool {
+	return now.Before(m.waits.warm) && (s.key != "" || len(s.several) > 0 || s.name != "" || s.resource != "" || s.account != "")
 }
 
 // Answered ends a question that Ask has taken. answered is false if there is no answer, and none
@@ -77,8 +100,8 @@ func (j *Joiner) Drop(s *Sighting) {
 }
 
 // Resolve finds the devices of sightings and asks for the missing ones, all at once. Rows may then
-// have to wait: for an answer, or for another row of their alert. Call it again for those, whenever
-// there are News and when their time is over.
+// have to wait: for the warm-up, for an answer, or for another row of their alert. Call it again
+// for those, whenever there are News and when their time is over.
 func (j *Joiner) Resolve(sightings []*Sighting) {
 	m := j.memory
 	now := time.Now()
@@ -166,6 +189,16 @@ func (m *Memory) resolve(s *Sighting, now time.Time) {
 		if now.Before(limit) && (s.until.IsZero() || limit.Before(s.until)) {
 			s.until = limit
 		}
+	}
+	if m.warms(s, now) {
+		// Nobody is asked for what is about to be read, and the other waits begin afterwards.
+		s.warms = true
+		m.await(s, false)
+		wait(m.waits.warm)
+		return
+	}
+	if s.warms {
+		s.warms, s.since = false, now
 	}
 	if s.key != "" {
 		s.wants = m.wanting(s)
