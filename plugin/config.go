@@ -29,7 +29,7 @@ var Settings = []input.Setting{
 	{Key: "splunk.fill_device", Kind: input.Switch, Default: "on", Doc: "`format: splunk`: fill an empty `DeviceName` and `DeviceId` with the joined device."},
 	{Key: "splunk.mend", Kind: input.Switch, Default: "off", Doc: "`format: splunk`: repeat the tenant and the techniques where the add-on looks for them."},
 	{Key: "check_only", Kind: input.Switch, Default: "off", Doc: "Try every connection once, log one `check:` line for each, and stop. Fluent Bit ends with status 0 if all connections work."},
-	{Key: "memory_limit", Kind: input.Bytes, Default: "256M", Doc: "The most memory that this section takes, at least 64M. It holds fetched, transformed and waiting events, the known devices, and the plugin itself."},
+	{Key: "memory_limit", Kind: input.Bytes, Default: "256M", Doc: "The most memory that this section takes, at least 64M. It holds fetched, transformed and waiting events, the known devices, and the plugin itself. A longer line of a blob than an eighth of it, or than 32 MB, is cut."},
 }
 
 // declared lists every key of a section. Keys are read by it, examples/settings.md shows it, and

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -39,6 +40,63 @@ func TestMessageOfManyTinyValues(t *testing.T) {
 			r := runHost(t, args...).ok(t)
 			// The library takes about 30 MB of mapped files, and 16 MB are the host's own.
 			if mb := r.peak(t); mb > 64+16+30 {
+				t.Errorf("peak memory is %d MB", mb)
+			}
+		})
+	}
+}
+
+// A line of a blob is handed on whole up to an eighth of memory_limit. A longer one is cut there,
+// and takes no more memory than that. What follows is read.
+func TestLongestLineOfABlob(t *testing.T) {
+	t.Parallel()
+	const good = "{\"category\":\"AdvancedHunting-DeviceEvents\",\"properties\":{\"Seq\":1}}\n"
+	line := func(part string, n int) string {
+		return `{"category":"AdvancedHunting-DeviceEvents","properties":{"A":[` + strings.Repeat(part, n/len(part)) + "0]}}"
+	}
+	text := func(n int) string { return line(`"`+strings.Repeat("x", n-100)+`",`, n) }
+	for name, f := range map[string]struct {
+		line  string
+		limit int // of memory, in MB
+		whole bool
+	}{
+		"zeros of 31 MB, 64M": {line("0,", 31<<20), 64, false},
+		"text of 31 MB, 64M":  {text(31 << 20), 64, false},
+		"text of 7 MB, 64M":   {text(7 << 20), 64, true},
+		"zeros of 7 MB, 64M":  {line("0,", 7<<20), 64, true},
+		"text of 15 MB, 128M": {text(15 << 20), 128, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			account := startAccount(t, "insights-logs-advancedhunting-deviceevents", []byte(f.line+"\n"+good))
+			// The pieces of the long line have no Seq, which counts as 0.
+			r := runHostUntil(t, 2, "", "-set", "blob.connection_string="+account.ConnectionString(), "-set", "blob.start=earliest",
+				"-set", "device_info=off", "-set", fmt.Sprintf("memory_limit=%dM", f.limit)).ok(t)
+			var got strings.Builder
+			for _, e := range r.events {
+				var record struct {
+					Raw string `json:"unreadable_raw"`
+					A   []any
+				}
+				if err := json.Unmarshal(e.Record, &record); err != nil {
+					t.Fatal(err)
+				}
+				got.WriteString(record.Raw)
+				if len(record.A) > 0 { // a line that became an event
+					got.WriteString(f.line)
+				}
+			}
+			want := f.line
+			if !f.whole {
+				want = want[:f.limit<<20/8]
+			}
+			if got.String() != want {
+				t.Errorf("%d bytes came, want %d\n%s", got.Len(), len(want), r.log)
+			}
+			if said := strings.Contains(r.log, "skipped the rest of a line") && strings.Contains(r.log, fmt.Sprint("bytes=", len(f.line)-len(want))); said == f.whole {
+				t.Errorf("whole: %v\n%s", f.whole, r.log)
+			}
+			// The library takes about 30 MB of mapped files, and 16 MB are the host's own.
+			if mb := r.peak(t); mb > f.limit+16+30 {
 				t.Errorf("peak memory is %d MB", mb)
 			}
 		})

@@ -163,6 +163,7 @@ func (in *instance) start(c config) {
 	}
 	if c.blob != nil {
 		c.blob.FetchBytes = fetch
+		c.blob.LineLimit = blob.LineLimit(c.memory)
 	}
 	for _, open := range opens {
 		now, late := in.newTransform(c)

@@ -162,6 +162,8 @@ func missing(t *testing.T, a *account) {
 	}
 }
 
+const lineLimit = 32 << 20 // of a Config that names none
+
 func longLine(t *testing.T, a *account) {
 	a.create(t, table)
 	name := pt1h(time.Now())
@@ -174,7 +176,7 @@ func longLine(t *testing.T, a *account) {
 	r.want(7)
 	all := r.all()
 	cut := all[3]
-	if len(cut.text) != blob.LineLimit || cut.text != long[:blob.LineLimit] || !strings.Contains(cut.Reason, "32 MB") {
+	if len(cut.text) != lineLimit || cut.text != long[:lineLimit] || !strings.Contains(cut.Reason, "32 MB") {
 		t.Errorf("cut line: %d bytes, reason %q", len(cut.text), cut.Reason)
 	}
 	for i, m := range all {
@@ -286,7 +288,7 @@ func gzipBlob(t *testing.T, a *account) {
 	same(t, r.texts("archive/b/members.json.gz"), append(split(text+numbered("y", 0, 10)), `{"no":"newline"}`))
 	for _, m := range r.all() {
 		switch {
-		case m.Mark.Lane == "archive/b/long.gz" && len(m.text) == blob.LineLimit:
+		case m.Mark.Lane == "archive/b/long.gz" && len(m.text) == lineLimit:
 			if m.Reason == "" {
 				t.Error("the long line has no reason")
 			}

@@ -26,6 +26,7 @@ type cutter struct {
 	p     *piece
 	base  int64
 	place place
+	limit int    // the longest value that is handed on whole
 	like  []byte // see tail
 	turns []turn // new ones
 	last  place  // of the turn before them
@@ -40,6 +41,10 @@ type cutter struct {
 	vain      int   // bytes that across looked at without success
 }
 
+// objectLine ends the search for the next record of a list, too: the one that was too long may have
+// been the last.
+var objectLine = []byte("\n{")
+
 // cut appends messages to k.p from start on. It returns where the first value begins that is not
 // whole, or for which there is no room.
 func (k *cutter) cut(start int) (next int, why stop) {
@@ -48,14 +53,17 @@ func (k *cutter) cut(start int) (next int, why stop) {
 	for {
 		switch k.place {
 		case lost:
-			j := bytes.Index(data[i:], k.like)
+			j, at := bytes.Index(data[i:], k.like), inList
+			if l := bytes.Index(data[i:], objectLine) + 1; l > 0 && (j < 0 || l < j) {
+				j, at = l, atLine
+			}
 			if j < 0 {
 				j = max(len(data)-i-len(k.like)+1, 0)
 				k.skipped += int64(j)
 				return i + j, inText
 			}
 			k.skipped += int64(j)
-			i, k.place = i+j, inList
+			i, k.place = i+j, at
 		case inLine:
 			j := bytes.IndexByte(data[i:], '\n')
 			if j < 0 {
@@ -105,7 +113,7 @@ func (k *cutter) values(i int) (next int, why stop) {
 		if data[i] == '{' {
 			// A record a line, as nearly always. After the object at its end, no line can begin
 			// that belongs to it.
-			if j := bytes.IndexByte(data[i:], '\n'); j > 0 && j < LineLimit {
+			if j := bytes.IndexByte(data[i:], '\n'); j > 0 && j < k.limit {
 				end, next := i+j, i+j+1
 				if data[end-1] == '\r' {
 					end--
@@ -124,12 +132,14 @@ func (k *cutter) values(i int) (next int, why stop) {
 			continue
 		case c == ' ', c == '\t', c == '\r', c == ',', c == 0x1e:
 			i++
+			k.place = atValue // if the piece ends here, the next one does not begin with a line
 			continue
 		case c == bom[0] && bytes.HasPrefix(data[i:], bom):
 			i += len(bom)
+			k.place = atValue
 			continue
 		case c != '{' && c != '[':
-			if i, why = k.line(i); why != atEnd {
+			if i, why = k.line(i); why != atEnd || k.place == inLine {
 				return i, why
 			}
 			continue
@@ -138,7 +148,7 @@ func (k *cutter) values(i int) (next int, why stop) {
 		if v == damaged {
 			end, v = k.across(i, end)
 		}
-		if v == whole && end-i > LineLimit {
+		if v == whole && end-i > k.limit {
 			v = open
 		}
 		if v != whole || k.records {
@@ -150,7 +160,7 @@ func (k *cutter) values(i int) (next int, why stop) {
 		case v == whole:
 			k.add(i, end, end, atValue, "")
 			i = end
-		case v == open && len(data)-i >= LineLimit:
+		case v == open && len(data)-i >= k.limit:
 			return k.tooLong(i, "value", inLine), atEnd
 		case v == open:
 			return i, inside
@@ -158,7 +168,7 @@ func (k *cutter) values(i int) (next int, why stop) {
 			// It ends before the next line that begins as another value does.
 			j := nextLine(data, i)
 			switch {
-			case j < 0 && len(data)-i >= LineLimit:
+			case j < 0 && len(data)-i >= k.limit:
 				return k.tooLong(i, "line", inLine), atEnd
 			case j < 0:
 				return i, inText
@@ -215,9 +225,9 @@ func (k *cutter) line(i int) (next int, why stop) {
 	data := k.p.data
 	j := bytes.IndexByte(data[i:], '\n')
 	switch {
-	case j < 0 && len(data)-i < LineLimit:
+	case j < 0 && len(data)-i < k.limit:
 		return i, inText
-	case j < 0 || j > LineLimit:
+	case j < 0 || j > k.limit:
 		return k.tooLong(i, "line", inLine), atEnd
 	}
 	k.add(i, i+j, i+j+1, atLine, "")
@@ -273,7 +283,7 @@ func (k *cutter) list(i int) (next int, why stop) {
 		if v == damaged {
 			end, v = k.across(i, end)
 		}
-		if v == whole && end-i > LineLimit {
+		if v == whole && end-i > k.limit {
 			v = open
 		}
 		at := k.place
@@ -294,7 +304,7 @@ func (k *cutter) list(i int) (next int, why stop) {
 			return end, atEnd
 		case v == damaged:
 			k.add(i, i+len(bytes.TrimRight(data[i:end], ", \t\r\n")), end, k.place, "")
-		case len(data)-i >= LineLimit:
+		case len(data)-i >= k.limit:
 			k.like = bytes.Clone(opening(data, i))
 			at = lost
 			if k.like == nil {
@@ -330,7 +340,7 @@ func (k *cutter) rest(i int) (next int, why stop) {
 			return i, atEnd
 		}
 		key, v := stringEnd(data, i+1)
-		if v == open {
+		if v == open && len(data)-i < k.limit {
 			return i, inside
 		}
 		val := skipSpace(data, key)
@@ -350,13 +360,13 @@ func (k *cutter) rest(i int) (next int, why stop) {
 			end, v = anyEnd(data, val)
 		}
 		switch {
-		case v == whole:
+		case v == whole && end-i <= k.limit:
 			k.add(i, end, end, inRest, "data beside the records of an envelope")
 			i = end
-		case v == open && len(data)-i < LineLimit:
+		case v == open && len(data)-i < k.limit:
 			return i, inside
 		default:
-			k.place = atValue
+			k.place = atValue // whatever it is, also when it is too long
 			return i, atEnd
 		}
 	}
@@ -403,10 +413,11 @@ func (k *cutter) passed(next int, at place) {
 
 // tooLong hands on the beginning of a value that is too long, and returns where it was cut.
 func (k *cutter) tooLong(i int, what string, at place) int {
-	k.add(i, i+LineLimit, i+LineLimit, at, fmt.Sprintf("%s is longer than %d MB: cut there", what, LineLimit>>20))
+	end := i + k.limit
+	k.add(i, end, end, at, fmt.Sprintf("%s is longer than %d MB: cut there; raise memory_limit if it is genuine", what, k.limit>>20))
 	k.cuts++
 	k.foot = 0
-	return i + LineLimit
+	return end
 }
 
 // remains hands on the rest from data[i] on, when nothing more is expected.

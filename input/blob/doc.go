@@ -60,7 +60,11 @@
 //
 // Damage costs one value. It ends before the next line that begins as a value does: with neither a
 // blank nor a closing bracket nor a comma. In a list it ends before the next record that begins
-// with the same key. A value of more than [LineLimit] bytes is cut there, and its rest is skipped.
+// with the same key.
+//
+// A value of more than Config.LineLimit bytes is cut there: its beginning goes on as unreadable,
+// its rest is skipped, and the log says where and how many bytes. The rest of a record of a
+// list ends also before a line that begins with an object: it may have been the last.
 //
 // # Positions
 //

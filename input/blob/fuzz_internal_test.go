@@ -19,9 +19,10 @@ import (
 )
 
 // cutText cuts data, which begins at base, as readers do with pieces of so many bytes. It returns
-// the messages, what they may be marked with, and where the rest begins.
-func cutText(data []byte, base int64, at place, last place, piecesOf int, records bool) (messages []input.Message, turns []turn, rest int) {
-	k := &cutter{place: at, last: last, records: records}
+// the messages, what they may be marked with, and where the rest begins. A reader that goes on
+// at the beginning of a line looks for the line break before it.
+func cutText(t *testing.T, data []byte, base int64, at place, last place, piecesOf int, records bool) (messages []input.Message, turns []turn, rest int) {
+	k := &cutter{place: at, last: last, records: records, limit: mostLine}
 	start, ask := 0, piecesOf
 	for {
 		size := min(ask, len(data)-start)
@@ -29,6 +30,9 @@ func cutText(data []byte, base int64, at place, last place, piecesOf int, record
 		next, why := k.cut(0)
 		messages = append(messages, k.p.messages...)
 		start += next
+		if k.place == atLine && start > 0 && data[start-1] != '\n' {
+			t.Fatalf("%q: offset %d is no beginning of a line", data, start)
+		}
 		switch {
 		case why == noRoom || next > 0:
 			ask = piecesOf
@@ -51,7 +55,7 @@ func FuzzCut(f *testing.F) {
 		"{\"a\":1}\r\n\r\n{\"a\":2}\n \n{\"a\":", "\n\n\r\n", strings.Repeat("1\n", 100),
 		"{\n \"a\": 1\n}\n{\n \"a\": [\n  {}\n ]\n}\n", "{\"records\":[{\"a\":1},{\"a\":2}],\"count\":1}\n{\"b\":1}{\"c\":2} {\"d\":3}\n",
 		"[{\"a\":1},\n{\"a\":bad},\n{\"a\":3}]\n", "{\"torn\n{\"a\":1}\n", "{\"a\":{\"b\":1},\n{\"c\":1}\n{\"d\":1}\n",
-		"{\"x\":1,\"records\":[{\"a\":\"]}\"}]}", "\xef\xbb\xbf[[1],[2]]", "text\n\"a string\"\n\x1e{\"a\":1}\n",
+		"{\"x\":1,\"records\":[{\"a\":\"]}\"}]}", "\xef\xbb\xbf[[1],[2]]", "  {\"a\":1}\n \n  {\"a\":2}\n", "text\n\"a string\"\n\x1e{\"a\":1}\n",
 	} {
 		f.Add([]byte(text), int64(0), uint8(7))
 	}
@@ -60,7 +64,7 @@ func FuzzCut(f *testing.F) {
 			return
 		}
 		for _, records := range []bool{false, true} {
-			messages, _, rest := cutText(data, base, atLine, atLine, int(pieces)+1, records)
+			messages, _, rest := cutText(t, data, base, atLine, atLine, int(pieces)+1, records)
 			at := 0
 			left := func(b []byte) {
 				t.Helper()
@@ -80,11 +84,11 @@ func FuzzCut(f *testing.F) {
 			left(data[at:rest])
 
 			// How values are cut may depend on where a piece ends, so this is about one piece.
-			messages, turns, _ := cutText(data, base, atLine, atLine, len(data)+1, records)
+			messages, turns, _ := cutText(t, data, base, atLine, atLine, len(data)+1, records)
 			b := &tail{turns: turns}
 			for i, m := range messages {
 				where := b.at(m.Mark.Next)
-				again, _, _ := cutText(data[m.Mark.Next-base:], m.Mark.Next, where, where, len(data)+1, records)
+				again, _, _ := cutText(t, data[m.Mark.Next-base:], m.Mark.Next, where, where, len(data)+1, records)
 				for j, want := range messages[i+1:] {
 					if j >= len(again) || again[j].Offset != want.Offset || !bytes.Equal(again[j].Body, want.Body) {
 						t.Fatalf("after message %d (%c) of %q: got %v, want %v", i, where, data, again, messages[i+1:])

@@ -73,7 +73,8 @@ func (s *Source) readGzip(b *tail, last bool) error {
 	if e != nil {
 		return e
 	}
-	k := &cutter{lane: b.lane, term: b.term, place: b.place, like: b.like, base: b.pos, last: b.lastPlace()}
+	k := s.newCutter(b)
+	k.base = b.pos
 	for n := 0; ; { // p.data[:n] is text from offset k.base on
 		for err == nil && len(p.data)-n >= utf8.UTFMax {
 			var got int
@@ -95,8 +96,8 @@ func (s *Source) readGzip(b *tail, last bool) error {
 		switch {
 		case next > 0:
 			size = s.buffers.piece
-		case size < longAsk:
-			size = longAsk // one value fills the piece
+		case size < s.longAsk():
+			size = s.longAsk() // one value fills the piece
 		}
 		// The rest is copied before the piece is given away.
 		more, e := s.buffers.get(s.ctx, s.buffers.gzip, max(size, len(rest)), p.weight)

@@ -11,11 +11,16 @@ import (
 )
 
 const (
-	// LineLimit is the longest line, or object, that is handed on whole. A longer one is cut.
-	LineLimit = 32 << 20
-
 	turnPieces = 8 // pieces of a blob before another has its turn
+
+	// mostLine is the longest line, or value, that is ever handed on whole.
+	mostLine = 32 << 20
 )
+
+// LineLimit is the longest line, or value, that is handed on whole with a memory_limit of so many
+// bytes. It stands up to five times in memory: in its piece, as an event, in its batch, in the
+// outbox and at the host. What is longer is cut there.
+func LineLimit(memory int64) int { return int(min(memory/8, mostLine)) }
 
 var (
 	errGone  = errors.New("blob is gone")
@@ -260,9 +265,9 @@ func footOf(p []byte, at int64, where place) foot {
 	return foot{at: at, place: where, n: len(p), sum: [16]byte(sum[:16])}
 }
 
-// longAsk is asked for when a value does not fit a piece: enough to see whether it ends within the
-// limit.
-const longAsk = LineLimit + 4<<10
+// longAsk is how much text is asked for when a value does not fit a piece: enough to see whether
+// it ends within the limit.
+func (s *Source) longAsk() int { return s.cfg.LineLimit + 4<<10 }
 
 // readPiece reads the next piece of b and hands on the whole values in it.
 //
@@ -278,42 +283,27 @@ func (s *Source) readPiece(b *tail) error {
 	if from > 0 && (b.place == atLine || b.place == inLine) {
 		back = unit
 	}
-	want := min(b.size-from+back, int64(b.ask))
-	room := want
-	if unit == 2 {
-		room += want/2 + 8 // see narrow
+	p, seen, took, failed := s.ask(b, from-back)
+	if p == nil {
+		return failed
 	}
-	p, err := s.buffers.get(s.ctx, s.buffers.plain, int(room), 0)
-	if err != nil {
-		return err
-	}
-	raw := p.data[int64(len(p.data))-want:]
-	n, failed := s.fill(b, raw, from-back)
-	if errors.Is(failed, errAgain) || errors.Is(failed, errGone) || int64(n) <= back {
+	if errors.Is(failed, errAgain) || errors.Is(failed, errGone) || seen <= back {
 		s.buffers.put(p)
 		return failed
 	}
-	raw = raw[:n]
-	if from == 0 && s.frame(b, raw) {
+	if from == 0 && unit == 1 && s.frame(b, p.data) {
 		s.buffers.put(p)
 		return nil
 	}
-	k := &cutter{lane: b.lane, term: b.term, p: p, base: from - back, place: b.place, like: b.like, last: b.lastPlace(), records: !b.append}
-	reached := from - back + int64(n)
+	k := s.newCutter(b)
+	k.p, k.base, k.records = p, from-back, !b.append
+	reached := from - back + seen
 	more := reached < b.size || failed != nil
 	var wider *widths
 	if unit == 2 {
-		order := b.form.order()
-		took, filled := narrow(p.data, raw, order)
-		p.data = p.data[:filled]
-		reached = from - back + int64(took)
 		wider = &widths{text: p.data, raw: k.base}
 		k.base, k.records = 0, false
-		if back > 0 {
-			back = min(1, int64(filled))
-		}
-	} else {
-		p.data = raw
+		back = min(back, 1, int64(len(p.data)))
 	}
 	start := int(back)
 	switch {
@@ -330,17 +320,17 @@ func (s *Source) readPiece(b *tail) error {
 	}
 
 	next, why := k.cut(start)
-	ask, isOpen, end := s.buffers.piece, false, reached
+	ask, isOpen, end, last := s.buffers.piece, false, reached, false
 	switch {
 	case why == noRoom:
 		// Values of few bytes: ask for no more than their messages have room for.
-		ask = max(next+next/8, minPiece)
+		ask = min(max(next+next/8, minPiece), s.buffers.piece)
 		end = 0
 	case more:
 		if end = 0; next == start && failed == nil {
-			ask = longAsk // one value fills the piece
+			ask = s.longAsk() // one value fills the piece
 		}
-	case why == atEnd:
+	case why == atEnd && seen == took:
 	case s.stillWaits(b, why == inside):
 		isOpen = why == inside // the rest of it is waited for
 	default:
@@ -349,7 +339,7 @@ func (s *Source) readPiece(b *tail) error {
 		} else {
 			k.remains(next, "")
 		}
-		next = len(p.data)
+		next, last = len(p.data), true
 	}
 	if k.place == lost && k.like == nil {
 		k.place = inLine
@@ -364,7 +354,10 @@ func (s *Source) readPiece(b *tail) error {
 	}
 	pos := k.base + int64(next)
 	if wider != nil {
-		pos = wider.spread(k, next)
+		if pos = wider.spread(k, next); last {
+			k.skipped += reached - pos // half a character
+			pos = reached
+		}
 	}
 	if end == 0 {
 		end = pos
@@ -377,6 +370,54 @@ func (s *Source) readPiece(b *tail) error {
 		return err
 	}
 	return failed
+}
+
+// ask reads a piece of b from offset on. seen is how much of the blob it has read, and took how
+// much of that is in the piece: in UTF-16 half a character may be left. The piece is nil when the
+// source closes.
+func (s *Source) ask(b *tail, offset int64) (p *piece, seen, took int64, err error) {
+	left := b.size - offset
+	if b.form != wide && b.form != wideBig {
+		p, err = s.buffers.get(s.ctx, s.buffers.plain, int(min(left, int64(b.ask))), 0)
+		if err != nil {
+			return nil, 0, 0, err
+		}
+		n, err := s.fill(b, p.data, offset)
+		p.data = p.data[:n]
+		return p, int64(n), int64(n), err
+	}
+	if b.ask <= s.buffers.piece {
+		left = min(left, int64(b.ask))
+	}
+	p, err = s.buffers.get(s.ctx, s.buffers.plain, int(min(left+left/2, int64(s.longAsk())))+wideSpare, 0)
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	seen, took, p.data, err = s.fillWide(b, p.data, offset, left)
+	return p, seen, took, err
+}
+
+// fillWide is fill for UTF-16. It puts the UTF-8 of at most left bytes of b into p, in some reads,
+// until p is nearly full.
+func (s *Source) fillWide(b *tail, p []byte, offset, left int64) (seen, took int64, text []byte, err error) {
+	filled := 0
+	for seen < left && err == nil {
+		k := int(min(left-took, int64((len(p)-filled)*2/3)&^1)) // see narrow
+		if k < wideSpare/2 && int64(k) < left-took {
+			break
+		}
+		raw := p[len(p)-k:]
+		var n int
+		n, err = s.fill(b, raw, offset+took)
+		t, f := narrow(p[filled:], raw[:n], b.form.order())
+		seen, took, filled = took+int64(n), took+int64(t), filled+f
+	}
+	return seen, took, p[:filled], err
+}
+
+// newCutter returns what cuts the text of b from where it stands.
+func (s *Source) newCutter(b *tail) *cutter {
+	return &cutter{lane: b.lane, term: b.term, place: b.place, like: b.like, last: b.lastPlace(), limit: s.cfg.LineLimit}
 }
 
 // stillWaits tells whether the rest of a value, or of a line, is waited for.
@@ -401,11 +442,11 @@ func (s *Source) took(b *tail, k *cutter, f foot) {
 	s.counts.skipped += k.skipped
 	b.passing += k.skipped
 	if b.passing > 0 && k.place != inLine && k.place != lost {
-		s.log.Info("skipped the rest of a line or of a record", "blob", b.lane, "before", k.base, "bytes", b.passing)
+		s.log.Warn("skipped the rest of a line or of a record", "blob", b.lane, "before", k.base, "bytes", b.passing)
 		b.passing = 0
 	}
 	if k.cuts > 0 {
-		s.log.Warn("a value is too long: its beginning is handed on, and its rest is skipped", "blob", b.lane, "at", b.pos, "limit_bytes", LineLimit)
+		s.log.Warn("a value is too long: its beginning is handed on, and its rest is skipped", "blob", b.lane, "at", b.pos, "limit_bytes", s.cfg.LineLimit)
 	}
 }
 

@@ -51,6 +51,10 @@ type Config struct {
 	// Fetch or were returned by it. A line that is larger than that is held alone.
 	FetchBytes int64
 
+	// LineLimit is the longest line, or value, that is handed on whole, at least a piece: see the
+	// function of that name. 0 for 32 MB.
+	LineLimit int
+
 	// WarmUp is the age up to which blobs of the containers that Warm names are read although Start
 	// is Latest. The first alert needs the latest reports of devices.
 	WarmUp time.Duration

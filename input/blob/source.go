@@ -81,6 +81,9 @@ func Open(_ context.Context, cfg Config, state *input.State, log *slog.Logger) (
 	if cfg.FetchBytes <= 0 {
 		cfg.FetchBytes = defaultFetchBytes
 	}
+	if cfg.LineLimit <= 0 {
+		cfg.LineLimit = mostLine
+	}
 	if cfg.Workers <= 0 {
 		cfg.Workers = 1
 	}
@@ -107,6 +110,7 @@ func Open(_ context.Context, cfg Config, state *input.State, log *slog.Logger) (
 		counts:     counts{retries: make(map[trouble]int64)},
 		warm:       newWarmUp(cfg.Warmed != nil),
 	}
+	s.cfg.LineLimit = max(s.cfg.LineLimit, s.buffers.piece) // so that longAsk is more than a piece
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for range cfg.Workers {
 		s.start(s.work)

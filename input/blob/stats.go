@@ -18,7 +18,7 @@ type Stats struct {
 	Retries        map[string]int64 // by kind of trouble: throttled, denied, network, changed, ...
 	Blobs          int64            // that were taken up
 	Replaced, Gone int64
-	LinesCut       int64 // lines and objects beyond LineLimit
+	LinesCut       int64 // lines and values beyond LineLimit
 	BytesSkipped   int64 // what followed in those lines
 	Archived       int64 // blobs left out because they are in the archive tier
 	ArchivedBytes  int64

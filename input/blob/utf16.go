@@ -21,6 +21,9 @@ func wideOrder(first []byte) binary.ByteOrder {
 	return nil
 }
 
+// wideSpare is how much larger than its text a piece of UTF-16 is at least, see fillWide.
+const wideSpare = 4 << 10
+
 // narrow writes the UTF-8 of raw, which is UTF-16, to out, and returns how many bytes of raw it
 // took and of out it filled. A half of a character at the end of raw is left there. out may lie in
 // front of raw in one buffer, with half of raw's length between.
