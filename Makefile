@@ -19,7 +19,7 @@ GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 NFPM        := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.2
 CYCLONEDX   := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@v1.10.0
 
-# Images, with a digest where one is given, stand in one file.
+# Images, some with a digest, are in one file.
 FLUENT_BIT_IMAGE ?= $(shell sed -n -E 's/^  fluent-bit: .*"(.+)".*/\1/p' examples/try/images.yaml)
 
 # Everything but the cgo boundary is pure Go and stays so.
@@ -35,7 +35,7 @@ FUZZTIME  ?= 20000x
 BENCHTIME ?= 1s
 ARCHES    ?= amd64 arm64
 SOAK      ?= 30m
-# The table of a whole run is written there; a run of some rows writes none, unless README names a file.
+# The table of a whole run is written there. A run of some rows writes none, unless README names a file.
 README    ?= $(if $(ROWS),,build/faults/README.md)
 
 help: ## list the targets
@@ -54,7 +54,7 @@ $(OUT)/host: $(wildcard build/host/*.c build/host/*.h)
 packages: ## .deb, .rpm and .tar.gz for amd64 and arm64, with SBOM, licences and sums, into build/out/packages. ARCHES=amd64
 	GO='$(GO)' VERSION='$(VERSION)' COMMIT='$(COMMIT)' ARCHES='$(ARCHES)' NFPM='$(NFPM)' CYCLONEDX='$(CYCLONEDX)' OUT=$(OUT)/packages WORK=$(OUT)/package build/package/build.sh
 
-# Debian's tools, root for a chroot, and qemu for arm64: what is missing is said, and in CI it is an error.
+# Needs Debian's tools, root for a chroot, and qemu for arm64. It names those that are missing; in CI that is an error.
 test-packages: packages host ## tests of the packages: contents, same bytes twice, install in a chroot, run in the image's root
 	$(GO) test -tags packages -count=1 -timeout 40m $(TESTFLAGS) ./build/package ./build/image
 
@@ -76,7 +76,7 @@ image: packages ## build the image with Fluent Bit and the package (needs Docker
 release: ## the packages of the newest version in CHANGELOG.md, with its notes, in build/out/release; refuses a dirty tree
 	MAKE='$(MAKE)' OUT=$(OUT)/release WORK=$(OUT)/package build/package/release.sh
 
-demo: plugin host ## records on the screen: an embedded Event Hub, the plugin, a host. FROM=path replays files instead, FORMAT=splunk shows another shape, REPEATS=drop drops the 3 % that come again
+demo: plugin host ## records on the screen: an embedded Event Hub, the plugin, a host. FROM=path replays files instead, FORMAT=splunk shows another shape, REPEATS=drop drops the 3 % of repeats
 	@$(GO) run ./examples/demo $(if $(FORMAT),-format '$(FORMAT)') $(if $(REPEATS),-repeats '$(REPEATS)') $(if $(FROM),-from '$(FROM)')
 
 demo-blob: plugin host ## the same from a storage account inside the demo, which grows while you watch
@@ -90,7 +90,7 @@ test: plugin host ## every test, with leak checks; with the race detector where 
 integration: plugin host ## tests against real servers: Apache Kafka (needs java and mvn), Azurite (needs node and npm)
 	$(GO) test -race -tags integration -run Integration -timeout 20m -v $(TESTFLAGS) ./...
 
-# Rows on real servers prepare those themselves, as integration does, and say in the table what they need where it is missing.
+# Rows on real servers prepare those themselves, as integration does. If something is missing, the table names it.
 faults: plugin host ## the fault matrix: every fault under load, events counted. ROWS=ci or names, SEED=n. All rows go into README=build/faults/README.md
 	$(GO) run ./build/faults $(if $(ROWS),-rows $(ROWS)) $(if $(SEED),-seed $(SEED)) $(if $(README),-readme $(README))
 
@@ -122,7 +122,7 @@ lint: ## gofmt, vet and staticcheck (pinned)
 	$(GO) run $(STATICCHECK) ./...
 	bash -n .ci/run build/package/*.sh && sh -n build/package/files/check
 
-vuln: ## govulncheck (pinned); says loudly when its database cannot be reached; GOVULNDB names another
+vuln: ## govulncheck (pinned); warns loudly if its database cannot be reached; GOVULNDB names another
 	@GO='$(GO)' TOOL='$(GOVULNCHECK)' bash build/vuln.sh
 
 settings-table: ## write the table of examples/settings.md from the declarations in the code

@@ -37,7 +37,8 @@ type Server struct {
 	run *child.Process
 }
 
-// Prepare has npm install Azurite unless it is there, and says what is missing and how to get it.
+// Prepare has npm install Azurite unless it is there. Its error names the missing tool and the way
+// to get it.
 func Prepare(ctx context.Context) error {
 	_, err := prepare(ctx)
 	return err
@@ -114,7 +115,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 }
 
-// Stop ends the emulator in good order: what it has taken is there when it is Run again.
+// Stop ends the emulator in good order: its blobs are there when it is Run again.
 func (s *Server) Stop() {
 	if s.run != nil {
 		s.run.Stop()

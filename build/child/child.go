@@ -1,5 +1,5 @@
-// Package child runs the servers of tests, such as Apache Kafka, as processes that end when the
-// test does, however it ends.
+// Package child runs the servers of tests, such as Apache Kafka, as processes that end with the
+// test, even if the test is killed.
 package child
 
 import (
@@ -25,8 +25,8 @@ type Process struct {
 // standard input ends.
 const watch = `"$@" </dev/null & pid=$!; trap 'kill -9 $pid 2>/dev/null' EXIT; if read -r _; then kill $pid; wait $pid; fi; exit 0`
 
-// Start starts a command in dir, with env besides our environment. What it says goes to output,
-// which must not be read before the child has ended unless it locks.
+// Start starts a command in dir, with env besides our environment. Its output goes to output, which
+// must not be read before the child has ended unless it locks.
 func Start(dir string, env []string, output io.Writer, command ...string) (*Process, error) {
 	cmd := exec.Command("sh", append([]string{"-c", watch, "sh"}, command...)...)
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)

@@ -20,7 +20,7 @@ const Account = "fakeaccount"
 // Op is a kind of request.
 type Op string
 
-// The requests that are told apart.
+// The kinds of requests.
 const (
 	ListContainers Op = "list containers"
 	ListBlobs      Op = "list blobs"
@@ -30,7 +30,7 @@ const (
 	Change         Op = "change" // anything else that writes
 )
 
-// Request is what a fault is decided by.
+// Request has the properties of a request that decide about a fault.
 type Request struct {
 	Op              Op
 	Container, Blob string
@@ -40,7 +40,7 @@ type Request struct {
 	HTTP            *http.Request
 }
 
-// Fault is what goes wrong with a request.
+// Fault is the failure of a request.
 type Fault struct {
 	Status     int // not 0: answered with this status and Code
 	Code       string
@@ -134,8 +134,8 @@ func (s *Server) SetClock(now func() time.Time) { s.mu.Lock(); defer s.mu.Unlock
 // several requests at a time, and may change blobs.
 func (s *Server) SetFault(f func(Request) *Fault) { s.mu.Lock(); defer s.mu.Unlock(); s.fault = f }
 
-// SetLate has f called when the answer to a listing is made up and not yet sent: while f holds it
-// back, the account goes on.
+// SetLate has f called when the answer to a listing is ready and not yet sent. While f holds it
+// back, the account continues.
 func (s *Server) SetLate(f func(Request)) { s.mu.Lock(); defer s.mu.Unlock(); s.late = f }
 
 // SetPageSize limits how many items a page of a listing has, below the 5,000 of the service.
@@ -167,7 +167,7 @@ func (s *Server) create(name string) *container {
 	return c
 }
 
-// DeleteContainer removes a container and what is in it.
+// DeleteContainer removes a container and its blobs.
 func (s *Server) DeleteContainer(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,11 +1,11 @@
 // Package fakehub is an Event Hubs namespace inside the process, for the demo, tests and
-// benchmarks: kfake (a Kafka broker in Go) behind what Event Hubs puts in front of it, which is
-// TLS, SASL PLAIN as $ConnectionString with the connection string as the password, and request
-// versions no newer than those Event Hubs answers.
+// benchmarks. It is kfake (a Kafka broker in Go) behind the front of Event Hubs. That has TLS, SASL
+// PLAIN as $ConnectionString with the connection string as the password, and only request versions
+// that Event Hubs answers.
 //
-// The broker listens on loopback, on a port of its own, and its certificate is signed by an
-// authority that is made for it and thrown away: clients need both [Hub.Brokers] (eventhub.brokers)
-// and [Hub.CAFile] (eventhub.ca_file).
+// The broker listens on loopback, on a port of its own. Its certificate is signed by an authority
+// that is made for it and thrown away. So clients need both [Hub.Brokers] (eventhub.brokers) and
+// [Hub.CAFile] (eventhub.ca_file).
 package fakehub
 
 import (
@@ -189,7 +189,7 @@ func partitioner() kgo.Partitioner {
 	})
 }
 
-// ConnectionString is what the namespace accepts as eventhub.connection_string.
+// ConnectionString is the namespace's eventhub.connection_string.
 func (h *Hub) ConnectionString() string { return h.password }
 
 // Brokers is the address to use for eventhub.brokers.
@@ -261,15 +261,15 @@ func (h *Hub) ProduceRecords(ctx context.Context, records ...*kgo.Record) error 
 }
 
 // SetDown cuts every connection and keeps new ones from getting anywhere (true), or lets them in
-// again (false). What the namespace holds stays.
+// again (false). The content of the namespace stays.
 func (h *Hub) SetDown(down bool) { h.gate.setDown(down) }
 
 // CutConnections closes every connection. New ones get through.
 func (h *Hub) CutConnections() { h.gate.cut() }
 
-// SetIdleCut makes connections that were idle for longer than d go dead without a word, as Azure's
-// load balancers do after 240 s: what is sent on them afterwards gets nowhere, and nobody says so.
-// 0 ends that for connections that still live.
+// SetIdleCut makes connections that were idle for longer than d go dead silently, as Azure's load
+// balancers do after 240 s. Bytes that are sent on them afterwards get lost without an error. 0
+// ends that for connections that still live.
 func (h *Hub) SetIdleCut(d time.Duration) {
 	h.gate.mu.Lock()
 	defer h.gate.mu.Unlock()
@@ -279,7 +279,7 @@ func (h *Hub) SetIdleCut(d time.Duration) {
 // Forgotten is how many connections were used again after they had gone dead.
 func (h *Hub) Forgotten() int { h.gate.mu.Lock(); defer h.gate.mu.Unlock(); return h.gate.forgotten }
 
-// Close stops the namespace and drops what it holds. It waits for what Start started.
+// Close stops the namespace and drops its content. It waits for what Start started.
 func (h *Hub) Close() {
 	if h.producer != nil {
 		h.producer.Close()
@@ -292,7 +292,7 @@ func (h *Hub) Close() {
 	}
 }
 
-// A gate is what every connection comes through.
+// A gate has every connection, and can close or delay it.
 type gate struct {
 	mu        sync.Mutex
 	down      bool

@@ -5,22 +5,22 @@
 //	    |                                                                     |
 //	    +-------------------------------> ledger <----------------------------+
 //
-// A record is told by a number that the generator puts into it, and by its event_id, which the
-// ledger works out for itself from what went in. The hosts are processes of their own, so that they
-// can be killed: the small C host, whose storage file is read while it grows. Where there is a real
-// Fluent Bit ($FLUENT_BIT, or fluent-bit on the PATH), it runs there too, with filesystem storage
-// and an http output to a server of ours.
+// A record has a number from the generator, and an event_id, which the ledger computes itself from
+// the records that went in. The hosts are processes of their own, so that they can be killed. One
+// is the small C host, whose storage file is read while it grows. The other is a real Fluent Bit,
+// if there is one ($FLUENT_BIT, or fluent-bit on the PATH). It has filesystem storage and an http
+// output to a server of ours.
 //
 // Some rows run on real servers instead of the fakes: Apache Kafka and Azurite, which are fetched
-// the first time. Where they cannot be, or Fluent Bit is missing, the table says so, and a row that
-// was asked for by name fails.
+// the first time. If that fails, or Fluent Bit is missing, the table lists those rows as not run,
+// and a row that was asked for by name fails.
 //
 // A row is a script in one of the rows_*.go files. All random choices come from the seed, which is
 // printed.
 //
 // # Files
 //
-//	run.go         a row while it runs: what its script can do
+//	run.go         a row while it runs: the functions for its script
 //	rows_hub.go    faults of the Event Hub and of its network
 //	rows_blob.go   faults of Blob Storage
 //	rows_host.go   faults of the host
@@ -206,7 +206,7 @@ func (o *options) attempt(ctx context.Context, w *row, real bool) outcome {
 	return o.do(ctx, w, real)
 }
 
-// unshare is what a small disk of a host's own needs.
+// unshare is the command that a small disk of a host's own needs.
 func unshare(context.Context) error {
 	if _, err := exec.LookPath("unshare"); err != nil {
 		return errors.New("needs unshare: install util-linux")
@@ -232,7 +232,7 @@ func findFluentBit() string {
 	return ""
 }
 
-// choose returns the rows that names stands for.
+// choose returns the rows of names.
 func choose(names string) (chosen []*row, err error) {
 	all := slices.Concat(hostRows, hubRows, blobRows, stateRows, realRows)
 	switch names {

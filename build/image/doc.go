@@ -1,4 +1,4 @@
-// Package image checks what the image is made of: that every supported Fluent Bit can load the
-// library; that the Dockerfile builds an image in which the library runs, on a root with nothing
-// but the packages of Fluent Bit's image; and that Dockerfile, examples and packages agree.
+// Package image checks the parts of the image. Every supported Fluent Bit can load the library. The
+// library runs in the image of the Dockerfile, on a root with only the packages of Fluent Bit's
+// image. Dockerfile, examples and packages agree.
 package image

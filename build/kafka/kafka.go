@@ -1,5 +1,5 @@
-// Package kafka runs Apache Kafka for integration tests and the fault matrix: one broker in KRaft
-// mode, on loopback, which takes the sign-in of Event Hubs (SASL PLAIN as $ConnectionString). Kafka
+// Package kafka runs Apache Kafka for integration tests and the fault matrix. It is one broker in
+// KRaft mode, on loopback, with the sign-in of Event Hubs (SASL PLAIN as $ConnectionString). Kafka
 // comes from its Maven artifacts (pom.xml) and runs in the machine's Java.
 package kafka
 
@@ -76,7 +76,8 @@ func Start(ctx context.Context, dir string) (_ *Server, err error) {
 	return s, nil
 }
 
-// Prepare has Maven fetch Kafka unless it is there, and says what is missing and how to get it.
+// Prepare has Maven fetch Kafka unless it is there. Its error names the missing tool and the way to
+// get it.
 func Prepare(ctx context.Context) error {
 	_, err := prepare(ctx)
 	return err
@@ -89,7 +90,7 @@ func prepare(ctx context.Context) (jars string, err error) {
 	return fetch(ctx)
 }
 
-// fetch returns a folder with Kafka and what it needs.
+// fetch returns a folder with Kafka and its dependencies.
 func fetch(ctx context.Context) (string, error) {
 	root, err := os.Getwd()
 	if err != nil {
@@ -253,13 +254,13 @@ func (s *Server) end(how func(*child.Process)) {
 // Close kills the broker. Its data stay in its folder.
 func (s *Server) Close() { s.Kill() }
 
-// ConnectionString is what the broker accepts as eventhub.connection_string, with eventhub.tls off.
+// ConnectionString is the broker's eventhub.connection_string, with eventhub.tls off.
 func (s *Server) ConnectionString() string { return s.password }
 
 // Brokers is the address to use for eventhub.brokers.
 func (s *Server) Brokers() string { return s.addr }
 
-// Admin returns a client for what a test does to the broker, valid until Kill.
+// Admin returns a client with which a test changes the broker, valid until Kill.
 func (s *Server) Admin() *kadm.Client { return kadm.NewClient(s.admin) }
 
 // ClientOpts are the options of a franz-go client of the broker.

@@ -26,9 +26,9 @@ var patterns = map[string]*regexp.Regexp{
 // longest is the length in characters of types that have one.
 var longest = map[string]int{"ip_t": 40, "mac_t": 32, "subnet_t": 42}
 
-// Check returns what is wrong with an event, one line each beginning with the path; nothing if it
-// is valid. Numbers are json.Number or Go's own. An integer that came as 1.0 is wrong, and so is a
-// float that came as 1.
+// Check returns the faults of an event, one line each beginning with the path. It returns none if
+// the event is valid. Numbers are json.Number or Go's own. An integer that came as 1.0 is wrong,
+// and so is a float that came as 1.
 func Check(event map[string]any) []string {
 	c := &check{schema: Load(), profiles: make(map[string]bool)}
 	c.event(event)

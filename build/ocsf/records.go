@@ -55,9 +55,9 @@ func lines(text string) iter.Seq2[string, string] {
 }
 
 // Records yields n records as the stream would deliver them, the same ones for the same seed. It
-// goes round the tables and their values of ActionType, and fills the columns in one of five ways:
-// all of them; about a third; all but the names of devices, processes, users and files; some with
-// odd values; most with odd values. Names and addresses are invented.
+// goes round the tables and their values of ActionType, and fills the columns in one of five ways.
+// It fills all of them, or about a third, or all except the names of devices, processes, users and
+// files. Or it fills some with odd values, or most. Names and addresses are invented.
 func Records(seed uint64, n int) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		g := &generator{rand: rand.New(rand.NewPCG(seed, 17)), tables: Tables()}

@@ -1,7 +1,7 @@
 // Package ocsf checks events against OCSF 1.8.0, for tests. It applies the rules of the official
-// validator (validator2.ex of ocsf-server) and treats as errors what that one only warns of: texts
-// that do not match the pattern of their type, captions that differ from their id, values that are
-// null or empty.
+// validator (validator2.ex of ocsf-server), and turns its warnings into errors. Those are texts
+// that do not match the pattern of their type, captions that differ from their id, and values that
+// are null or empty.
 //
 // [Check] takes one event as decoded from JSON or msgpack and returns every fault that it finds.
 // [Records] makes records of Microsoft Defender XDR to try a mapping with: every documented column

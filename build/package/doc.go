@@ -1,4 +1,4 @@
-// Package packaging is empty but for its tests, of what `make packages` makes of files/, nfpm.yaml
+// Package packaging has only tests, of the packages that `make packages` makes of files/, nfpm.yaml
 // and build.sh. They need Debian's tools, root for a chroot, and some minutes, so they have a tag
 // of their own: `make test-packages` runs them.
 package packaging

@@ -25,7 +25,7 @@ const unreadable = "unreadable"
 // is for the plugin to find: at least something must come out for each.
 const damaged = "(damaged)"
 
-// A feed is what goes into the hub, and what must therefore come out.
+// A feed has the messages for the hub, and the counts of records that must come out.
 type feed struct {
 	messages [][]byte
 	records  map[string]int // by table; counted here by encoding/json, which shares no more with the plugin than the names of tables
@@ -37,7 +37,7 @@ type feed struct {
 	grows    bool // while the plugin reads: how long that takes says nothing
 }
 
-// maxMessageBytes is what Event Hubs takes as one event.
+// maxMessageBytes is the largest event that Event Hubs takes.
 const maxMessageBytes = 1_000_000
 
 func (f *feed) total() (n int) {

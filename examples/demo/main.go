@@ -1,16 +1,16 @@
-// Command demo shows the plugin at work without any account: it starts an Event Hubs namespace, or
-// with -blob a storage account, inside the process, feeds it a story (or your files), runs the
-// plugin in Fluent Bit where there is one and in build/out/host otherwise, and shows what came out.
+// Command demo shows the plugin at work without any account. It starts an Event Hubs namespace, or
+// with -blob a storage account, inside the process, and feeds it a story or your files. It runs the
+// plugin in Fluent Bit if there is one, and in build/out/host otherwise. Then it shows the events.
 // It exits with 1 when anything is missing.
 //
 // # Files
 //
-//	feed.go     what goes in, and what must come out
+//	feed.go     the messages that go in, and the records that must come out
 //	count.go    the records of a file, for FROM=
 //	account.go  the storage account of -blob
 //	host.go     the process that has the plugin loaded
-//	tally.go    counts what came out, and keeps what is worth showing
-//	shape.go    where each format keeps what the demo looks at
+//	tally.go    counts the events, and keeps those worth showing
+//	shape.go    where each format keeps the fields that the demo looks at
 //	view.go     prints to the terminal
 //	page.go     writes demo.html
 package main
@@ -49,16 +49,16 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.from, "from", "", "replay these files or folders of NDJSON or JSON, separated by commas, instead of the story")
-	flag.BoolVar(&o.blob, "blob", false, "read the story from a storage account, which grows meanwhile, and not from an Event Hub")
+	flag.BoolVar(&o.blob, "blob", false, "read the story from a storage account, which grows meanwhile, instead of an Event Hub")
 	flag.StringVar(&o.format, "format", "flat", "the shape of the records: "+formats())
-	flag.StringVar(&o.repeats, "repeats", "", "have 3 % of the story delivered again, as the service does: pass them on, or drop them")
-	flag.IntVar(&o.records, "records", 40_000, "how many records the story has")
+	flag.StringVar(&o.repeats, "repeats", "", "deliver 3 % of the story again, as the service does, and pass these on or drop them")
+	flag.IntVar(&o.records, "records", 40_000, "number of records of the story")
 	flag.Uint64Var(&o.seed, "seed", 1, "another seed tells another story")
 	flag.StringVar(&o.plugin, "plugin", "build/out/in_defender.so", "the plugin")
-	flag.StringVar(&o.host, "host", "build/out/host", "what runs the plugin where there is no Fluent Bit")
+	flag.StringVar(&o.host, "host", "build/out/host", "the host of the plugin if there is no Fluent Bit")
 	flag.StringVar(&o.fluentBit, "fluent-bit", findFluentBit(), "the fluent-bit to run the plugin in; none for -host")
-	flag.DurationVar(&o.patience, "patience", 20*time.Second, "give up when nothing has come out for so long")
-	flag.StringVar(&o.page, "page", "build/out/demo.html", "write what became of the alert into this file; none when empty")
+	flag.DurationVar(&o.patience, "patience", 20*time.Second, "give up when nothing has come out for this time")
+	flag.StringVar(&o.page, "page", "build/out/demo.html", "write the page with the alert into this file; none when empty")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

@@ -118,7 +118,7 @@ func (t *tally) progress() (total int, last time.Time) {
 type result struct {
 	missing    int // records that did not come
 	again      int // records that came more than once
-	unexpected int // records of a table that nothing was fed of
+	unexpected int // records of tables that were not fed
 	saved      int // records that came out of damaged messages
 }
 

@@ -175,7 +175,7 @@ func (v *view) records(kept [][]byte, shape shape, alert string, everything bool
 			if everything {
 				v.heading("the other records")
 			} else {
-				v.heading("of the other tables, the first records")
+				v.heading("the first records of other tables")
 			}
 			first = false
 		}
@@ -251,7 +251,7 @@ func (v *view) full(s shown, above map[string]string) {
 		more = append(more, fmt.Sprintf("%d more fields from inside AdditionalFields", n))
 	}
 	if same > 0 {
-		more = append(more, fmt.Sprintf("%d fields that say the same as above", same))
+		more = append(more, fmt.Sprintf("%d fields with the same values as above", same))
 	}
 	if len(more) > 0 {
 		v.printf("  %s\n", v.paint(dim, "… and "+strings.Join(more, ", ")))
@@ -310,9 +310,9 @@ func (v *view) summary(t *tally, hostName string, started time.Time) bool {
 	case r.missing > 0:
 		v.printf("  %s\n", v.paint(red, fmt.Sprintf("MISSING   %d records did not arrive", r.missing)))
 	case r.unexpected > 0:
-		v.printf("  %s\n", v.paint(red, fmt.Sprintf("UNEXPECTED %d records of tables that nothing was fed of", r.unexpected)))
+		v.printf("  %s\n", v.paint(red, fmt.Sprintf("UNEXPECTED %d records of tables that were not fed", r.unexpected)))
 	case r.saved > 0:
-		v.printf("  %s, and %d events of what is damaged (%d messages)\n", v.paint(green, "all records arrived"), r.saved, t.feed.records[damaged])
+		v.printf("  %s, and %d events of damaged text (%d messages)\n", v.paint(green, "all records arrived"), r.saved, t.feed.records[damaged])
 	case r.again > 0:
 		v.printf("  %s, %d of them twice\n", v.paint(green, "all records arrived"), r.again)
 	default:

@@ -2,10 +2,11 @@
 // and in it one attack, from the mail to the alert. The demo, the benchmarks and the tests that
 // count events feed on it.
 //
-// The values are invented. The shapes are those of the wire: columns in the order of their table
-// with explicit nulls, JSON inside strings, alert evidence whose host is only in AdditionalFields
-// and behind $ref, partial heartbeats of devices, numbers of 18 digits, compact and spaced
-// envelopes. Each table is a file in tables/, one column a line, in one or more variants:
+// The values are invented. The shapes are those of the wire. Columns come in the order of their
+// table, with explicit nulls and JSON inside strings. Alert evidence has its host only in
+// AdditionalFields and behind $ref. Heartbeats of devices are partial, numbers have 18 digits, and
+// envelopes are compact or spaced. Each table is a file in tables/, one column a line, in one or
+// more variants:
 //
 //	== phish 5                                    variant, and its weight in the ordinary traffic (none: only in scenes)
 //	{
@@ -19,8 +20,8 @@
 //
 // # Files
 //
-//	cast.go      who and what the story is about
-//	scenes.go    what happens, in order
+//	cast.go      the people, devices and files of the story
+//	scenes.go    the events, in order
 //	template.go  a table's record, cut into literals and values
 //	values.go    values that vary
 package story
