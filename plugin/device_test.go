@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -298,5 +299,36 @@ func TestBlankPrefix(t *testing.T) {
 	readConfig(s)
 	if err := s.Err(); err == nil || !strings.Contains(err.Error(), "device_info.prefix") {
 		t.Errorf("%v", err)
+	}
+}
+
+// Figures of devices: rows by table and status, and how old the newest full report is.
+func TestFiguresOfDevices(t *testing.T) {
+	t.Parallel()
+	h := startHub(t, 1)
+	report := strings.ReplaceAll(string(reportOf(deviceA)), "2026-03-04T05:06:06.5Z", time.Now().UTC().Add(-time.Hour).Format(time.RFC3339))
+	report = strings.ReplaceAll(report, "2026-03-04T05:06:07.1234567Z", time.Now().UTC().Format(time.RFC3339))
+	send(t, h, []byte(report), fileRow(1, deviceA), fileRow(2, deviceA), fileRow(3, deviceB), deviceRecord("AlertInfo", `"AlertId":"da1_1","Seq":4`))
+	file := filepath.Join(t.TempDir(), "metrics")
+	runHost(t, append(settings(h, "device_info.tables=AlertEvidence AlertInfo"), "-seconds", "12", "-metrics", file)...).ok(t)
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		`device_rows_total\{name="defender.0",table="AlertEvidence",status="hit"\} 2`,
+		`device_rows_total\{name="defender.0",table="AlertEvidence",status="unknown"\} 1`,
+		`device_rows_total\{name="defender.0",table="AlertEvidence",status="none"\} 0`,
+		`device_rows_total\{name="defender.0",table="AlertInfo",status="hit"\} 1`,
+		`device_newest_report_age_seconds\{name="defender.0"\} 36\d\d(\.\d+)?`,
+		`devices_evicted_total\{name="defender.0"\} 0`,
+		`device_not_waited_total\{name="defender.0"\} 0`,
+	} {
+		if !regexp.MustCompile(`(?m)^fluentbit_defender_` + line + `$`).Match(b) {
+			t.Errorf("no line %s in\n%s", line, b)
+		}
+	}
+	if strings.Contains(string(b), `device_rows_total{name="defender.0",table="DeviceInfo"`) {
+		t.Error("rows of a table that gets no device are counted")
 	}
 }

@@ -97,6 +97,8 @@ var (
 	mAlerts         = &metric{name: "alerts", kind: gauge, help: "Recent alerts whose title and severity are known."}
 	mAlertsFilled   = &metric{name: "alerts_filled_total", help: "Rows of alert evidence that got title and severity from their alert."}
 	mDeviceStatus   = &metric{name: "device_info_total", help: "Records that should have a device, by DeviceInfo.status.", labels: []string{"status"}}
+	mDeviceRows     = &metric{name: "device_rows_total", help: "Rows that should have a device, by table and DeviceInfo.status.", labels: []string{"table", "status"}}
+	mNewestReport   = &metric{name: "device_newest_report_age_seconds", kind: gauge, help: "Time since the newest full report of any device."}
 	mDeviceMatch    = &metric{name: "device_match_total", help: "Records that have a device, by DeviceInfo.match.", labels: []string{"match"}}
 	mAPILookups     = &metric{name: "device_api_lookups_total", help: "Devices that the machines API was asked for, by outcome.", labels: []string{"outcome"}}
 	mAPIListed      = &metric{name: "device_api_listed_total", help: "Devices that came in lists of the machines API."}
@@ -110,7 +112,7 @@ var allMetrics = []*metric{
 	mHanded, mRefused, mWaiting, mBatches, mMemory, mMemoryMost,
 	mLag, mLagSeconds, mUnsafe, mRetention, mUndecoded, mPartitions, mAssigned, mStale, mRebalances, mHubRetries,
 	mBlobBehind, mBlobNewest, mBlobOpen, mBlobFailing, mBlobLists, mBlobReads, mBlobReplaced, mBlobFound, mBlobGone, mBlobPassed, mBlobArchived, mBlobCut, mBlobRetries,
-	mDevices, mDeviceBytes, mDevicesEvicted, mDeviceReports, mNotWaited, mAlerts, mAlertsFilled, mDeviceStatus, mDeviceMatch, mAPILookups, mAPIListed, mAPICalls, mAPIWaiting, mAPIQuotaWait,
+	mDevices, mDeviceBytes, mDevicesEvicted, mDeviceReports, mNotWaited, mAlerts, mAlertsFilled, mDeviceStatus, mDeviceMatch, mDeviceRows, mNewestReport, mAPILookups, mAPIListed, mAPICalls, mAPIWaiting, mAPIQuotaWait,
 }
 
 const (
@@ -129,6 +131,7 @@ func (in *instance) figures(set func(m *metric, f figure)) {
 	tables, reasons := make(map[string]uint64), make(map[string]uint64)
 	changes, repeated := make(map[string]uint64), make(map[string]uint64)
 	delays := make(map[string]transform.Delay)
+	found := make(map[[2]string]uint64) // table and status
 	for _, t := range in.transforms {
 		s := t.Stats()
 		payloads += s.Payloads.Load()
@@ -146,6 +149,7 @@ func (in *instance) figures(set func(m *metric, f figure)) {
 		for name, n := range s.Tables() {
 			tables[name] += n
 		}
+		s.Devices(func(table, status string, n uint64) { found[[2]string{table, status}] += n })
 		for name, n := range s.Repeats() {
 			repeated[name] += n
 		}
@@ -168,6 +172,9 @@ func (in *instance) figures(set func(m *metric, f figure)) {
 		one(mChanged, float64(n), change)
 	}
 	var records uint64
+	for key, n := range found {
+		one(mDeviceRows, float64(n), key[0], key[1])
+	}
 	for name, n := range tables {
 		one(mRecords, float64(n), name)
 		records += n
@@ -261,6 +268,9 @@ func (d *devices) figures(one func(m *metric, value float64, labels ...string)) 
 	one(mDeviceBytes, float64(s.Bytes+s.AlertBytes))
 	one(mDevicesEvicted, float64(s.Evicted))
 	one(mDeviceReports, float64(s.Learned))
+	if s.NewestReport > 0 {
+		one(mNewestReport, max(time.Since(time.Unix(0, s.NewestReport)).Seconds(), 0))
+	}
 	one(mAlerts, float64(s.Alerts))
 	one(mAlertsFilled, float64(s.AlertsFilled))
 	for status, n := range s.Status {

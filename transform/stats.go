@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/event"
 )
 
@@ -38,6 +39,7 @@ type Stats struct {
 type tableStats struct {
 	records atomic.Uint64
 	repeats atomic.Uint64
+	devices [len(device.Statuses)]atomic.Uint64 // records that were to get a device
 	delay   delay
 }
 
@@ -89,6 +91,22 @@ func (s *Stats) Repeats() map[string]uint64 {
 		}
 	})
 	return m
+}
+
+// Devices calls f with the number of records of a table that were to get a device, for each
+// DeviceInfo.status. Tables without any are left out.
+func (s *Stats) Devices(f func(table, status string, n uint64)) {
+	s.eachTable(func(name string, t *tableStats) {
+		total := uint64(0)
+		for i := range t.devices {
+			total += t.devices[i].Load()
+		}
+		for i := range t.devices {
+			if total > 0 {
+				f(name, device.Statuses[i], t.devices[i].Load())
+			}
+		}
+	})
 }
 
 // Delays returns the time from event to record, by table, without records that have no usable time.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
@@ -267,6 +268,7 @@ func (t *Transformer) write(dst []byte, r *record.Record, tb *table, s *device.S
 	}
 	if s != nil {
 		own.Device = t.hold.devices.Describe(r, tb.role, s)
+		tb.counts.devices[slices.Index(device.Statuses[:], own.Device.Status)].Add(1)
 	}
 	sec, nsec, from := r.Time()
 	if from != record.TimeEvent {

@@ -22,7 +22,8 @@ const (
 	statusPending               // asked for, and the answer is still to come
 )
 
-var statusNames = [...]string{"none", "hit", "stale", "unknown", "pending"}
+// Statuses are the values of DeviceInfo.status.
+var Statuses = [...]string{"none", "hit", "stale", "unknown", "pending"}
 
 // Role is the part that the records of a table have in finding devices.
 type Role uint8
@@ -327,7 +328,7 @@ func (j *Joiner) Describe(r *record.Record, role Role, s *Sighting) *event.Devic
 		d.Match = matchNames[s.match]
 		m.matched[s.match]++
 	}
-	d.Status = statusNames[st]
+	d.Status = Statuses[st]
 	m.found[st]++
 	if s.tenant != 0 && role != RoleAlert {
 		if al := m.alerts.get(s.tenant, s.alert); al != nil && al.info != nil {

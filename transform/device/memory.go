@@ -59,7 +59,7 @@ type Memory struct {
 	waiting    int64    // bytes of those in changed whose device is gone
 	saving     bool     // snapshots are taken
 	stats      Stats
-	found      [len(statusNames)]int64
+	found      [len(Statuses)]int64
 	matched    [len(matchNames)]int64
 }
 
@@ -67,6 +67,7 @@ type Memory struct {
 type Stats struct {
 	Devices, Bytes, Alerts, AlertBytes int64 // held now
 	Evicted                            int64
+	NewestReport                       int64            // when the newest full report was made, in nanoseconds; 0 if there is none
 	Learned                            int64            // reports of devices merged in
 	Status, Match                      map[string]int64 // records, by DeviceInfo.status and DeviceInfo.match
 	AlertsFilled                       int64            // rows that got columns from AlertInfo
@@ -119,7 +120,7 @@ func (m *Memory) Stats() Stats {
 	s.Alerts, s.AlertBytes = int64(m.alerts.cache.Len()), m.alerts.bytes+m.recents.bytes
 	s.Status, s.Match = make(map[string]int64), make(map[string]int64)
 	for i, n := range m.found {
-		s.Status[statusNames[i]] = n
+		s.Status[Statuses[i]] = n
 	}
 	for i, n := range m.matched {
 		if matchNames[i] != "" {
@@ -263,6 +264,9 @@ func (m *Memory) put(key []byte, stamp int64, columns []column, empty []columnID
 		return
 	}
 	m.stats.Learned++
+	if empty != nil {
+		m.stats.NewestReport = max(m.stats.NewestReport, stamp)
+	}
 	if m.waits.asked[string(key)] != nil {
 		m.waits.tell()
 	}

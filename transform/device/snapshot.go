@@ -147,6 +147,7 @@ func (m *Memory) Restore(key string, saved []byte) bool {
 		}
 		columns = columns[:0]
 	}
+	m.stats.NewestReport = max(m.stats.NewestReport, factsOf(rest).full)
 	for w := (walker{rest: rest}); ; {
 		c, ok := w.next()
 		if !ok {
