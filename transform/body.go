@@ -303,10 +303,8 @@ func (t *Transformer) finish(r *record.Record, tb *table, s *device.Sighting, ra
 	}
 	t.stats.Records.Add(1)
 	tb.counts.records.Add(1)
-	if t.again {
-		tb.counts.repeats.Add(1)
-	} else if t.repeats != nil && r.Lifted {
-		t.repeats.Note(t.id.Bytes())
+	if r.Lifted && t.tellsRepeats() {
+		t.noteID(tb)
 	}
 	if from != record.TimeNone {
 		tb.counts.delay.observe(t.began - sec)

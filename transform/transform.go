@@ -77,8 +77,9 @@ type Transformer struct {
 	writer  *event.Writer
 	hold    *hold                       // nil if no devices are added
 	late    *late                       // nil if no row waits
-	repeats *repeats.Watch              // nil if repeats are not recognised
-	again   bool                        // the record that was written last is a repeat
+	repeats *repeats.Watch              // nil if repeats are not dropped
+	ids     []repeats.ID                // of what was emitted, if repeats are counted only
+	idsOf   []*table                    // their tables
 	tables  map[string]*table           // by category as received
 	own     format.Own                  // of the record being written
 	peek    func(*record.Record) []byte // the platform of a record's device; nil if no devices are kept
@@ -136,17 +137,19 @@ func newTransformer(cfg Config, stats *Stats) *Transformer {
 		t.hold = &hold{devices: cfg.Devices.NewJoiner(&t.scanner)}
 		t.peek = t.hold.devices.Platform
 	}
-	if cfg.Repeats != nil && cfg.EventID {
+	if t.tellsRepeats() && cfg.DropRepeats {
 		t.repeats = cfg.Repeats.NewWatch()
 	}
 	return t
 }
 
-// NewIDs returns the ids of the records that the last Append emitted for the first time. They are
-// valid until the next Append.
+func (t *Transformer) tellsRepeats() bool { return t.cfg.Repeats != nil && t.cfg.EventID }
+
+// NewIDs returns the ids of the records that the last Append emitted; with DropRepeats, for the
+// first time. They are valid until the next Append.
 func (t *Transformer) NewIDs() []repeats.ID {
 	if t.repeats == nil {
-		return nil
+		return t.ids
 	}
 	return t.repeats.IDs()
 }
@@ -163,11 +166,39 @@ func (t *Transformer) QueuedLate() { t.late.writer.Queued() }
 // Queued tells the Transformer that the events of the last Append are on their way. They are handed
 // on before later events, or not at all and then read again. From now on their records are known.
 // Before, a second copy of one of them is no repeat, unless it came in the same Append.
+//
+// Repeats that are not dropped are counted here. Nothing waits for the answer, and many look-ups at
+// once cost less than one after each record.
 func (t *Transformer) Queued() {
-	if t.repeats != nil {
+	switch {
+	case !t.tellsRepeats():
+	case t.repeats != nil:
 		t.cfg.Repeats.Add(t.repeats.IDs())
+	default:
+		t.cfg.Repeats.AddNew(t.ids, t.countRepeat)
 	}
 }
+
+func (t *Transformer) countRepeat(n int) { t.idsOf[n].counts.repeats.Add(1) }
+
+// noteID notes the id of a record that was emitted.
+func (t *Transformer) noteID(tb *table) {
+	switch {
+	case t.repeats != nil:
+		t.repeats.Note(t.id.Bytes())
+	case len(t.ids) < mostCounted:
+		t.ids, t.idsOf = append(t.ids, *t.id.Bytes()), append(t.idsOf, tb)
+	}
+}
+
+const (
+	// mostCounted bounds the ids of one batch, to a megabyte. Of a batch with more records, the
+	// repeats of the rest are not counted.
+	mostCounted = 32 << 10
+
+	// keptCounted is how many ids a batch may leave room for.
+	keptCounted = 4 << 10
+)
 
 // Stats returns the counters. They keep counting.
 func (t *Transformer) Stats() *Stats { return t.stats }
@@ -212,6 +243,9 @@ func (t *Transformer) begin(emit Emit) {
 	t.spare = int(t.cfg.Memory)
 	if t.repeats != nil {
 		t.repeats.Begin()
+	}
+	if t.ids, t.idsOf = t.ids[:0], t.idsOf[:0]; cap(t.ids) > keptCounted {
+		t.ids, t.idsOf = nil, nil
 	}
 }
 
@@ -262,20 +296,16 @@ func (t *Transformer) write(dst []byte, r *record.Record, tb *table, s *device.S
 	if t.cfg.EventID {
 		own.ID = t.id.Of(r, tb.name)
 	}
-	t.again = t.repeats != nil && r.Lifted && t.repeats.Seen(t.id.Bytes())
-	if t.again && t.cfg.DropRepeats {
-		return dst, 0, 0, errRepeat
+	watched := t.repeats != nil && r.Lifted
+	if watched {
+		t.repeats.Expect(t.id.Bytes())
 	}
 	if s != nil {
 		own.Device = t.hold.devices.Describe(r, tb.role, s)
 		tb.counts.devices[slices.Index(device.Statuses[:], own.Device.Status)].Add(1)
 	}
 	sec, nsec, from := r.Time()
-	if from != record.TimeEvent {
-		t.stats.TimeFallbacks.Add(1)
-	}
 	if from == record.TimeNone {
-		t.stats.TimeNow.Add(1)
 		now := t.now()
 		sec, nsec = now.Unix(), uint32(now.Nanosecond())
 	}
@@ -294,6 +324,16 @@ func (t *Transformer) write(dst []byte, r *record.Record, tb *table, s *device.S
 		}
 	}
 	w.Compact = false
+	// Only now: a look-up waits for memory, and a bucket that is expected has arrived by now.
+	if err == nil && watched && t.repeats.Seen(t.id.Bytes()) {
+		return dst[:before], 0, 0, errRepeat
+	}
+	if from != record.TimeEvent {
+		t.stats.TimeFallbacks.Add(1)
+	}
+	if from == record.TimeNone {
+		t.stats.TimeNow.Add(1)
+	}
 	if err == nil {
 		t.spare = max(t.spare-max(len(dst)-before-freeGrowth*size-freeSpare, 0), 0)
 	}

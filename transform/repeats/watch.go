@@ -13,13 +13,13 @@ const (
 // batch at once. Others know them when the caller adds them to the Memory, once the batch is
 // queued. A batch that was given up is read again, and must not look like a repeat then.
 //
-//	Begin --> Seen, Note, Seen, Note ... --> the batch is queued --> Memory.Add(IDs)
+//	Begin --> Expect, Seen, Note, Expect, Seen, Note ... --> the batch is queued --> Memory.Add(IDs)
 //	  ^                                 \--> it was given up    \
 //	  +-----------------------------------------<----------------+
 type Watch struct {
 	memory *Memory
 	ids    []ID
-	batch  []uint32 // where in ids, plus one, by the hash of memory; 0 for none; half of it at least is 0
+	batch  []uint32 // where in ids, plus one, by the hash of memory; 0 for none; half of it at least is 0. A power of two long
 }
 
 // NewWatch returns a Watch.
@@ -39,19 +39,26 @@ func (w *Watch) Begin() {
 	}
 }
 
-// place returns where id is in batch, or where it would go.
-func (w *Watch) place(id *ID) *uint32 {
-	h := w.memory.hash(id)
-	for at := h; ; at++ {
-		p := &w.batch[at%uint64(len(w.batch))]
+// place returns where id, with the hash h, is in batch, or where it would go.
+func (w *Watch) place(id *ID, h uint64) *uint32 {
+	for mask := uint64(len(w.batch) - 1); ; h++ {
+		p := &w.batch[h&mask]
 		if *p == 0 || w.ids[*p-1] == *id {
 			return p
 		}
 	}
 }
 
+// Expect says that Seen will be asked for id, after some other work.
+func (w *Watch) Expect(id *ID) {
+	prefetch(&w.memory.tags[w.memory.bucket(w.memory.hash(id))])
+}
+
 // Seen tells whether a record with this id came before, in this batch or in one that was queued.
-func (w *Watch) Seen(id *ID) bool { return *w.place(id) != 0 || w.memory.Has(id) }
+func (w *Watch) Seen(id *ID) bool {
+	h := w.memory.hash(id)
+	return *w.place(id, h) != 0 || w.memory.hasHash(id, h)
+}
 
 // Note adds the id of a record of this batch that was not seen.
 func (w *Watch) Note(id *ID) {
@@ -61,10 +68,10 @@ func (w *Watch) Note(id *ID) {
 	if len(w.ids) == len(w.batch)/2 {
 		w.batch = make([]uint32, 2*len(w.batch))
 		for i := range w.ids {
-			*w.place(&w.ids[i]) = uint32(i + 1)
+			*w.place(&w.ids[i], w.memory.hash(&w.ids[i])) = uint32(i + 1)
 		}
 	}
-	p := w.place(id)
+	p := w.place(id, w.memory.hash(id))
 	w.ids = append(w.ids, *id)
 	*p = uint32(len(w.ids))
 }
