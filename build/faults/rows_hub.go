@@ -240,6 +240,22 @@ var hubRows = []*row{
 		script: func(r *run) { r.unaidedKills(r.host(r.startHub(4))) },
 	},
 	{
+		name: "hub-thrice", fault: "SIGKILL 3 times, 7.5 s apart, nobody tells the broker", source: "hub", hosts: both,
+		script: func(r *run) {
+			h := r.host(r.startHub(4))
+			h.start()
+			h.expectLog("partitions assigned")
+			f := r.feedHub(30_000, 25*time.Second)
+			for range 3 {
+				r.sleep(7500 * time.Millisecond)
+				h.kill()
+				r.recovers(h)
+			}
+			r.finish(f)
+			r.repeatsAreBounded()
+		},
+	},
+	{
 		name: "hub-three", fault: "three members, one of them killed 3 times, nobody tells the broker", source: "hub", hosts: both,
 		script: func(r *run) { r.threeMembers(r.startHub(6)) },
 	},
