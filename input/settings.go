@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"math"
 	"os"
@@ -248,6 +249,11 @@ func (s *Settings) secretFile(key, file string) string {
 		}
 	}
 	b, err := ReadFile(file)
+	if pathErr := new(fs.PathError); errors.As(err, &pathErr) && (!isPath(file) || strings.HasSuffix(file, "=")) {
+		// A bare secret looks like a name of a file.
+		return reject(": no file has this name, which is not shown: it may be the secret itself (%w); give the whole path of a file, or set %s to the secret",
+			pathErr.Err, strings.TrimSuffix(key, "_file"))
+	}
 	if err != nil {
 		return reject(" %q: %w; give the path of a file that Fluent Bit's user can read", file, err)
 	}
@@ -262,6 +268,11 @@ func (s *Settings) secretFile(key, file string) string {
 		return reject(" %q: the file is empty; write the secret into it", file)
 	}
 	return v
+}
+
+// isPath tells whether v says itself that it is the path of a file.
+func isPath(v string) bool {
+	return strings.HasPrefix(v, "/") || strings.HasPrefix(v, "./") || strings.HasPrefix(v, "../")
 }
 
 // Warnings returns mistakes that are worth a line in the log and do not end the start. Call it

@@ -258,6 +258,10 @@ func TestSecretMistakes(t *testing.T) {
 	f("key_file", "Endpoint=sb://ns.example/;SharedAccessKeyName=l;SharedAccessKey=TOPSECRET=", "key_file: holds the secret itself; set key to it")
 	f("key_file", "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=TOPSECRET==", "holds the secret itself")
 	f("key_file", "?sv=2022-11-02&sig=TOPSECRET", "holds the secret itself")
+	f("key_file", "TOP8Q~SECRET.of_an-application", "key_file: no file has this name, which is not shown")
+	f("key_file", "TOP/SECRET/keyOfAnAccount==", "no file has this name, which is not shown")
+	f("key_file", "/TOPSECRET/keyOfAnAccount==", "no file has this name, which is not shown")
+	f("key_file", strings.Repeat("TOPSECRET", 100), "no file has this name, which is not shown")
 	f("key", "@#$%!", "is shorter than 6 characters")
 }
 
