@@ -374,6 +374,10 @@ func (b *budget) Decompress(src []byte, codec kgo.CompressionCodecType) (out []b
 		most = min(max(b.limit-b.held.Load(), 0), most)
 	}
 	out, err = b.expand(src, codec, most)
+	if err != nil && !errors.Is(err, errTooLarge) {
+		// franz-go has looked at the checksum, so another fetch brings the same bytes.
+		return nil, b.damaged(src, err)
+	}
 	needs := int64(len(out))
 	if err == nil {
 		records, headers := countRecords(out)
@@ -384,13 +388,11 @@ func (b *budget) Decompress(src []byte, codec kgo.CompressionCodecType) (out []b
 		}
 	}
 	switch {
-	case errors.Is(err, errTooLarge) && !first:
+	case err != nil && !first:
 		b.left.Store(true)
 		return nil, errLeft
-	case errors.Is(err, errTooLarge):
-		return nil, fmt.Errorf("%w: the batch expands to more than %d bytes: raise memory_limit if it is genuine", kgo.ErrMaxDecompress, most)
 	case err != nil:
-		return nil, err
+		return nil, fmt.Errorf("%w: the batch expands to more than %d bytes: raise memory_limit if it is genuine", kgo.ErrMaxDecompress, most)
 	}
 	b.first.Store(false)
 	b.held.Add(needs)
@@ -400,13 +402,31 @@ func (b *budget) Decompress(src []byte, codec kgo.CompressionCodecType) (out []b
 // checkClaim refuses the batch of src when it does not hold as many records as it claims: franz-go
 // would ask for it for ever.
 func (b *budget) checkClaim(src []byte, records int64) error {
-	b.mu.Lock()
-	c, known := b.claims[crc32.Checksum(src, castagnoli)]
-	b.mu.Unlock()
+	c, known := b.claimOf(src)
 	if !known || c.records == records {
 		return nil
 	}
-	c.why = claimText(c.records, records)
+	return b.refuseClaim(c, claimText(c.records, records))
+}
+
+// damaged refuses the batch of src, which cannot be expanded because of err.
+func (b *budget) damaged(src []byte, err error) error {
+	if c, known := b.claimOf(src); known {
+		return b.refuseClaim(c, err.Error())
+	}
+	return err
+}
+
+// claimOf returns what the batch of src claims, unless src is of no batch that was inspected.
+func (b *budget) claimOf(src []byte) (c claim, known bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	c, known = b.claims[crc32.Checksum(src, castagnoli)]
+	return c, known
+}
+
+func (b *budget) refuseClaim(c claim, why string) error {
+	c.why = why
 	b.refuse(c.lane, c.refusal)
 	return &refusalError{c.refusal}
 }

@@ -122,6 +122,7 @@ func TestPoisonBatch(t *testing.T) {
 			{"expands", rawRecord(0, make([]byte, 24<<20), 0), 1},
 			{"headers", rawRecord(0, nil, 3), 1}, // damaged: there are none
 			{"many headers", manyHeaders(600_000), 1},
+			{"no data of its codec", bytes.Repeat([]byte{0x77}, 300), 20},
 		} {
 			if name == "none" && c.name == "tiny records" {
 				c.records, c.claims = c.records[:7*100_000], 100_000
@@ -131,6 +132,9 @@ func TestPoisonBatch(t *testing.T) {
 				continue
 			}
 			raw := compress(t, codec, c.records)
+			if c.name == "no data of its codec" {
+				raw = c.records
+			}
 			t.Run(name+"/"+c.name, func(t *testing.T) {
 				t.Parallel()
 				ctx := testContext(t)
@@ -156,6 +160,8 @@ func TestPoisonBatch(t *testing.T) {
 					t.Errorf("%d messages are counted as unreadable, want %d", n, next-1)
 				}
 				r.log.times(t, 1, "messages that cannot be decoded are skipped")
+				// Its checksum is right: to fetch it again would bring the same.
+				r.log.times(t, 0, "it is fetched again")
 				// Killed before anything is committed, the next start meets it again.
 				again := cfg
 				again.Group = "another"
