@@ -1,8 +1,9 @@
 /*
- * The callback that the host demands of a Go input, and that does nothing.
+ * The callback that the host demands of a Go input. It does nothing.
  *
- * The host calls it once a second, not at all after it has stopped the timer of the wrong section, and stores what it
- * returns without a word about the outcome. Our own timer does better (flb.h), so no Go runs here.
+ * The host calls it once a second, and not at all after it has stopped the timer of the wrong
+ * section. It stores the returned data and does not report the outcome. Our own timer does better
+ * (flb.h), so no Go runs here.
  */
 #include "flb.h"
 

@@ -53,7 +53,7 @@ func (in *instance) check(c config) error {
 		in.log.Warn("check: tables or tables_exclude: " + line)
 	}
 	if failed > 0 {
-		return fmt.Errorf("check_only: %d of %d checks failed, nothing is read; fix what the NOT OK lines above name", failed, all)
+		return fmt.Errorf("check_only: %d of %d checks failed, nothing is read; fix the causes in the NOT OK lines above", failed, all)
 	}
 	in.log.Info(fmt.Sprintf("check_only: all %d checks passed, nothing is read; remove check_only to start", all))
 	return nil

@@ -1,6 +1,7 @@
 /*
- * The part of cmetrics that the plugin uses: lib/cmetrics/include/cmetrics in fluent-bit 5.1.1. The fluent-bit executable
- * exports it; an instance's own context appears in the host's metrics under /api/v2/metrics.
+ * The part of cmetrics that the plugin uses: lib/cmetrics/include/cmetrics in fluent-bit 5.1.1. The
+ * fluent-bit executable exports it. An instance's own context appears in the host's metrics under
+ * /api/v2/metrics.
  */
 #ifndef IN_DEFENDER_CMT_H
 #define IN_DEFENDER_CMT_H
@@ -61,7 +62,7 @@ static inline void *defender_series(struct defender_cmt c, int kind, char *name,
     case 0:
         s = c.counter_create(c.context, ns, subsystem, name, help, labels, keys);
         if (s != NULL) {
-            c.counter_allow_reset(s); /* a source that starts anew counts from zero, as Prometheus expects of a restart */
+            c.counter_allow_reset(s); /* a source that starts again counts from zero, as Prometheus expects of a restart */
         }
         return s;
     case 1:

@@ -199,9 +199,9 @@ func (d *devices) warmUp(ctx context.Context, most time.Duration) {
 	case <-ctx.Done():
 		return // the next start waits, too
 	case <-d.warmed:
-		d.log.Info("recent reports of devices are read; rows with a device go on", "devices", d.Stats().Devices, "after", time.Since(begun).Round(time.Millisecond))
+		d.log.Info("recent reports of devices are read; rows wait for them no longer", "devices", d.Stats().Devices, "after", time.Since(begun).Round(time.Millisecond))
 	case <-timer.C:
-		d.log.Warn("recent reports of devices could not all be read in time; rows with a device go on with what is known so far, and later ones get more",
+		d.log.Warn("read recent reports of devices: not all came in time; rows with a device get the facts known so far, and later rows get more",
 			"device_info.warm_up_wait", most, "devices", d.Stats().Devices)
 	}
 	d.noteWarmUp(nil)

@@ -1,7 +1,8 @@
 /*
- * The part of Fluent Bit's ABI that the plugin uses, from 4.1 on. fluent-bit-go's header for inputs lacks coll_fd and most of
- * the api, so this is our own. Sources, in fluent-bit 5.1.1: src/proxy/go/go.h, include/fluent-bit/flb_plugin_proxy.h,
- * flb_api.h, flb_input_log.h, flb_input.h, flb_scheduler.h.
+ * The part of Fluent Bit's ABI that the plugin uses, from 4.1 on. fluent-bit-go's header for inputs
+ * lacks coll_fd and most of the api, so this is our own. Sources, in fluent-bit 5.1.1:
+ * src/proxy/go/go.h, include/fluent-bit/flb_plugin_proxy.h, flb_api.h, flb_input_log.h,
+ * flb_input.h, flb_scheduler.h.
  */
 #ifndef IN_DEFENDER_FLB_H
 #define IN_DEFENDER_FLB_H
@@ -23,8 +24,9 @@ struct defender_api {
 };
 
 /*
- * struct flb_plugin_input_proxy_context. Before 4.1 it was {coll_fd, proxy}: proxy, which the host never leaves empty, lay where
- * remote_context lies now, which is empty until somebody sets it. That tells the versions apart.
+ * struct flb_plugin_input_proxy_context. Before 4.1 it was {coll_fd, proxy}: proxy was in the place of
+ * remote_context. The host never leaves proxy empty, and remote_context is empty until it is set.
+ * That tells the versions apart.
  */
 struct defender_context {
     int coll_fd; /* set by the host when init has returned */
@@ -40,7 +42,10 @@ struct defender_plugin {
     struct defender_context *context;
 };
 
-/* The beginning of struct flb_plugin_proxy_def, which up to 4.2 is as malloc left it. Why that matters, say cStrings in main.go. */
+/*
+ * The beginning of struct flb_plugin_proxy_def. Up to 4.2 the host does not clear it after malloc.
+ * cStrings in main.go has the reason why that matters.
+ */
 struct defender_def {
     int type, proxy, flags;
     char *name, *description;
@@ -51,7 +56,7 @@ static inline void defender_clear(void *def)
     *(struct defender_def *)def = (struct defender_def){0};
 }
 
-/* What the fluent-bit executable exports. Only name can be done without. */
+/* The exports of the fluent-bit executable. Only name may be missing. */
 struct defender_functions {
     int (*append)(void *, const char *, size_t, const void *, size_t);
     void *(*scheduler)(void); /* of the calling thread's engine */
@@ -95,8 +100,8 @@ static inline void defender_on_timer(void *config, void *id)
 }
 
 /*
- * Has defenderTick called with id every so many milliseconds, on this thread, until the engine ends: there is no need to stop
- * it, and it must bear being called for an id that is gone. 0 when that is arranged.
+ * Has defenderTick called with id every ms milliseconds, on this thread, until the engine ends. It
+ * need not be stopped, and it may be called for an id that is gone. Returns 0 on success.
  */
 static inline int defender_start_timer(struct defender_functions f, uintptr_t id, int ms)
 {
@@ -121,7 +126,7 @@ static inline void defender_log(struct defender_api *api, int level, const char 
     api->log_print(level, NULL, 0, "%s", line);
 }
 
-/* Whether a host passes an empty value on. Fluent Bit does not: flb_input_set_property in src/flb_input.c. */
+/* Whether a value is set and empty. Fluent Bit drops empty ones: flb_input_set_property in src/flb_input.c. */
 static inline int defender_is_empty(struct defender_api *api, void *instance, const char *key)
 {
     const char *value = api->input_get_property(key, instance);

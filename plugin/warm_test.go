@@ -18,7 +18,7 @@ const (
 	deviceContainer   = "insights-logs-advancedhunting-deviceinfo"
 	evidenceContainer = "insights-logs-advancedhunting-alertevidence"
 	warmedLine        = "recent reports of devices are read"
-	notWarmedLine     = "recent reports of devices could not all be read in time"
+	notWarmedLine     = "read recent reports of devices: not all came in time"
 )
 
 // record takes the one record out of an envelope, as a line of a blob.
