@@ -2,6 +2,7 @@ package transform_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
@@ -198,6 +199,33 @@ func TestOCSFDirection(t *testing.T) {
 		other := map[string]string{"192.0.2.1": "198.51.100.2", "198.51.100.2": "192.0.2.1"}[want.source]
 		if source["ip"] != want.source || target["ip"] != other {
 			t.Errorf("%s %s: from %v to %v", want.action, want.told, source, target)
+		}
+	}
+}
+
+// What stands where in an event: attributes that a table's own columns give.
+func TestOCSFAttributes(t *testing.T) {
+	for _, want := range []struct {
+		record, path string
+		value        any
+	}{
+		{recordOf("CloudAppEvents", "ActionType", "FileDownloaded", "AccountObjectId", "u1", "IPAddress", "198.51.100.2", "ObjectName", "https://corp.example/docs/plan.docx"),
+			"file.path", "https://corp.example/docs/plan.docx"},
+		{recordOf("CloudAppEvents", "ActionType", "FileDownloaded", "AccountObjectId", "u1", "IPAddress", "198.51.100.2", "ObjectName", "https://corp.example/docs/plan.docx"),
+			"file.name", "plan.docx"},
+		{recordOf("CloudAppEvents", "ActionType", "FileDownloaded", "AccountObjectId", "u1", "IPAddress", "198.51.100.2", "ObjectName", "plan.docx"), "file.path", "plan.docx"},
+		{recordOf("CloudAppEvents", "ActionType", "FileDownloaded", "AccountObjectId", "u1", "AccountType", "Regular", "IPAddress", "198.51.100.2", "ObjectName", "plan.docx"), "actor.user.type", "User"},
+		{recordOf("CloudAppEvents", "ActionType", "UserLoggedIn", "AccountObjectId", "u1", "AccountType", "Admin", "Application", "App"), "user.type", "Admin"},
+		{recordOf("CloudAppEvents", "ActionType", "UserLoggedIn", "AccountObjectId", "u1", "AccountType", "Admin", "Application", "App"), "user.type_id", int64(2)},
+		{recordOf("CloudAppEvents", "ActionType", "UserLoggedIn", "AccountObjectId", "u1", "AccountType", "Odd", "Application", "App"), "user.type", "Odd"},
+	} {
+		var at any = one(t, transform.Config{Format: "ocsf"}, want.record).m
+		for part := range strings.SplitSeq(want.path, ".") {
+			object, _ := at.(map[string]any)
+			at = object[part]
+		}
+		if fmt.Sprint(at) != fmt.Sprint(want.value) {
+			t.Errorf("%s is %v, want %v, of %s", want.path, at, want.value, want.record)
 		}
 	}
 }
