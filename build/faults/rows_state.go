@@ -22,7 +22,7 @@ var stateRows = []*row{
 		script: func(r *run) {
 			r.startHub(4)
 			r.startBlob()
-			disk := &disk{dir: filepath.Join(r.dir, "small"), options: "size=512k"}
+			disk := &disk{dir: filepath.Join(r.dir, "small"), options: "size=8m"} // the ids of the records alone take more than 640 kB
 			h := r.host(merge(r.hubSection(), r.blobSection()).with("db", disk.dir+"/state.db").with("blob.containers", "insights-logs-advancedhunting-*"))
 			h.disk = disk
 			var containers []string
@@ -293,8 +293,15 @@ func (r *run) stateRow(change func(path string, old []byte) error, closed bool, 
 	if closed {
 		h.crash()
 	}
-	if err := change(path, old); err != nil {
-		r.fatalf("change the state file: %v", err)
+	// A change in the middle of a write of the plugin's may be overwritten by that. The write takes
+	// some milliseconds, more on a slow disk, and comes five times a second.
+	for tries := 0; tries == 0 || !closed && tries < 5 && !strings.Contains(h.log(), says); tries++ {
+		if err := change(path, old); err != nil {
+			r.fatalf("change the state file: %v", err)
+		}
+		if !closed {
+			r.sleep(1500 * time.Millisecond)
+		}
 	}
 	if closed {
 		h.again()
