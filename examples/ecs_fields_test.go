@@ -22,9 +22,9 @@ var allowed = map[string]string{
 	"host.os.type":   "linux macos unix windows ios android",
 }
 
-// Every field has a value of its type, every word of event.* is one of ECS, nothing is empty, and
-// no name comes twice: over the demo, the samples, the hostile list, and a record of each
-// detection.
+// Every field has a value of its type, and every word of event.* is one of ECS. Nothing is empty,
+// and no name comes twice. This holds for the demo, the samples, the hostile list, and a record of
+// each detection.
 func TestECSFields(t *testing.T) {
 	t.Parallel()
 	types := ecsTypes(t)
@@ -163,8 +163,8 @@ func repeatedKey(doc []byte) string {
 	}
 }
 
-// No value is lost: each that is not empty is somewhere in the event, or, where it is JSON in a
-// string, all that is inside it.
+// No value is lost: each that is not empty is somewhere in the event. Of JSON in a string, all
+// values inside are there.
 func TestECSLosesNothing(t *testing.T) {
 	t.Parallel()
 	payloads := append(sampled(t), told())

@@ -24,8 +24,8 @@ func strict(template string) []byte {
 	return []byte(strings.ReplaceAll(text, `"index.mapping.ignore_malformed": true`, `"index.mapping.ignore_malformed": false`))
 }
 
-// A real OpenSearch takes every record of every kind in the fields of ECS, even where it is told to
-// refuse what does not fit its field. Queries find what they ask for, and only that, by the fields
+// A real OpenSearch takes every record of every kind in the fields of ECS, even if it refuses
+// values that do not fit their field. Queries find what they ask for, and only that, by the fields
 // and by the names of Sigma.
 func TestIntegrationOpenSearchECS(t *testing.T) {
 	url := startOpenSearch(t)

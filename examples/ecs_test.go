@@ -12,8 +12,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
 )
 
-// The configurations for format: ecs in a real Fluent Bit: what the bulk API gets has one
-// @timestamp, the id of the event where a repeat overwrites itself, and no pipeline in the way.
+// The configurations for format: ecs in a real Fluent Bit. The bulk API gets one @timestamp, the id
+// of the event where a repeat overwrites itself, and no pipeline in the way.
 func TestECSConfigurations(t *testing.T) {
 	t.Parallel()
 	binary, library := fluentBit(t), plugin(t)

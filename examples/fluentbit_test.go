@@ -38,8 +38,8 @@ func example(t *testing.T, name string) string {
 	return string(text)
 }
 
-// replace changes what must be in text exactly once, so that a test fails when the example no
-// longer says what the test takes the place of.
+// replace changes a part that must be in text exactly once. So a test fails when the example no
+// longer has the part that the test replaces.
 func replace(t *testing.T, text string, pairs ...string) string {
 	t.Helper()
 	for i := 0; i < len(pairs); i += 2 {

@@ -177,9 +177,9 @@ type index struct {
 	names map[string]string // object or scalar
 }
 
-// add is the mapping of one document: for the first part of each name, and below DeviceInfo for the
-// second, which are what the dynamic templates make fields of. Everything deeper is in one field
-// (Elasticsearch: flattened) or in none (OpenSearch).
+// add is the mapping of one document. The dynamic templates make fields of the first part of each
+// name, and below DeviceInfo of the second. Everything deeper is in one field (Elasticsearch:
+// flattened) or in none (OpenSearch).
 func (x *index) add(doc map[string]any) (errs []error) {
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	kinds := make(map[string]string)
@@ -230,8 +230,8 @@ func (x *index) add(doc map[string]any) (errs []error) {
 	return errs
 }
 
-// maxName is how long a name may be, in bytes, so that with a value of ignore_above characters it
-// makes a term that Lucene takes: 32,766 bytes.
+// maxName is the greatest length of a name, in bytes. With a value of ignore_above characters it
+// still makes a term that Lucene takes: 32,766 bytes.
 const maxName = 32766 - 3*8000 - 1
 
 func fitName(name string) error {

@@ -15,8 +15,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/ocsf"
 )
 
-// The configurations for format: ocsf in a real Fluent Bit: what arrives is valid, has its id where
-// a repeat overwrites itself, and in a bucket an object holds one class.
+// The configurations for format: ocsf in a real Fluent Bit. Events that arrive are valid, and have
+// their id where a repeat overwrites itself. In a bucket an object holds one class.
 func TestOCSFConfigurations(t *testing.T) {
 	t.Parallel()
 	binary, library := fluentBit(t), plugin(t)

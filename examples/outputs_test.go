@@ -69,8 +69,8 @@ func onDisk(t *testing.T, dir string) (sum int64) {
 }
 
 // A SIEM that is down, and then one that refuses the token, as the alert rules and the guides
-// describe it: which of Fluent Bit's own series move, that there is no lag, and how much of the
-// disk what waits takes.
+// describe it. Fluent Bit's own series move, there is no lag, and waiting events take the described
+// part of the disk.
 func TestSIEMDown(t *testing.T) {
 	t.Parallel()
 	binary, library := fluentBit(t), plugin(t)
@@ -144,8 +144,8 @@ func outputSeries(t *testing.T) []string {
 	return names
 }
 
-// The first line of each guide asks the SIEM whether it would take what Fluent Bit will send: it is
-// run as it stands, but for the port, and what it asks is what the output would.
+// The first line of each guide asks the SIEM whether it would take the events of Fluent Bit. It is
+// run unchanged, except for the port, and asks for the same as the output.
 func TestGuidesAskTheSIEM(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("curl"); err != nil {

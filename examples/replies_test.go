@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A target is an example and what the test puts in its place: the endpoint, and the authority that
-// signed the certificate of the local server.
+// A target is an example and the test's replacements: the endpoint, and the authority that signed
+// the certificate of the local server.
 type target struct {
 	name   string
 	port   string   // as in the example
@@ -25,8 +25,8 @@ var targets = []target{
 
 func (e target) config(t *testing.T) string { return example(t, e.name+"/fluent-bit.yaml") }
 
-// local points an output section at s, whose certificate is for example.com: an address in the
-// place of a name is refused by Fluent Bit before 5.0.6, also when the certificate has it.
+// local points an output section at s, whose certificate is for example.com. Before 5.0.6 Fluent
+// Bit refuses an address in the place of a name, also when the certificate has it.
 func (e target) local(t *testing.T, output string, s *siem) string {
 	t.Helper()
 	return replace(t, output,

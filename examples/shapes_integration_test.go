@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// A pipeline that does with a record what an integration's does: read the text, refuse what it does
-// not know, rename columns, take the device of the row before the one beside it, and drop the rest.
+// A pipeline that treats a record like an integration's. It reads the text, refuses unknown tables,
+// and renames columns. It takes the device of the row before the one beside it, and drops the rest.
 // It is our own, and short.
 const ingestPipeline = `{"processors":[
   {"json":{"field":"message","target_field":"json","ignore_failure":true}},
@@ -32,9 +32,9 @@ const ingestPipeline = `{"processors":[
   {"remove":{"if":"ctx.tags == null || !ctx.tags.contains('preserve_original_event')","field":"event.original","ignore_missing":true}}
 ]}`
 
-// The elastic shape through an ingest pipeline of a real OpenSearch: the device beside the text
-// reaches the document, the columns come out of the text, and of what the pipeline does not know
-// the whole record is kept.
+// The elastic shape through an ingest pipeline of a real OpenSearch. The device beside the text
+// reaches the document, and the columns come out of the text. The whole record is kept of tables
+// that the pipeline does not know.
 func TestIntegrationIngestPipeline(t *testing.T) {
 	url := startOpenSearch(t)
 	call(t, "PUT", url+"/_ingest/pipeline/integration", []byte(ingestPipeline), nil)

@@ -154,8 +154,8 @@ func parseCreate(r *http.Request, body []byte) ([]document, error) {
 	return docs, nil
 }
 
-// From the hub to a SIEM that looks at the bytes, in a real Fluent Bit: each format of a customer's
-// content as its example has it.
+// From the hub to a SIEM that looks at the bytes, in a real Fluent Bit: each format for a
+// customer's content, with its example.
 func TestShapesEndToEnd(t *testing.T) {
 	t.Parallel()
 	binary, library := fluentBit(t), plugin(t)

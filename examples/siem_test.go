@@ -21,8 +21,8 @@ import (
 )
 
 // A siem is a Splunk collector, an Elasticsearch or an OpenSearch as far as Fluent Bit's outputs
-// see them: it checks every request for what the real one would refuse, keeps the documents by
-// event_id, and answers as it is told to.
+// see them. It refuses requests that the real one would refuse, and keeps the documents by
+// event_id. The test sets its answers.
 type siem struct {
 	t      *testing.T
 	server *httptest.Server
@@ -234,7 +234,7 @@ func replyHEC(w http.ResponseWriter, refuse int, _ []document, each []int) {
 	_, _ = io.WriteString(w, `{"text":"Success","code":0}`)
 }
 
-// parseBulk reads what the bulk API of Elasticsearch and of OpenSearch must get: pairs of an action
+// parseBulk reads a request for the bulk API of Elasticsearch and of OpenSearch: pairs of an action
 // and a document, each on a line, with a newline at the end.
 func parseBulk(r *http.Request, body []byte) ([]document, error) {
 	if r.URL.Path != "/_bulk" {

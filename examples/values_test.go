@@ -163,9 +163,9 @@ func TestCheckOnly(t *testing.T) {
 	}
 }
 
-// The commands of "From source", as they stand but for the three values, the addresses of the
-// servers and the folders: from a copied example to the records in the SIEM. Those of the packages
-// are run by build/package.
+// The commands of "From source" lead from a copied example to the records in the SIEM. They run
+// unchanged, except for the three values, the addresses of the servers and the folders. Those of
+// the packages are run by build/package.
 func TestCommandsFromSource(t *testing.T) {
 	t.Parallel()
 	_, run, _ := cut(t, example(t, "README.md"), "\n### From source\n", "\n### ")

@@ -1,6 +1,5 @@
-// Package arch checks the rules of this repository that a compiler does not: who may import what,
-// what a library may not do, what must be documented. A rule that is written here need not be
-// remembered.
+// Package arch checks the rules of this repository that a compiler does not: imports, calls that a
+// library must not make, and documentation. A rule that is written here need not be remembered.
 package arch
 
 import (

@@ -144,8 +144,8 @@ func TestFiles(t *testing.T) {
 	}
 }
 
-// A setting of the plugin that a page or an example names is one that the code declares: the table
-// in examples/settings.md is made from it.
+// The code declares every setting of the plugin that a page or an example names. The table in
+// examples/settings.md is made from the code.
 func TestSettingsNames(t *testing.T) {
 	texts := pages(t)
 	declared := make(map[string]bool)
@@ -253,7 +253,7 @@ func TestReadmeFormats(t *testing.T) {
 	}
 }
 
-// The record that README.md shows becomes the event that it shows, which leaves out other fields: a
+// The record that README.md shows becomes the event that it shows, which leaves out other fields. A
 // device that was reported before is joined onto it.
 func TestReadmeRecord(t *testing.T) {
 	var shown []string

@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// What is produced can be read, by a client that has the connection string and the certificate,
+// A client with the connection string and the certificate reads all messages that were produced,
 // also after the namespace was down for a while.
 func TestProduceAndRead(t *testing.T) {
 	for _, plaintext := range []bool{false, true} {

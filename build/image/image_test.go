@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// The oldest glibc of a distribution for which there are packages of Fluent Bit 4.1 and which is
-// still supported: Red Hat Enterprise Linux 9 and Amazon Linux 2023 (2.34). Ubuntu 22.04 has 2.35,
-// Debian 12 2.36, the image of Fluent Bit 5 2.41.
+// The oldest glibc of a supported distribution with packages of Fluent Bit 4.1: Red Hat Enterprise
+// Linux 9 and Amazon Linux 2023 (2.34). Ubuntu 22.04 has 2.35, Debian 12 2.36, the image of Fluent
+// Bit 5 2.41.
 const newestGlibc = "2.34"
 
 // loaded are libraries that every process of Fluent Bit has: all are part of glibc.

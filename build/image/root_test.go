@@ -47,7 +47,7 @@ func need(t *testing.T, tools ...string) {
 	t.Skip(message)
 }
 
-// download fetches the packages of packages.txt from Debian 13 into dir, with apt's own data in dir
+// download fetches the packages of packages.txt from Debian 13 into dir. apt's own data are in dir,
 // too: this machine may have another release, and its lists are left alone.
 func download(t *testing.T, dir string) {
 	t.Helper()

@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// Two right events: between them they have an array of objects, a profile, enums with captions,
-// times with twins, an address, a port, a constraint, a Windows object, free JSON and observables.
+// Two right events. Together they have an array of objects, a profile, enums with captions, times
+// with twins, an address and a port. They also have a constraint, a Windows object, free JSON and
+// observables.
 const (
 	connection = `{
 		"class_uid": 4001, "class_name": "Network Activity", "category_uid": 4, "category_name": "Network Activity",

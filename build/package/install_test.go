@@ -356,8 +356,8 @@ func (s system) running(r *received, n int) string {
 	return log.String()
 }
 
-// stub is a fluent-bit for this test: it runs the C host, which loads a plugin as Fluent Bit does,
-// with the first defender section of a YAML configuration, and prints the events.
+// stub is a fluent-bit for this test. It runs the C host, which loads a plugin as Fluent Bit does.
+// The host gets the first defender section of a YAML configuration, and prints the events.
 const stub = `#!/bin/sh
 set -eu
 [ "$1" = -c ]

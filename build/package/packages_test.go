@@ -276,7 +276,7 @@ func TestContents(t *testing.T) {
 	}
 }
 
-// The library in a package is that of its architecture, knows its version and commit, and the SBOM
+// The library in a package is that of its architecture, and knows its version and commit. The SBOM
 // and the licences name every module in it.
 func TestWhatIsInTheLibrary(t *testing.T) {
 	need(t, "dpkg-deb")
@@ -402,9 +402,8 @@ func command(dir string, env []string, words ...string) *exec.Cmd {
 	return cmd
 }
 
-// The same commit gives the same bytes for both architectures, in another folder, at another time,
-// in another time zone, for a user with another umask. The libraries are compiled for it from
-// nothing, with an empty cache.
+// The same commit gives the same bytes for both architectures. Folder, time, time zone and umask
+// make no difference. The libraries are compiled for it from nothing, with an empty cache.
 func TestReproducible(t *testing.T) {
 	t.Parallel()
 	need(t, "dpkg-deb", "git")
@@ -519,7 +518,7 @@ func TestRelease(t *testing.T) {
 	}
 }
 
-// The version of every state of the repository: a package of a later commit is newer than that of
+// The version of every state of the repository. A package of a later commit is newer than that of
 // an earlier one, for dpkg and for RPM.
 func TestVersions(t *testing.T) {
 	need(t, "git", "dpkg", "rpm")
