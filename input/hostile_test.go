@@ -140,8 +140,8 @@ func resident(t *testing.T) int64 {
 	return kB << 10
 }
 
-// tree makes the root of the table an interior page of an index whose children are one and the
-// same page, and so on for many levels: a walk through it takes longer than anybody waits.
+// tree makes the root of the table an interior page of an index whose children are one and the same
+// page, and so on for many levels. A walk through it takes longer than anybody waits.
 func tree(t *testing.T, path string) {
 	t.Helper()
 	b, err := os.ReadFile(path)

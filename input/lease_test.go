@@ -57,8 +57,8 @@ func TestLostLeaseIsNotFoundAgain(t *testing.T) {
 	}
 }
 
-// What was read by a lease that is lost is not handed over, whatever it is in a batch with; its ids
-// are not known to the host.
+// Events that were read under a lost lease are not handed over, in any batch. Their ids are not
+// known to the host.
 func TestOutboxPassesOverWhatIsLost(t *testing.T) {
 	o := input.NewOutbox(1 << 20)
 	lost, held := input.NewLease(input.Now(), time.Hour), input.NewLease(input.Now(), time.Hour)
@@ -116,8 +116,8 @@ func (s *shares) Fetch(ctx context.Context) (messages []input.Message, err error
 	return messages, nil
 }
 
-// Each batch of a pump is of one lease, also the parts of one that grew large, and so is each row
-// that waited for its device.
+// Each batch of a pump is of one lease, also the parts of a large one. So is each row that waited
+// for its device.
 func TestPumpKeepsLeasesApart(t *testing.T) {
 	src := &shares{tenure: tenure{hub: &hub{}}, leases: [2]*input.Lease{input.NewLease(input.Now(), time.Hour), input.NewLease(input.Now(), time.Hour)}}
 	o := input.NewOutbox(1 << 30)

@@ -210,8 +210,8 @@ func TestPumpCommitsSoonAfterItStarts(t *testing.T) {
 	})
 }
 
-// In a consumer group the end of one member is a rebalance for the others: it refuses commits for a
-// moment, and a source that ends gives its lanes away.
+// In a consumer group the end of one member is a rebalance for the others. The broker refuses
+// commits for a moment, and a source that ends gives its lanes away.
 func TestPumpCommitsInARebalanceAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &hub{messages: 10, failures: 2, gives: true}

@@ -19,10 +19,10 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
-// Whatever changes in the file, and whenever, the process goes on: each change is made in a process
-// of its own, to a closed file or to one that is open. It must end by itself, within 256 MB; every
-// value that it reads was once written under that key; after the change it either stores again or
-// has said that it does not.
+// The process survives any change of the file at any time. Each change is made in a process of its
+// own, to a closed file or to one that is open. It must end by itself, within 256 MB. Every value
+// that it reads was once written under that key. After the change it either stores again or has
+// logged that it does not.
 //
 // DEFENDER_STATEFUZZ is the number of changes (`make statefuzz`), DEFENDER_SEED the seed, which is
 // printed.

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A withheldModel does what a Pump does with a withheld, one step at a time and in any order, and
-// checks each mark that would go into the outbox.
+// A withheldModel uses a withheld as a Pump does, one step at a time and in any order. It checks
+// each mark that would go into the outbox.
 type withheldModel struct {
 	t    *testing.T
 	w    *withheld
@@ -129,8 +129,8 @@ func (m *withheldModel) lateStep() bool {
 	return true
 }
 
-// wasPut checks marks that go into the outbox: all rows before them have gone there, the batch of
-// their own call has, and they go forwards. call is the one whose batch goes with them.
+// wasPut checks marks that go into the outbox. All rows before them have gone there, and so has the
+// batch of their own call. They go forwards. call is the one whose batch goes with them.
 func (m *withheldModel) wasPut(from string, marks []Mark, call int) {
 	for _, mark := range marks {
 		m.say("%s: mark %s %d of call %d", from, mark.Lane, mark.Next, m.of[mark])
@@ -163,8 +163,8 @@ func (m *withheldModel) fail(format string, args ...any) {
 	m.t.Fatalf(format, args...)
 }
 
-// In whatever order the two goroutines take their steps: a mark is put after all rows that it
-// covers, once, in order; the newest mark of each lane comes in the end, and nothing is left over.
+// For any order of the steps of the two goroutines, a mark is put once, in order, after all rows
+// that it covers. The newest mark of each lane comes in the end, and nothing is left over.
 func TestMarksAreWithheldInEveryOrder(t *testing.T) {
 	for seed := range uint64(3000) {
 		m := &withheldModel{t: t, w: newWithheld(), rand: rand.New(rand.NewPCG(seed, 3)), next: make(map[string]int64),

@@ -163,8 +163,9 @@ func (k *keeper) late(ctx context.Context, dst *input.Batch) error {
 	}
 }
 
-// Whenever a pump is stopped or killed, and in whatever order records come late: all that a
-// position covers is with the host, positions go forwards, and the next pump brings the rest.
+// A pump may be stopped or killed at any time, and records may come late in any order. All records
+// that a position covers are with the host, positions go forwards, and the next pump brings the
+// rest.
 func TestRecordsThatWaitKeepTheirMarks(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

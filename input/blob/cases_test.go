@@ -108,7 +108,7 @@ func grows(t *testing.T, a *account) {
 }
 
 // A block blob that was written again with another middle is read again as a whole, although it
-// begins as it did and is longer: what stands before the end of its last value tells.
+// begins as it did and is longer. The bytes before the end of its last value show that.
 func TestSameHeadOtherRest(t *testing.T) {
 	t.Parallel()
 	a := newFake(t, "flow")
@@ -177,7 +177,8 @@ func manyLines(t *testing.T, a *account) {
 }
 
 // Lists larger than any piece are cut into their records in bounded memory
-// (Azure/Azure-Sentinel#7808), and go on where they were after a restart: marks lie inside of them.
+// (Azure/Azure-Sentinel#7808). After a restart they continue inside the list, because marks lie
+// there.
 func largeList(t *testing.T, a *account) {
 	a.create(t, "large")
 	n := 12_000 // some 12 MB

@@ -80,8 +80,8 @@ func split(text string) []string {
 	return strings.FieldsFunc(text, func(r rune) bool { return r == '\r' || r == '\n' })
 }
 
-// A blob that was deleted and written again is read as a new one, whether it is smaller or larger
-// and whether or not its creation time, in whole seconds, tells.
+// A blob that was deleted and written again is read as a new one, smaller or larger. This holds
+// even if its creation time, in whole seconds, is the same.
 func replaced(t *testing.T, a *account) {
 	a.create(t, table)
 	for i, c := range []struct {

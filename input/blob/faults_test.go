@@ -505,8 +505,8 @@ func TestDiskFull(t *testing.T) {
 	once.quiet(0)
 }
 
-// full lets no file of this process be written to behind its first two pages, where a state file
-// keeps all of its data: a limit further on would leave room for pages that are free.
+// full lets no file of this process be written to behind its first two pages. A state file keeps
+// all of its data there. A higher limit would leave room for pages that are free.
 func full(t *testing.T) {
 	limit := syscall.Rlimit{Cur: 2 * uint64(os.Getpagesize()), Max: ^uint64(0)}
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
@@ -571,8 +571,8 @@ func TestStoredPositionDamaged(t *testing.T) {
 	r.says("stored position")
 }
 
-// A blob that was made later is another one, also when it begins with the same bytes: reading it on
-// would leave out what differs further down.
+// A blob that was made later is another one, also when it begins with the same bytes. Continuing
+// would leave out the bytes that differ further down.
 func TestReplacedBySameHead(t *testing.T) {
 	t.Parallel()
 	a := newFake(t)

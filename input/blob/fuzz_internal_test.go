@@ -48,8 +48,8 @@ func cutText(t *testing.T, data []byte, base int64, at place, last place, pieces
 	}
 }
 
-// Every byte of a text is in a message, or stands between values; and reading goes on from each
-// mark as if it had never stopped.
+// Every byte of a text is in a message, or lies between values. Reading continues from each mark as
+// if it had never stopped.
 func FuzzCut(f *testing.F) {
 	for _, text := range []string{
 		"{\"a\":1}\r\n\r\n{\"a\":2}\n \n{\"a\":", "\n\n\r\n", strings.Repeat("1\n", 100),

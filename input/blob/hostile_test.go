@@ -26,9 +26,9 @@ func (d dated) Write(p []byte) (int, error) {
 	return d.ResponseWriter.Write(p)
 }
 
-// Answers that claim to be of the year 2100, as a proxy's may whose clock is wrong, do not make
-// blobs count as read long ago, neither then nor later, and do not end a line that is being
-// written.
+// Answers that claim to be of the year 2100, such as those of a proxy with a wrong clock, do no
+// harm. Blobs do not count as read long ago, neither then nor later, and a line that is being
+// written is not ended.
 func TestAnswersFromTheFuture(t *testing.T) {
 	t.Parallel()
 	var fake *fakeblob.Server

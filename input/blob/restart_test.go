@@ -20,7 +20,7 @@ import (
 )
 
 // Values of blobs that grow in random steps, cut anywhere, all arrive whole although the reader is
-// killed; only what was not committed when it was killed comes twice. The fault matrix does the
+// killed. Only values that were not committed before the kill come twice. The fault matrix does the
 // same at length (rows blob-sigkill, blob-array).
 func TestKilled(t *testing.T) {
 	t.Parallel()

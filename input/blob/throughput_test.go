@@ -16,8 +16,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/signin"
 )
 
-// The same events through either source, from a server on loopback without TLS: 64,000 records of 2
-// kB, in 32 blobs, or as envelopes of 100 in 8 partitions.
+// The same events through either source, from a server on loopback without TLS. They are 64,000
+// records of 2 kB, in 32 blobs, or as envelopes of 100 in 8 partitions.
 const (
 	benchBlobs   = 32
 	benchRecords = 2000 // a blob

@@ -88,8 +88,8 @@ func startAuthority(t *testing.T, lifetime time.Duration) (*authority, map[strin
 	}
 }
 
-// With Entra ID the source signs in with tokens for the namespace, and renews them while it reads:
-// no connection is lost and nothing read again when one expires.
+// With Entra ID the source signs in with tokens for the namespace, and renews them while it reads.
+// When one expires, no connection is lost and nothing is read again.
 func TestEntra(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)

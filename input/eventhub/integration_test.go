@@ -278,9 +278,9 @@ func TestIntegrationKafka(t *testing.T) {
 	})
 }
 
-// runChild runs this program as readAndPrint until it has printed kill lines, when it is killed,
-// or, if kill is negative, until seen has all messages. It returns how many lines were printed,
-// which it adds to seen.
+// runChild runs this program as readAndPrint, and kills it when it has printed kill lines. If kill
+// is negative, it runs until seen has all messages. It returns how many lines were printed, which
+// it adds to seen.
 func runChild(t *testing.T, ctx context.Context, set map[string]string, seen map[string]int, kill, all int) (n int) {
 	t.Helper()
 	cmd := exec.CommandContext(ctx, os.Args[0])

@@ -43,8 +43,8 @@ func membersIn(t *testing.T, state *input.State) []string {
 	return strings.Fields(string(b))
 }
 
-// A member that was killed is taken out of the group by the next start of its state file: nobody
-// waits for its session to end.
+// The next start with a state file takes the killed member out of the group: nobody waits for its
+// session to end.
 func TestDeadMemberLeaves(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 3} {
@@ -90,9 +90,9 @@ func TestDeadMemberLeaves(t *testing.T) {
 	}
 }
 
-// The dead member leaves once we have asked to join: a group without members is one for which Kafka
-// waits 3 s before it lets the first one in. It forgets a group whose last member left while ours
-// had an id and had not come back with it. Until the broker has taken it out, its id is kept.
+// The dead member leaves once we have asked to join. If a group is without members, Kafka waits 3 s
+// before it lets the first one in. It forgets a group whose last member left while ours had an id
+// and had not come back with it. Until the broker has taken it out, its id is kept.
 func TestDeadMemberLeavesAfterJoin(t *testing.T) {
 	t.Parallel()
 	for version, want := range map[int16]string{6: "join join leave", 3: "join leave"} { // 3 says no id before it lets us in

@@ -221,8 +221,8 @@ func TestDamagedBatch(t *testing.T) {
 	}
 }
 
-// Whether a hub is still the same one is not worth a message: when the one that would tell cannot
-// be decoded any more, reading goes on.
+// The proof of a hub is not worth a message. When the message of the proof cannot be decoded any
+// more, reading continues.
 func TestDamagedProof(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)

@@ -105,8 +105,8 @@ func produceRaw(t *testing.T, h *fakehub.Hub, hub string, batch []byte) {
 	}
 }
 
-// A batch that claims, holds or expands to more than may be held is passed over by every codec
-// before it takes memory, and so it is after a restart. Its neighbours arrive.
+// A batch that claims, holds or expands to more than may be held is skipped, by every codec, before
+// it takes memory. After a restart it is skipped again. Its neighbours arrive.
 func TestPoisonBatch(t *testing.T) {
 	t.Parallel()
 	tiny := bytes.Repeat([]byte{0x0c, 0, 0, 0, 1, 1, 0}, 200_000) // records of 6 bytes without key and value

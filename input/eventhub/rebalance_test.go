@@ -79,7 +79,7 @@ func (r *reader) waitLanes(n int) {
 }
 
 // Consumers that come and go while messages flow read every message, each lane in order, and none
-// twice: before a partition is given away, what was read of it is committed.
+// twice. Before a partition is given away, the messages read of it are committed.
 func TestJoinAndLeave(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
@@ -134,8 +134,8 @@ func TestJoinAndLeave(t *testing.T) {
 	a.log.wait(t, time.Second, "with_events_to_be_repeated=0")
 }
 
-// A mark of a partition that was given away is dropped, and so is one of an earlier term of a
-// partition that came back: neither may set back or forward what its owner commits.
+// A mark of a partition that was given away is dropped. So is one of an earlier term of a partition
+// that came back. Neither may change its owner's commits.
 func TestStaleMarks(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)
@@ -180,8 +180,8 @@ func TestStaleMarks(t *testing.T) {
 		t.Errorf("%d stale marks are counted, want 1", got)
 	}
 
-	// The partition comes back: a has a new term, and its old mark, which would be further on than
-	// what it has read in this term, still counts for nothing.
+	// The partition comes back: a has a new term. Its old mark would be ahead of the messages that
+	// it has read in this term, and still counts for nothing.
 	b.stop()
 	b.close()
 	a.waitLanes(2)

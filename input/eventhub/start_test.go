@@ -162,8 +162,8 @@ func TestGroupOffsetsVanished(t *testing.T) {
 	r.log.wait(t, 10*time.Second, "eventhub.start decides")
 }
 
-// Offsets that retention has deleted are counted and said, at the start and while reading; reading
-// goes on with the oldest message that is left, never with the newest.
+// Offsets that retention has deleted are counted and logged, at the start and while reading.
+// Reading continues with the oldest message that is left, never with the newest.
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	for _, from := range []string{"group", "copy"} {
@@ -278,8 +278,8 @@ func TestHubMadeAnew(t *testing.T) {
 	}
 }
 
-// A hub that comes back under its name and has grown past our position before it is fetched from is
-// read from its beginning; one that was only out of reach is not.
+// A hub may come back under its name and grow past our position before the next fetch. Then it is
+// read from its beginning. One that was only out of reach is not.
 func TestHubThatComesBack(t *testing.T) {
 	t.Parallel()
 	for _, anew := range []bool{true, false} {
@@ -328,9 +328,9 @@ func TestHubThatComesBack(t *testing.T) {
 	}
 }
 
-// A hub that was made anew while nobody read, and has outgrown our position, is told by the message
-// that stands where the last one that was read stood. One that is still the same is not read twice,
-// wherever the position comes from.
+// A hub may be made again while nobody reads, and outgrow our position. The message at the offset
+// of the last one that was read shows it. One that is still the same is not read twice, wherever
+// the position comes from.
 func TestHubThatWasReplaced(t *testing.T) {
 	t.Parallel()
 	for _, from := range []string{"group", "copy", "group, by another instance", "group, retention took the last message"} {
@@ -399,8 +399,8 @@ func TestHubThatWasReplaced(t *testing.T) {
 	}
 }
 
-// A group that was set back, to read again, is followed, also when the hub is missing for a moment;
-// and a hub that was made anew is told even then.
+// A group that was set back, to read again, is followed, also when the hub is missing for a moment.
+// Even then a hub that was made again is noticed.
 func TestGroupSetBack(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ missing, anew bool }{{false, false}, {true, false}, {false, true}} {

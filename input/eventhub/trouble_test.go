@@ -143,8 +143,8 @@ func TestTroubles(t *testing.T) {
 	}
 }
 
-// What was wrong at the start may be mended while the source runs: credentials that are renewed, a
-// hub that is created, a broker that comes up.
+// A trouble of the start may end while the source runs: credentials are renewed, a hub is created,
+// a broker comes up.
 func TestTroublesMended(t *testing.T) {
 	t.Parallel()
 	t.Run("credentials", func(t *testing.T) {

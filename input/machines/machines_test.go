@@ -965,7 +965,7 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// An API that answers in 9 s: after a few look-ups nobody waits for it, what it says is learned all
+// An API that answers in 9 s. After a few look-ups nobody waits for it. Its answers are learned all
 // the same, and when it is quick again rows wait for it again.
 func TestSlowAPI(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
