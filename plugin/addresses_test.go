@@ -147,9 +147,9 @@ func (f *thief) got() []string {
 	return seen
 }
 
-// Whatever gets a credential is held to the same rules, by whichever client: a redirect is not
-// followed; plain text does not leave this machine; the environment's proxy is asked for another
-// machine, and never for the link-local addresses of this one.
+// Every server that gets a credential is held to the same rules, for each client. A redirect is not
+// followed, and plain text does not leave this machine. The environment's proxy is used for other
+// machines, and never for the link-local addresses of this one.
 func TestNetworkRules(t *testing.T) {
 	const (
 		guid = "0d5c1c9e-8a2b-4f5e-9a41-6f1e5f3c7b10"

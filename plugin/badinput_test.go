@@ -11,9 +11,9 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
 )
 
-// badInput is what must neither stop a partition nor spoil its neighbours: one record that the host
-// cannot decode makes it drop the rest of a chunk in silence. The record of each has Seq seq where
-// one can be told at all.
+// badInput must neither stop a partition nor spoil its neighbours. One record that the host cannot
+// decode makes it drop the rest of a chunk in silence. The record of each has Seq seq where one can
+// be told at all.
 func badInput(seq int) map[string][]byte {
 	record := func(properties string) []byte {
 		return fmt.Appendf(nil, `{"records":[{"time":"2026-03-04T05:06:07Z","tenantId":"11111111-2222-3333-4444-555555555555","category":"AdvancedHunting-AlertInfo","properties":%s}]}`, properties)

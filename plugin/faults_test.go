@@ -124,7 +124,7 @@ func TestNothingIsLostOrRepeated(t *testing.T) {
 			again := tally(t, r.events, n)
 			if c.name == "hot reload" {
 				// Usually none. On a busy machine an append can be so slow that a batch is broken
-				// off, 780 of these events at most, and begins again in the next generation.
+				// off, and begins again in the next generation. It has 780 of these events at most.
 				again -= 1000 * strings.Count(r.log, "] stopped")
 			}
 			if again > 0 {
@@ -182,9 +182,8 @@ func TestHotReloadOfTwoSections(t *testing.T) {
 	if !strings.Contains(r.log, "generations") {
 		t.Error("no reload took place")
 	}
-	// Usually none. Where a reload falls into the rebalance that the one before has caused, as it
-	// does on a busy machine, what was handed over since the last commit comes again: at most what
-	// a second or two brings.
+	// Usually none. On a busy machine a reload may fall into the rebalance of the one before. Then
+	// the events since the last commit come again: at most those of a second or two.
 	if generations := 1 + strings.Count(r.log, "defender.0] stopped"); again > 3000*generations {
 		t.Errorf("%d events came twice, in %d generations", again, generations)
 	}

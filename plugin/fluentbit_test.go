@@ -154,8 +154,8 @@ func startFluentBit(t *testing.T, binary, conf string) *exec.Cmd {
 	return cmd
 }
 
-// logs is what Fluent Bit has written so far to its log file, and to the terminal, as it does
-// before and after the log is open.
+// logs is Fluent Bit's output so far, to its log file and to the terminal. It writes to the
+// terminal before and after the log is open.
 func logs(conf string) string {
 	dir := filepath.Dir(conf)
 	file, _ := os.ReadFile(filepath.Join(dir, "fluent-bit.log"))

@@ -147,8 +147,8 @@ func TestATickIsBounded(t *testing.T) {
 	})
 }
 
-// Called as often as the host does, and with enough to do, the sections take up to half of the time
-// together, and not much less.
+// With enough events, and as many ticks as in the host, the sections together take up to half of
+// the time, and not much less.
 func TestHalfOfTheTimeIsTheHosts(t *testing.T) {
 	for _, c := range []struct {
 		sections, chunks int

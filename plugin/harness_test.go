@@ -126,8 +126,8 @@ func runHost(t testing.TB, args ...string) run {
 }
 
 // runHostUntil runs the C host until n different events with the tag have come (any tag when it is
-// empty), and then ends it as a service manager does. It goes on for three minutes at most:
-// machines that run tests are slow at times.
+// empty). Then it ends it as a service manager does. It goes on for three minutes at most: machines
+// that run tests are slow at times.
 func runHostUntil(t testing.TB, n int, tag string, args ...string) run {
 	t.Helper()
 	so, host := build(t)

@@ -19,10 +19,10 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/examples/demo/story"
 )
 
-// TestMeasure is a measurement, not a test: $DEFENDER_MEASURE megabytes of mixed envelopes through
-// a real Fluent Bit, with this plugin and then with Fluent Bit's own kafka input, from the same
-// hub, which is filled before. The hub runs on the same processors, so a plain consumer is measured
-// too: nothing can be faster than that.
+// TestMeasure is a measurement, not a test. $DEFENDER_MEASURE megabytes of mixed envelopes go
+// through a real Fluent Bit, with this plugin and then with Fluent Bit's own kafka input. Both read
+// the same hub, which is filled before. The hub runs on the same processors, so a plain consumer is
+// measured too: nothing can be faster than that.
 func TestMeasure(t *testing.T) {
 	megabytes, _ := strconv.Atoi(os.Getenv("DEFENDER_MEASURE"))
 	if megabytes == 0 {

@@ -217,7 +217,7 @@ func TestIntegrationPrometheus(t *testing.T) {
 	}
 }
 
-// fluentBitWithOutput starts a Fluent Bit with a hub, a format and a state of its own, whose Splunk
+// fluentBitWithOutput starts a Fluent Bit with a hub, a format and a state of its own. Its Splunk
 // is down for half a minute and then refuses a chunk now and then. It returns where its figures
 // are.
 func fluentBitWithOutput(t *testing.T, binary string) (address string) {
@@ -264,8 +264,8 @@ func fluentBitWithOutput(t *testing.T, binary string) (address string) {
 	return address
 }
 
-// The rules for what shows nowhere else fire, and not before their time: an output that sends
-// again, one that gave events up, and a hub that cannot be reached.
+// Three rules fire, and not before their time: for an output that retries, for one that gave events
+// up, and for a hub that cannot be reached. Nothing else shows these.
 func TestIntegrationAlertsFire(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {

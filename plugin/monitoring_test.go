@@ -58,9 +58,9 @@ var hostSeries = map[string][]string{
 	"fluentbit_input_storage_chunks":         {"name"},
 }
 
-// Every series that the dashboard and the alerts ask for is one that the code exports, or one of
-// the few of Fluent Bit's own, with the labels that it has. Whether Prometheus understands the
-// queries is for the integration test.
+// Every series of the dashboard and the alerts is exported by the code, or is one of the few of
+// Fluent Bit's own. The labels are right, too. Whether Prometheus understands the queries is for
+// the integration test.
 func TestMonitoringNamesWhatIsExported(t *testing.T) {
 	labels := maps.Clone(hostSeries)
 	for _, m := range allMetrics {

@@ -33,8 +33,8 @@ type line struct {
 
 var colours = []string{"#7eb26d", "#eab839", "#6ed0e0", "#ef843c", "#e24d42", "#1f78c1", "#ba43a9", "#705da0", "#508642", "#cca300"}
 
-// drawDashboard writes a picture of the dashboard with the data that ask returns for a query, as
-// SVG: the layout is the dashboard's, the drawing is ours, because no Grafana runs here.
+// drawDashboard writes a picture of the dashboard as SVG, with the data that ask returns for a
+// query. The layout is the dashboard's. The drawing is ours, because no Grafana runs here.
 func drawDashboard(t *testing.T, path string, ask func(expr, legend string) []line) {
 	t.Helper()
 	b, err := os.ReadFile("../examples/monitoring/dashboard.json")

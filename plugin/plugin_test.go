@@ -12,8 +12,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakehub"
 )
 
-// The whole way in this process, where the race detector sees it, and where goroutines can be
-// counted: two instances, a hot reload, and then the end.
+// The whole way, with two instances, a hot reload, and then the end. It runs in this process, so
+// that the race detector sees it and goroutines can be counted.
 func TestAnInstanceLeavesNothingRunning(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	h, err := fakehub.Start(fakehub.Options{Hubs: map[string]int32{hub: 4}, EntityPath: hub})

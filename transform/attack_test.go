@@ -208,8 +208,8 @@ func leaves(out map[string]any, path string, v any) map[string]any {
 	return out
 }
 
-// Nothing that a record says stands under a name of ours, in any format: a record with such members
-// has all that it has without them, unchanged, and nothing of ours that it has not.
+// Nothing of a record comes out under a name of ours, in any format. A record with such members has
+// unchanged all that it has without them, and no more fields of ours.
 func TestNamesOfOursAreNotForged(t *testing.T) {
 	own := []string{"table", "tenant_id", "exported_at", "received_at", "event_id", "operation_name", "tenant_name", "category", "repaired_text",
 		"unreadable_reason", "unreadable_raw", "unreadable_encoding", "unreadable_lane", "unreadable_offset", "unreadable_at", "unreadable_part", "unreadable_parts", "unreadable_new",
@@ -364,8 +364,8 @@ func TestHugeDeviceDoesNotHideItsAlerts(t *testing.T) {
 	}
 }
 
-// A report counts as of the time at which the service exported it at the latest: who writes a later
-// one into DeviceInfo does not keep the next reports out.
+// A report counts as of the time of its export at the latest. A later time in DeviceInfo does not
+// keep the next reports out.
 func TestFutureReportDoesNotFreezeADevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // it is 2000
 		tr, _ := withDevices(defaults())

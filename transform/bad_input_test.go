@@ -67,8 +67,8 @@ func raws(t testing.TB, events []event) (texts []string) {
 // long is 20 MB, fewer under the race detector.
 const long = 20 << 20 / slower
 
-// What is wrong with one record stays with it: it stands between good ones, in one envelope, in a
-// list, in lines, and in payloads of its own, and the good ones arrive every time.
+// The damage of one record stays with it. It is put between good ones, in one envelope, in a list,
+// in lines, and in payloads of its own, and the good ones arrive every time.
 func TestBadRecordBetweenGoodOnes(t *testing.T) {
 	f := func(name, bad string, raw bool, want map[string]any) {
 		t.Helper()

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// envelope makes a message of n records from ten tables, invented values of the real shapes:
-// columns in table order, many nulls, spaces in the envelope of some, JSON in strings, 18-digit
-// ids.
+// envelope makes a message of n records from ten tables, with invented values of the real shapes.
+// These have columns in table order, many nulls, spaces in the envelope of some, JSON in strings
+// and 18-digit ids.
 func envelope(n int) []byte {
 	var b strings.Builder
 	b.WriteString(`{"records":[`)

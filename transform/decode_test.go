@@ -18,8 +18,8 @@ type event struct {
 	size  int
 }
 
-// decodeEvent reads one event as strictly as the host would, and stricter: minimal nesting, event
-// time, keys that are unique strings in UTF-8, nothing behind it.
+// decodeEvent reads one event more strictly than the host. It wants an event time, keys that are
+// unique strings in UTF-8, minimal nesting, and nothing behind the event.
 func decodeEvent(b []byte) (event, error) {
 	size := len(b)
 	if len(b) < 11 || b[0] != 0x92 || b[1] != 0xd7 || b[2] != 0 {

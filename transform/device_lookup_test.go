@@ -227,8 +227,8 @@ func TestWarmUp(t *testing.T) {
 			time.Sleep(20 * time.Second)
 			d.WarmedUp()
 		})
-		// The newest report of a known device may not have been read either, and a name that one
-		// device has may be the name of two.
+		// The newest report of a known device may not have been read either. And the name of one
+		// device may be the name of two.
 		batch := envelopeOf(about("", ws1), row("", "Ip", `{}`, "DeviceName", "ws-b2"), about("", ws2))
 		start := time.Now()
 		events := run(t, tr, batch)

@@ -24,9 +24,9 @@ var everyField = []string{"DeviceName", "OSPlatform", "OSVersion", "OSVersionInf
 	"JoinType", "AadDeviceId", "PublicIP", "LastIPAddress", "LoggedOnUsers", "OnboardingStatus", "SensorHealthState", "ExposureLevel", "RiskScore", "AssetValue", "IsInternetFacing",
 	"RegistryDeviceTag", "DeviceManualTags", "DeviceDynamicTags", "AzureResourceId", "OSFamily", "Timestamp"}
 
-// The envelope of BenchmarkTransform, one record in ten AlertEvidence and one DeviceInfo, in turn
-// without and with devices, so that what else runs on the machine meets both alike. The figures are
-// the quickest fiftieth of each.
+// The envelope of BenchmarkTransform: one record in ten is AlertEvidence and one DeviceInfo. It
+// runs in turn without and with devices, so that other programs on the machine disturb both alike.
+// The figures are the quickest fiftieth of each.
 func BenchmarkEnrichment(b *testing.B) {
 	body := envelope(100)
 	payloads := []transform.Payload{{Body: body, Lane: "hub/0"}}

@@ -104,8 +104,8 @@ func TestNoFutureReports(t *testing.T) {
 	wantDevice(t, events[1], "OSPlatform", "New")
 }
 
-// Merges: followed where the target has reported, ended by a later full report, told by the
-// survivor, too; and an alert that names the old and the new id has one device.
+// Merges are followed where the target has reported, and ended by a later full report. The survivor
+// may report them, too. An alert that names the old and the new id has one device.
 func TestMerges(t *testing.T) {
 	old := deviceInfo(ws1, "MergedToDeviceId", ws2)
 	target := deviceInfo(ws2)

@@ -9,8 +9,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
 )
 
-// What is known of a device reaches the evidence of its alert, and host.os.type reaches any row of
-// that device, although nothing in the row says it.
+// The facts of a device reach the evidence of its alert. host.os.type reaches any row of that
+// device, even if the row has no platform.
 func TestECSDevice(t *testing.T) {
 	tr := transform.New(transform.Config{Format: "ecs", Devices: device.New(defaults())})
 	events := run(t, tr, envelopeOf(

@@ -15,8 +15,8 @@ import (
 
 const everyTableFile = "testdata/every_table.sums"
 
-// One full record of every documented table, in each format, as the beginning of the SHA-256 of its
-// event as JSON: whole events would be megabytes. After a change that is meant, -update writes the
+// One full record of every documented table, in each format: the beginning of the SHA-256 of its
+// event as JSON. Whole events would be megabytes. After a change that is meant, -update writes the
 // file again; without it a difference shows the event.
 func TestEveryTableInEachFormat(t *testing.T) {
 	records := make(map[string]string)

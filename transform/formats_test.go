@@ -36,9 +36,9 @@ func idOf(format string, e event) string {
 // shapes are the formats that this file knows: each keeps the record as Microsoft wrote it.
 var shapes = []string{"raw", "splunk", "elastic", "ecs", "ocsf"}
 
-// checkFormats transforms payloads in every format: as many events, of the same tables and times,
-// with the same ids, and nothing in them that the host or a destination would not take. So whatever
-// a test throws at flat meets the others, too.
+// checkFormats transforms payloads in every format. Each gives as many events, of the same tables
+// and times, with the same ids. The host and the destination take them all. So whatever a test
+// throws at flat meets the others, too.
 func checkFormats(t testing.TB, cfg transform.Config, payloads []transform.Payload) {
 	t.Helper()
 	now := time.Now()
@@ -209,8 +209,9 @@ func TestRawIsReadAgain(t *testing.T) {
 	}
 }
 
-// splunk: short columns that the add-on reads, other short ones, long ones by length; nulls where
-// the add-on looks at them; text stays text, and numbers keep their digits.
+// splunk: short columns that the add-on reads come first, then other short ones, then long ones by
+// length. Nulls stay where the add-on looks at them. Text stays text, and numbers keep their
+// digits.
 func TestSplunkOrder(t *testing.T) {
 	long, longer := strings.Repeat("x", 400), strings.Repeat("y", 4000)
 	record := `{"time":"2026-03-04T10:20:31Z","tenantId":"t1","operationName":"Publish","category":"AdvancedHunting-DeviceProcessEvents","Tenant":"DefaultTenant","_TimeReceivedBySvc":"2026-03-04T10:20:30Z","properties":{` +

@@ -15,8 +15,8 @@ import (
 // Whatever a payload holds:
 //
 //   - nothing panics, and nothing had to be saved from panicking;
-//   - what is emitted are whole events that the host can decode: at most 16 levels, a valid event
-//     time, names that differ, UTF-8;
+//   - all events are whole and the host can decode them: at most 16 levels, a valid event time,
+//     names that differ, UTF-8;
 //   - every record is accounted for once: as an event, as unreadable, as excluded or as empty;
 //   - the payloads before and after it are not affected, and neither is the transformer;
 //   - if it is JSON, every leaf of it is in what comes out.
@@ -156,8 +156,8 @@ func checkLeaves(t *testing.T, body []byte, events []event) {
 	}
 }
 
-// Damage of a few bytes anywhere between the first and the last record of an envelope: every record
-// that it does not touch arrives, and the text of every other one is in a record or passed on raw.
+// Damage of a few bytes anywhere between the first and the last record of an envelope. Every record
+// that it does not touch arrives. The text of every other one is in a record or passed on raw.
 func FuzzDamage(f *testing.F) {
 	f.Add(uint16(100), byte(1), []byte(""))
 	f.Add(uint16(300), byte(0), []byte(`"`))

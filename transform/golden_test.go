@@ -16,7 +16,7 @@ import (
 var update = flag.Bool("update", false, "rewrite the golden files with what comes out")
 
 // Each file of testdata has settings (one JSON line, may be {}), a line of dashes, the payload, a
-// line of dashes, and the events: for each a line with its table and time and one with its map.
+// line of dashes, and the events. An event has a line with its table and time and one with its map.
 func TestGolden(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.golden")
 	if err != nil || len(files) == 0 {

@@ -15,9 +15,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
 )
 
-// The same rules as the transformer's, said again and plainly, over encoding/json's trees: which
-// leaf of a record is found under which name, and as which text. It knows nothing of how the
-// transformer works.
+// The transformer's rules, written again and plainly, over encoding/json's trees: the name and the
+// text of each leaf of a record. It knows nothing of how the transformer works.
 
 // A leaf is a value that is not empty, under the name it should have.
 type leaf struct{ name, text string }

@@ -15,8 +15,9 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/repeats"
 )
 
-// A hunting record that was emitted, and whose batch was queued, is a repeat when it comes again:
-// with another time in its envelope, in another lane, through another transformer.
+// A hunting record that was emitted, and whose batch was queued, is a repeat when it comes again.
+// Its envelope may have another time, and it may come in another lane or through another
+// transformer.
 func TestRepeats(t *testing.T) {
 	const first = `{"time":"2026-03-04T10:20:31Z","tenantId":"t","category":"AdvancedHunting-AlertInfo","properties":{"AlertId":"a1","Title":"one"}}`
 	again := strings.Replace(first, "10:20:31", "11:59:59", 1)

@@ -17,8 +17,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
 )
 
-// perCPU makes a benchmark report MB per second of processor time beside that of wall time, which
-// on a busy machine is not about the code.
+// perCPU makes a benchmark also report MB per second of processor time. Wall time, on a busy
+// machine, is not about the code.
 func perCPU(b *testing.B, size int) {
 	used := func() time.Duration {
 		var u syscall.Rusage

@@ -49,8 +49,8 @@ func asECS(t testing.TB, raw []byte, own Own) map[string]any {
 	return doc
 }
 
-// The rules that are built in fit their fields: a conversion makes what the index type takes, and
-// every column is one that Microsoft documents or that the stream is known to have.
+// The built-in rules fit their fields: each conversion makes a value that the index type takes.
+// Microsoft documents every column, or the stream is known to have it.
 func TestECSMapping(t *testing.T) {
 	m, err := ecsMapping()
 	if err != nil {
