@@ -108,16 +108,13 @@ func column(d *event.Device, name string) []byte {
 // objects appends maps whose size is known at their end.
 type objects struct {
 	out   []byte
-	open  [4]int // where the headers are
-	sizes [4]uint16
+	open  [4]int    // where the header of each map is that has not ended
+	sizes [4]uint16 // how many members it has
 	depth int
 }
 
 func (o *objects) begin(key string) {
-	o.sizes[max(o.depth-1, 0)]++
-	if key != "" {
-		o.out = msgp.AppendString(o.out, key)
-	}
+	o.member(key)
 	o.open[o.depth], o.sizes[o.depth] = len(o.out), 0
 	o.out = append(o.out, 0xde, 0, 0)
 	o.depth++
@@ -128,10 +125,29 @@ func (o *objects) end() {
 	binary.BigEndian.PutUint16(o.out[o.open[o.depth]+1:], o.sizes[o.depth])
 }
 
+// member begins a member of the innermost map: its value comes next. Outside any map the caller
+// counts.
+func (o *objects) member(key string) {
+	o.out = msgp.AppendString(o.out, key)
+	o.count()
+}
+
+func (o *objects) count() {
+	if o.depth > 0 {
+		o.sizes[o.depth-1]++
+	}
+}
+
+// encoded appends a member whose key and value are msgpack already.
+func (o *objects) encoded(key, value []byte) {
+	o.out = append(append(o.out, key...), value...)
+	o.count()
+}
+
 func (o *objects) str(key string, text []byte) {
 	if len(text) > 0 {
-		o.sizes[o.depth-1]++
-		o.out = msgp.AppendStringFromBytes(msgp.AppendString(o.out, key), text)
+		o.member(key)
+		o.out = msgp.AppendStringFromBytes(o.out, text)
 	}
 }
 
@@ -154,8 +170,8 @@ func (f *elastic) writeDevice(w *event.Writer, d *event.Device) {
 		o.str("architecture", column(d, "OSArchitecture"))
 		if ip := column(d, "PublicIP"); ip != nil {
 			if _, _, ok := parseIP(ip); ok {
-				o.sizes[0]++
-				o.out = msgp.AppendStringFromBytes(append(msgp.AppendString(o.out, "ip"), 0x91), ip)
+				o.member("ip")
+				o.out = msgp.AppendStringFromBytes(append(o.out, 0x91), ip)
 			}
 		}
 		if len(platform) > 0 {
@@ -164,10 +180,7 @@ func (f *elastic) writeDevice(w *event.Writer, d *event.Device) {
 			o.str("full", platform)
 			o.str("version", column(d, "OSVersion"))
 			o.str("platform", column(d, "OSDistribution"))
-			if system := platformSystem(platform); system != "" {
-				o.sizes[1]++
-				o.out = msgp.AppendString(msgp.AppendString(o.out, "type"), system)
-			}
+			o.str("type", bytesOf(platformSystem(platform)))
 			o.end()
 		}
 		o.end()
@@ -192,23 +205,18 @@ func (f *elastic) writeDevice(w *event.Writer, d *event.Device) {
 	o.str("device_id", d.ID)
 	for i := range d.Columns {
 		c := &d.Columns[i]
-		o.sizes[1]++
-		o.out = append(append(o.out, f.column(c)...), c.Value...)
+		o.encoded(f.column(c), c.Value)
 	}
-	for _, text := range [...]struct{ key, value string }{{"match", d.Match}, {"status", d.Status}} {
-		if text.value != "" {
-			o.sizes[1]++
-			o.out = msgp.AppendString(msgp.AppendString(o.out, text.key), text.value)
-		}
-	}
+	o.str("match", bytesOf(d.Match))
+	o.str("status", bytesOf(d.Status))
 	o.end()
 	if len(d.Alert) > 0 { // what only the AlertInfo of the alert says
 		o.begin("alert_info")
 		for i := range d.Alert {
 			c := &d.Alert[i]
 			f.text = snake(f.text[:0], bytesOf(c.Name))
-			o.sizes[1]++
-			o.out = append(msgp.AppendStringFromBytes(o.out, f.text), c.Value...)
+			o.member(view(f.text))
+			o.out = append(o.out, c.Value...)
 		}
 		o.end()
 	}
