@@ -151,7 +151,8 @@ const appSecret = "s3cret-of-the-application"
 func startMachines(t *testing.T, tenant string) []string { return startSlowMachines(t, tenant, 0) }
 
 // startSlowMachines does the same, and answers for one device after a delay.
-func startSlowMachines(t *testing.T, tenant string, delay time.Duration) []string {
+// The list has more, too.
+func startSlowMachines(t *testing.T, tenant string, delay time.Duration, more ...string) []string {
 	t.Helper()
 	var srv *httptest.Server
 	mux := http.NewServeMux()
@@ -175,7 +176,7 @@ func startSlowMachines(t *testing.T, tenant string, delay time.Duration) []strin
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
-		_, _ = w.Write([]byte(`{"value":[` + machine(deviceA, "listed.contoso.example") + `]}`))
+		_, _ = w.Write([]byte(`{"value":[` + strings.Join(append(more, machine(deviceA, "listed.contoso.example")), ",") + `]}`))
 	})
 	mux.HandleFunc("/api/machines/"+deviceB, func(w http.ResponseWriter, r *http.Request) {
 		_ = input.Sleep(r.Context(), delay)

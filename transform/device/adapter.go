@@ -26,14 +26,14 @@ func (m *Memory) adapter(r *record.Record, tenant uint32) {
 	if key == nil {
 		return
 	}
-	dev, known := m.cache.peek(record.View(key))
-	if !known {
-		return // addresses alone are no device
-	}
+	dev, known := m.cache.peek(record.View(key)) // or the report is still to come
 	stamp := m.stamp(r)
 	l := m.learner
 	l.begin()
 	old := func(id columnID) []byte {
+		if !known {
+			return nil
+		}
 		for w := (walker{rest: dev.groups}); ; {
 			c, ok := w.next()
 			if !ok {

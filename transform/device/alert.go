@@ -120,13 +120,17 @@ func (a *alerts) names(al *alert, device []byte, leading bool) {
 
 // deviceOf returns the key of the one device that an alert is about: the leading host, else the
 // only one. Devices that were merged into one are one. If there are several, none is guessed: then
-// key is "", and several has their keys.
-func (m *Memory) deviceOf(al *alert) (key string, several []string) {
-	named := al.leaders
-	if len(named) == 0 {
-		named = al.hosts
+// key is "", and several has their keys. For a row that names its host only devices of that name
+// count.
+func (m *Memory) deviceOf(al *alert, name string) (key string, several []string) {
+	hosts := al.leaders
+	if len(hosts) == 0 || name != "" {
+		hosts = al.hosts
 	}
-	for _, key := range named {
+	for _, key := range hosts {
+		if name != "" && !m.isNamed(key, name) {
+			continue
+		}
 		if dev, at, _ := m.find(key, false); dev != nil {
 			key = at
 		}

@@ -57,15 +57,16 @@ const (
 // A fieldSet is the columns that are kept. Names that are not in columnNames get ids as they come
 // up, because Microsoft adds columns without notice.
 type fieldSet struct {
-	all   bool
-	names []string // by columnID; "" for a column that is not kept
-	ids   map[string]field
-	wish  map[string]string // lower case to the name as given
-	order []field           // the columns of the last report, by place: the next mostly has the same there
+	all    bool
+	byUser bool     // users find devices
+	names  []string // by columnID; "" for a column that is not kept
+	ids    map[string]field
+	wish   map[string]string // lower case to the name as given
+	order  []field           // the columns of the last report, by place: the next mostly has the same there
 }
 
-func newFields(fields []string) fieldSet {
-	f := fieldSet{ids: make(map[string]field), wish: make(map[string]string)}
+func newFields(fields []string, byUser bool) fieldSet {
+	f := fieldSet{byUser: byUser, ids: make(map[string]field), wish: make(map[string]string)}
 	for _, name := range fields {
 		if name == "*" {
 			f.all = true
@@ -80,7 +81,7 @@ func newFields(fields []string) fieldSet {
 		case wished || f.all:
 			f.names[i] = name
 			f.ids[name] = field{name, columnID(i), record.ClassOf(name)}
-		case columnID(i) == columnMergedTo, columnID(i) == columnDeviceName, columnID(i) == columnResource: // devices are found by them
+		case f.finds(columnID(i)):
 			f.ids[name] = field{name, columnID(i), record.ClassOf(name)}
 		default:
 			f.ids[name] = field{name: name, id: columnNone}
@@ -93,6 +94,11 @@ func newFields(fields []string) fieldSet {
 		}
 	}
 	return f
+}
+
+// finds reports whether devices are found by a column: it is kept, wanted or not.
+func (f *fieldSet) finds(id columnID) bool {
+	return id == columnMergedTo || id == columnDeviceName || id == columnResource || id == columnUsers && f.byUser
 }
 
 // A field is a column that may be kept: its id is columnNone if it is not.

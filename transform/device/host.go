@@ -1,6 +1,7 @@
 package device
 
 import (
+	"bytes"
 	"slices"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
@@ -59,10 +60,14 @@ func findHost(s *record.Scanner, r *record.Record) (h host) {
 		h.name = r.Columns.Inner(n)
 	}
 	tr, at, ok := r.Column(s, "AdditionalFields")
-	if !ok || tr.Nodes[at].Kind != record.KindObject {
+	if !ok || tr.Nodes[at].Kind < record.KindArray {
 		return h
 	}
-	for _, path := range hostPaths {
+	paths := hostPaths[:]
+	if tr.Nodes[at].Kind != record.KindObject {
+		paths = nil
+	}
+	for _, path := range paths {
 		n, ok := at, true
 		for _, key := range path {
 			if n, ok = member(&tr, n, key); !ok {
@@ -74,7 +79,9 @@ func findHost(s *record.Scanner, r *record.Record) (h host) {
 		}
 		id := machineID(&tr, n)
 		if id == nil && len(h.name) == 0 && h.match == matchNone {
-			h.name, h.domain = stringAt(&tr, n, "HostName"), stringAt(&tr, n, "DnsDomain")
+			if h.name, h.domain = stringAt(&tr, n, "HostName"), stringAt(&tr, n, "DnsDomain"); len(h.name) == 0 {
+				h.name = stringAt(&tr, n, "NetBiosName")
+			}
 		}
 		if id != nil && (h.match == matchNone || sameText(id, h.id)) {
 			if h.match == matchNone {
@@ -90,24 +97,39 @@ func findHost(s *record.Scanner, r *record.Record) (h host) {
 		return h
 	}
 	// An entity of a kind that is not known: if all its hosts are one, that is the host.
-	for n := range tr.Nodes {
-		if tr.Nodes[n].Kind != record.KindObject {
-			continue
-		}
-		id := machineID(&tr, uint32(n))
-		switch {
-		case id == nil:
-		case h.id == nil:
-			h = host{id: id, match: matchEvidence, tree: tr, node: uint32(n), has: true, several: [][]byte{id}}
-		case !slices.ContainsFunc(h.several, func(other []byte) bool { return sameText(id, other) }) && len(h.several) < maxHosts:
-			h.several = append(h.several, id)
-		}
-	}
+	h.search(s, r, &tr, at, 0)
 	if len(h.several) > 1 {
 		return host{several: h.several}
 	}
 	h.several = nil
 	return h
+}
+
+// maxInside is how often JSON text inside JSON text is opened to find a host.
+const maxInside = 2
+
+// search looks for hosts in all of node at, JSON text in strings included.
+func (h *host) search(s *record.Scanner, r *record.Record, tr *record.Tree, at uint32, depth int) {
+	for n, end := at, tr.Nodes[at].Next; n < end; n++ {
+		if tr.Nodes[n].Kind == record.KindString && depth < maxInside {
+			if text := tr.Inner(n); len(text) > 2 && (text[0] == '{' || text[0] == '[') && bytes.Contains(text, []byte("MachineId")) {
+				if in := r.Inside(s, tr, n); len(in.Nodes) > 0 {
+					h.search(s, r, &in, 0, depth+1)
+				}
+			}
+		}
+		if tr.Nodes[n].Kind != record.KindObject {
+			continue
+		}
+		id := machineID(tr, n)
+		switch {
+		case id == nil:
+		case h.id == nil:
+			*h = host{id: id, match: matchEvidence, tree: *tr, node: n, has: true, several: [][]byte{id}}
+		case !slices.ContainsFunc(h.several, func(other []byte) bool { return sameText(id, other) }) && len(h.several) < maxHosts:
+			h.several = append(h.several, id)
+		}
+	}
 }
 
 // member returns the object under key of object n, or the one that it refers to.
@@ -204,7 +226,7 @@ func (m *Memory) witness(r *record.Record, h *host, key []byte) {
 	l := m.learner
 	l.begin()
 	own := func(id columnID, name string) {
-		if n := r.Columns.Find(r.Props, name); n != 0 && m.keeps(id) {
+		if n := r.Columns.Find(r.Props, name); n != 0 && m.stores(id) {
 			l.addValue(id, record.ClassText, &r.Columns, n)
 		}
 	}
@@ -218,11 +240,11 @@ func (m *Memory) witness(r *record.Record, h *host, key []byte) {
 			id   columnID
 			name string
 		}{{columnOSFamily, "OSFamily"}, {columnOSVersion, "OSVersion"}} {
-			if n := h.tree.Find(h.node, c.name); n != 0 && m.keeps(c.id) {
+			if n := h.tree.Find(h.node, c.name); n != 0 && m.stores(c.id) {
 				l.addValue(c.id, record.ClassText, &h.tree, n)
 			}
 		}
-		if m.keeps(columnDeviceName) {
+		if m.stores(columnDeviceName) {
 			l.addHostName(&h.tree, h.node)
 		}
 	}
@@ -232,8 +254,10 @@ func (m *Memory) witness(r *record.Record, h *host, key []byte) {
 	l.release()
 }
 
-// keeps reports whether a column is wanted.
-func (m *Memory) keeps(id columnID) bool { return m.fields.names[id] != "" }
+// stores reports whether a column is kept: it is wanted, or devices are found by it.
+func (m *Memory) stores(id columnID) bool {
+	return m.fields.names[id] != "" || m.fields.finds(id)
+}
 
 // addHostName takes the name of a host object: its name and its domain.
 func (l *learner) addHostName(tr *record.Tree, n uint32) {

@@ -264,12 +264,12 @@ func (m *Memory) guess(s *Sighting) {
 		}
 	}
 	if al := m.alerts.get(s.tenant, s.alert); al != nil {
-		if key, several := m.deviceOf(al); take(matchAlert, key, several) {
+		if key, several := m.deviceOf(al, s.name); take(matchAlert, key, several) {
 			return
 		}
 	}
 	if s.account != "" {
-		if key, several := m.loggedOn(s.tenant, s.account, s.sid, s.at); take(matchUser, key, several) {
+		if key, several := m.loggedOn(s.tenant, s.account, s.sid, s.at); (s.name == "" || m.isNamed(key, s.name)) && take(matchUser, key, several) {
 			return
 		}
 	}

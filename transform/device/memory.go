@@ -93,9 +93,9 @@ const (
 // New returns an empty memory.
 func New(cfg Config) *Memory {
 	m := &Memory{cfg: cfg, now: time.Now, tenants: newTenants(), waits: newWaits()}
-	m.fields = newFields(cfg.Fields)
+	m.fields = newFields(cfg.Fields, cfg.ByUser)
 	for id := columnDeviceName; id <= columnGroup; id++ {
-		if m.keeps(id) {
+		if m.stores(id) {
 			m.witnessed++
 		}
 	}

@@ -314,10 +314,23 @@ func (m *Memory) named(tenant uint32, name string, at int64) (key string, severa
 	if !ok {
 		return "", nil
 	}
-	return m.unique(devices, at, func(d *device) bool {
-		own := d.text(columnDeviceName)
-		return bytes.IndexByte(full, '.') < 0 || bytes.IndexByte(own, '.') < 0 || bytes.EqualFold(own, full)
-	})
+	return m.unique(devices, at, func(d *device) bool { return sameDomain(d.text(columnDeviceName), full) })
+}
+
+// sameDomain reports whether two names of one short name can be of one host: they have the same
+// domain, or one of them has none.
+func sameDomain(a, b []byte) bool {
+	return bytes.IndexByte(a, '.') < 0 || bytes.IndexByte(b, '.') < 0 || bytes.EqualFold(a, b)
+}
+
+// isNamed reports whether the device of a key is known to have a host name.
+func (m *Memory) isNamed(key, name string) bool {
+	dev, _, _ := m.find(key, false)
+	if dev == nil {
+		return false
+	}
+	own, full := dev.text(columnDeviceName), bytes.TrimRight(bytes.TrimSpace([]byte(name)), ".")
+	return len(own) > 0 && bytes.EqualFold(shortName(own), shortName(full)) && sameDomain(own, full)
 }
 
 // resource finds the device of a resource in Azure.

@@ -48,6 +48,9 @@ func (l *learner) add(id columnID, c record.Class, r *record.Record, n uint32) b
 			return false
 		}
 	}
+	if c == record.ClassText && tr.Nodes[n].Kind == record.KindArray && tr.Fits(n, record.ClassScalars) {
+		c = record.ClassScalars
+	}
 	if c == record.ClassText && tr.Nodes[n].Kind == record.KindString && tr.Inner(n)[0] == '[' {
 		// Tags and ids of other devices: a list as JSON text comes out as a list.
 		if in := r.Open(&l.scanner, n); len(in.Nodes) > 0 && in.Nodes[0].Kind == record.KindArray && in.Fits(0, record.ClassScalars) {

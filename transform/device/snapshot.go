@@ -164,7 +164,7 @@ func (m *Memory) Restore(key string, saved []byte) bool {
 			if c.id = m.fields.field([]byte(names[c.id])).id; c.id == columnNone {
 				continue
 			}
-		case c.id != columnMergedTo && m.fields.names[c.id] == "":
+		case !m.stores(c.id):
 			continue
 		}
 		columns = append(columns, c)

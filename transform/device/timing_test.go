@@ -40,14 +40,14 @@ func BenchmarkMillionDevices(b *testing.B) {
 	before := heap()
 	d := device.New(cfg)
 	for i := range n {
-		d.Learn(aTenant, fullReport(fmt.Sprintf("%040x", i*7919), "2026-03-04T11:00:00Z", i), true)
+		d.Learn(aTenant, fullReport(fmt.Sprintf("%040x", (i+1)*7919), "2026-03-04T11:00:00Z", i), true)
 	}
 	took := heap() - before
 	s := d.Stats()
 	if s.Devices != n {
 		b.Fatalf("%+v", s)
 	}
-	keys := device.Keys(d, aTenant, func(i int) string { return fmt.Sprintf("%040x", i*7919) }, n)
+	keys := device.Keys(d, aTenant, func(i int) string { return fmt.Sprintf("%040x", (i+1)*7919) }, n)
 	h := device.NewHitter(d)
 	for _, key := range keys {
 		h.Hit(key) // the first time moves a device to those that records have asked for

@@ -305,6 +305,9 @@ func (r *Record) Open(s *Scanner, n uint32) Tree {
 	return in
 }
 
+// Inside returns the JSON in the string at node n of a tree, or a tree without nodes if it is none.
+func (r *Record) Inside(s *Scanner, tr *Tree, n uint32) Tree { return r.parseString(s, tr, n) }
+
 func (r *Record) parseString(s *Scanner, tr *Tree, n uint32) Tree {
 	text := tr.Inner(n)
 	if tr.Nodes[n].Flags&FlagEscaped != 0 {
