@@ -27,7 +27,7 @@ var Settings = []input.Setting{
 	{Key: "blob.containers", Kind: input.List, Default: "insights-logs-advancedhunting-*", Doc: "Names or patterns (`*`) of the containers to read. The section waits for one that does not exist yet."},
 	{Key: "blob.prefix", Kind: input.Text, Doc: "The beginning of the names of the blobs to read."},
 	{Key: "blob.start", Kind: input.StartTime, Default: "latest", Doc: "The start in blobs without a stored position: `latest`, `earliest` or an RFC 3339 time."},
-	{Key: "blob.lookback", Kind: input.Duration, Default: "48h", Doc: "The age up to which blobs may still grow. Each poll looks at these, and a daily sweep at older ones."},
+	{Key: "blob.lookback", Kind: input.Duration, Default: "48h", Doc: "The age up to which blobs may still grow. Polls look at the days of that time in turn, and a daily sweep at older blobs."},
 	{Key: "blob.poll_interval", Kind: input.Duration, Default: "60s", Doc: "The time between two polls of a container. Each poll makes at most three billed list calls for a container and tenant."},
 	{Key: "blob.workers", Kind: input.Number, Default: "8", Doc: "The number of blobs that are read at the same time."},
 }
