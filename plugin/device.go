@@ -130,7 +130,7 @@ type devices struct {
 	state  *input.State
 	log    *slog.Logger
 	cancel context.CancelFunc
-	wg     sync.WaitGroup // of what openDevices has started
+	wg     sync.WaitGroup // of the goroutines of openDevices
 	warmed chan struct{}  // closed by the source when the blobs of the warm-up are read; nil when nothing waits for that
 
 	mu      sync.Mutex // of one save at a time

@@ -23,7 +23,7 @@ const (
 // settingsTable is the table of examples/settings.md: it has no other source than the declarations.
 func settingsTable() string {
 	var b strings.Builder
-	b.WriteString("\n| key | value | default | what it is |\n|---|---|---|---|\n")
+	b.WriteString("\n| key | value | default | meaning |\n|---|---|---|---|\n")
 	for _, d := range declared() {
 		value, def := d.Kind.String(), "`"+d.Default+"`"
 		if d.Kind == input.Choice {

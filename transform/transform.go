@@ -78,7 +78,7 @@ type Transformer struct {
 	hold    *hold                       // nil if no devices are added
 	late    *late                       // nil if no row waits
 	repeats *repeats.Watch              // nil if repeats are not dropped
-	ids     []repeats.ID                // of what was emitted, if repeats are counted only
+	ids     []repeats.ID                // of the emitted records, if repeats are counted only
 	idsOf   []*table                    // their tables
 	tables  map[string]*table           // by category as received
 	own     format.Own                  // of the record being written
@@ -192,8 +192,8 @@ func (t *Transformer) noteID(tb *table) {
 }
 
 const (
-	// mostCounted bounds the ids of one batch, to a megabyte. Of a batch with more records, the
-	// repeats of the rest are not counted.
+	// mostCounted bounds the ids of one batch, to a megabyte. If a batch has more records, the
+	// repeats among the rest are not counted.
 	mostCounted = 32 << 10
 
 	// keptCounted is how many ids a batch may leave room for.

@@ -366,7 +366,7 @@ func (k *cutter) rest(i int) (next int, why stop) {
 		case v == open && len(data)-i < k.limit:
 			return i, inside
 		default:
-			k.place = atValue // whatever it is, also when it is too long
+			k.place = atValue // of any kind, also when it is too long
 			return i, atEnd
 		}
 	}

@@ -62,9 +62,9 @@
 // blank nor a closing bracket nor a comma. In a list it ends before the next record that begins
 // with the same key.
 //
-// A value of more than Config.LineLimit bytes is cut there: its beginning goes on as unreadable,
-// its rest is skipped, and the log says where and how many bytes. The rest of a record of a
-// list ends also before a line that begins with an object: it may have been the last.
+// A value of more than Config.LineLimit bytes is cut there. Its beginning is passed on as
+// unreadable, its rest is skipped, and the log has the place and the number of bytes. The rest of a
+// record of a list ends also before a line that begins with an object: it may have been the last.
 //
 // # Positions
 //

@@ -18,8 +18,8 @@ const (
 )
 
 // LineLimit is the longest line, or value, that is handed on whole with a memory_limit of so many
-// bytes. It stands up to five times in memory: in its piece, as an event, in its batch, in the
-// outbox and at the host. What is longer is cut there.
+// bytes. It is in memory up to five times: in its piece, as an event, in its batch, in the outbox
+// and at the host. A longer one is cut there.
 func LineLimit(memory int64) int { return int(min(memory/8, mostLine)) }
 
 var (
@@ -372,9 +372,9 @@ func (s *Source) readPiece(b *tail) error {
 	return failed
 }
 
-// ask reads a piece of b from offset on. seen is how much of the blob it has read, and took how
-// much of that is in the piece: in UTF-16 half a character may be left. The piece is nil when the
-// source closes.
+// ask reads a piece of b from offset on. seen counts the bytes of the blob that it has read, and
+// took those of them in the piece. In UTF-16 half a character may be left. The piece is nil when
+// the source closes.
 func (s *Source) ask(b *tail, offset int64) (p *piece, seen, took int64, err error) {
 	left := b.size - offset
 	if b.form != wide && b.form != wideBig {
@@ -415,7 +415,7 @@ func (s *Source) fillWide(b *tail, p []byte, offset, left int64) (seen, took int
 	return seen, took, p[:filled], err
 }
 
-// newCutter returns what cuts the text of b from where it stands.
+// newCutter returns a cutter for the text of b from its position on.
 func (s *Source) newCutter(b *tail) *cutter {
 	return &cutter{lane: b.lane, term: b.term, place: b.place, like: b.like, last: b.lastPlace(), limit: s.cfg.LineLimit}
 }

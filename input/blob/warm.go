@@ -3,10 +3,10 @@ package blob
 // warmUp finds out when the recent blobs of the containers that Config.Warm names have been read.
 // Everything but the channel is under Source.mu.
 //
-// Nobody is called under that lock. Whoever brings the last blob to its end closes over, and Fetch
-// calls Config.Warmed: all messages that were returned before have been worked on then.
+// No callback runs under that lock. The goroutine that brings the last blob to its end closes over,
+// and Fetch calls Config.Warmed. All messages that were returned before have been worked on then.
 type warmUp struct {
-	on      bool           // it is to be found out, and is not yet
+	on      bool           // the warm-up is awaited, and not over yet
 	finding bool           // the containers of patterns are still looked for
 	listing int            // containers that are not listed as far back yet
 	blobs   map[*tail]bool // blobs that were listed with something to read
@@ -33,7 +33,7 @@ func (s *Source) found() {
 	s.warm.look()
 }
 
-// listedFar notes that a container is listed as far back as the warm-up goes, or is not there.
+// listedFar notes that a container is listed as far back as the warm-up goes, or does not exist.
 func (c *container) listedFar() {
 	s := c.s
 	s.mu.Lock()
@@ -45,8 +45,8 @@ func (c *container) listedFar() {
 	}
 }
 
-// isFar tells whether a poll that has ended has listed that far. A container of another layout is
-// listed by its sweep, and so is what lies before the look-back window.
+// isFar reports whether a poll that has ended has listed that far. The sweep lists containers of
+// another layout, and blobs from before the look-back window.
 func (c *container) isFar() bool {
 	if c.s.full() {
 		return false
@@ -67,8 +67,8 @@ func (s *Source) warms(b *tail) {
 	}
 }
 
-// warmed lets go of a blob that was read as far as it is known, and of one that is not read. No
-// worker has it, so Fetch has all that was read of it. s.mu is held.
+// warmed lets go of a blob that was read to its known end, and of one that is not read. No worker
+// has it, so Fetch has all of its messages. s.mu is held.
 func (s *Source) warmed(b *tail) {
 	if s.warm.blobs[b] && !s.due(b) {
 		delete(s.warm.blobs, b)
@@ -76,7 +76,7 @@ func (s *Source) warmed(b *tail) {
 	}
 }
 
-// warmWait is what Fetch waits for beside messages: nil once Config.Warmed was called.
+// warmWait is the channel that Fetch waits for beside messages: nil once Config.Warmed was called.
 func (s *Source) warmWait() <-chan struct{} {
 	if s.cfg.Warmed == nil || s.warmTold {
 		return nil

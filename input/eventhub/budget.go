@@ -417,7 +417,7 @@ func (b *budget) damaged(src []byte, err error) error {
 	return err
 }
 
-// claimOf returns what the batch of src claims, unless src is of no batch that was inspected.
+// claimOf returns the claim of the batch of src, if that batch was inspected.
 func (b *budget) claimOf(src []byte) (c claim, known bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

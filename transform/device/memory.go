@@ -67,7 +67,7 @@ type Memory struct {
 type Stats struct {
 	Devices, Bytes, Alerts, AlertBytes int64 // held now
 	Evicted                            int64
-	NewestReport                       int64            // when the newest full report was made, in nanoseconds; 0 if there is none
+	NewestReport                       int64            // time of the newest full report, in nanoseconds; 0 without one
 	Learned                            int64            // reports of devices merged in
 	Status, Match                      map[string]int64 // records, by DeviceInfo.status and DeviceInfo.match
 	AlertsFilled                       int64            // rows that got columns from AlertInfo

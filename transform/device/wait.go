@@ -51,8 +51,9 @@ func (m *Memory) WarmedUp() {
 	m.waits.tell()
 }
 
-// warms reports whether a row waits for the warm-up: one that some device is or may be found for.
-// What is known of that is not its newest report yet, and the one of its name may be one of two.
+// warms reports whether a row waits for the warm-up: one with a device, or a way to find one. The
+// known report of that device may not be its newest, and the one device of a name may be one of
+// two.
 func (m *Memory) warms(s *Sighting, now time.Time) bool {
 	return now.Before(m.waits.warm) && (s.key != "" || len(s.several) > 0 || s.name != "" || s.resource != "" || s.account != "")
 }
@@ -191,7 +192,8 @@ func (m *Memory) resolve(s *Sighting, now time.Time) {
 		}
 	}
 	if m.warms(s, now) {
-		// Nobody is asked for what is about to be read, and the other waits begin afterwards.
+		// The API is not asked for devices that are about to be read, and the other waits begin
+		// afterwards.
 		s.warms = true
 		m.await(s, false)
 		wait(m.waits.warm)

@@ -38,7 +38,7 @@ type ID = [16]byte
 type Memory struct {
 	key [2]uint64 // of the hash
 
-	mu     sync.Mutex // covers what follows; held for one look-up, or for adding a batch
+	mu     sync.Mutex // covers the fields below; held for one look-up, or for adding a batch
 	ring   []ID
 	next   int // where the next id goes
 	tags   []tags
