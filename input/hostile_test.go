@@ -140,7 +140,7 @@ func resident(t *testing.T) int64 {
 	return kB << 10
 }
 
-// tree makes the root of the table an interior page of an index whose children are one and the same
+// tree makes the root of the table an interior page of an index. Its children are one and the same
 // page, and so on for many levels. A walk through it takes longer than anybody waits.
 func tree(t *testing.T, path string) {
 	t.Helper()

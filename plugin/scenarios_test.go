@@ -304,7 +304,7 @@ func TestScenariosFromBlobs(t *testing.T) {
 }
 
 // From the machines API beside a hub: an answer without lastSeen counts for no more than a report
-// of now, null ids are no devices, and a device that was merged is the one that it was merged into.
+// of now. Null ids are no devices. A device that was merged is the one that it was merged into.
 func TestScenariosFromTheAPI(t *testing.T) {
 	t.Parallel()
 	h := startHub(t, 1)

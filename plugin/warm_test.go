@@ -125,7 +125,7 @@ func TestWarmUpWaitEnds(t *testing.T) {
 	}
 }
 
-// A stop in the middle of the wait ends at once and loses nothing, and the next start waits, though
+// A stop in the middle of the wait ends at once and loses nothing. The next start waits, though
 // some devices are known by then.
 func TestStopDuringTheWarmUp(t *testing.T) {
 	t.Parallel()

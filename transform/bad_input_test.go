@@ -68,7 +68,7 @@ func raws(t testing.TB, events []event) (texts []string) {
 const long = 20 << 20 / slower
 
 // The damage of one record stays with it. It is put between good ones, in one envelope, in a list,
-// in lines, and in payloads of its own, and the good ones arrive every time.
+// in lines, and in payloads of its own. The good ones arrive every time.
 func TestBadRecordBetweenGoodOnes(t *testing.T) {
 	f := func(name, bad string, raw bool, want map[string]any) {
 		t.Helper()

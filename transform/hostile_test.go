@@ -9,8 +9,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
 )
 
-// Objects without an end, with a list of records in each, do not cost a search of the rest of the
-// payload for each of them: 1 MB took a minute. All of their text is passed on.
+// Objects without an end may have a list of records in each. They do not cost a search of the rest
+// of the payload for each of them: 1 MB took a minute. All of their text is passed on.
 func TestDamageCostsNoSquare(t *testing.T) {
 	t.Parallel()
 	for _, unit := range []string{

@@ -368,6 +368,43 @@ func TestColumns(t *testing.T) {
 	}
 }
 
+// A sentence of a comment has at most 25 words, so that it is understood at the first reading. A
+// colon or a semicolon ends one, too. Drawings and tables, which are indented, do as they must.
+func TestSentences(t *testing.T) {
+	const most = 25
+	end := regexp.MustCompile(`[.:;!?]\)?\s+`)
+	item := regexp.MustCompile(`^ *([-*]|\d+\.) `)
+	checked := 0
+	walk(t, func(name string) {
+		if path.Ext(name) != ".go" {
+			return
+		}
+		text, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var paragraph []string
+		for i, line := range append(strings.Split(string(text), "\n"), "") {
+			comment, ok := strings.CutPrefix(strings.TrimLeft(line, "\t"), "// ")
+			if !ok || item.MatchString(comment) {
+				for _, sentence := range end.Split(strings.Join(paragraph, " "), -1) {
+					checked++
+					if n := len(strings.Fields(sentence)); n > most {
+						t.Errorf("%s: before line %d, a sentence of %d words, want %d at most: %s", name, i+1, n, most, sentence)
+					}
+				}
+				paragraph = nil
+			}
+			if ok {
+				paragraph = append(paragraph, strings.TrimSpace(comment))
+			}
+		}
+	})
+	if checked < 1000 {
+		t.Errorf("found only %d sentences in comments", checked)
+	}
+}
+
 // A file of code is named after one noun.
 func TestNames(t *testing.T) {
 	vague := regexp.MustCompile(`(?i)(^|[_\-.])(utils?|helpers?|common|misc|shared|base|stuff|impl|manager|tmp|temp|old|new|copy|v2|final)([_\-.]|$)`)

@@ -232,6 +232,40 @@ func TestColumns(t *testing.T) {
 	}
 }
 
+// A sentence of a page has at most 25 words, so that it is understood at the first reading. A colon
+// or a semicolon ends one, too. Tables, code and headings do as they must.
+func TestSentences(t *testing.T) {
+	const most = 25
+	end := regexp.MustCompile(`[.:;!?][)*]*\s+`)
+	item := regexp.MustCompile(`^([-*]|\d+\.) `)
+	address := regexp.MustCompile(`\]\([^)]*\)`)
+	checked := 0
+	for name, text := range pages(t) {
+		var paragraph []string
+		inCode := false
+		for i, line := range append(strings.Split(text, "\n"), "") {
+			trimmed := strings.TrimSpace(line)
+			fence := strings.HasPrefix(trimmed, "```")
+			prose := !inCode && !fence && trimmed != "" && !strings.ContainsAny(trimmed[:1], "|#<!")
+			if inCode = inCode != fence; !prose || item.MatchString(trimmed) {
+				for _, sentence := range end.Split(address.ReplaceAllString(strings.Join(paragraph, " "), "]"), -1) {
+					checked++
+					if n := len(strings.Fields(sentence)); n > most {
+						t.Errorf("%s: before line %d, a sentence of %d words, want %d at most: %s", name, i+1, n, most, sentence)
+					}
+				}
+				paragraph = nil
+			}
+			if prose {
+				paragraph = append(paragraph, trimmed)
+			}
+		}
+	}
+	if checked < 500 {
+		t.Errorf("found only %d sentences", checked)
+	}
+}
+
 // README.md fits on two screens: the rest has pages of its own.
 func TestReadmeIsShort(t *testing.T) {
 	if n := strings.Count(pages(t)["README.md"], "\n"); n > 150 {

@@ -14,8 +14,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/examples/demo/story"
 )
 
-// A ledger counts events in and out, each by its number (story.NumberColumn) and by its event_id,
-// which it works out for itself from what went in.
+// A ledger counts events in and out, each by its number (story.NumberColumn) and by its event_id.
+// It computes the ids itself from the records that went in.
 type ledger struct {
 	mu         sync.Mutex
 	events     []entry // by number

@@ -12,8 +12,8 @@
 // output to a server of ours.
 //
 // Some rows run on real servers instead of the fakes: Apache Kafka and Azurite, which are fetched
-// the first time. If that fails, or Fluent Bit is missing, the table lists those rows as not run,
-// and a row that was asked for by name fails.
+// the first time. If that fails, or Fluent Bit is missing, the table lists those rows as not run. A
+// row that was asked for by name then fails.
 //
 // A row is a script in one of the rows_*.go files. All random choices come from the seed, which is
 // printed.

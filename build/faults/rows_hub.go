@@ -600,8 +600,8 @@ func (r *run) stateAhead(h *host) (position int64) {
 	return position
 }
 
-// aheadOfKafka kills the host between two commits to the group, which come every 5 s, when the
-// state file has what was read since, which it has 5 times a second.
+// aheadOfKafka kills the host between two commits to the group, which come every 5 s. The state
+// file is written 5 times a second, and is then ahead.
 func (r *run) aheadOfKafka(h *host) {
 	for range 10 {
 		r.feedHub(2_000, 0).wait(r)

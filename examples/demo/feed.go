@@ -107,8 +107,9 @@ func replay(paths []string) (*feed, error) {
 	return f, nil
 }
 
-// file adds a file. It is one message a value where it is JSON (an envelope, an array, a record, on
-// however many lines, one or several), packed or in UTF-16 one message, else one message a line.
+// file adds a file. Each value of JSON in it (an envelope, an array, a record) is one message, on
+// any number of lines. A file that is packed or in UTF-16 is one message. Any other has one message
+// a line.
 func (f *feed) file(text []byte) error {
 	if packed(text) {
 		return f.message(text)

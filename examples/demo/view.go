@@ -112,9 +112,9 @@ func mainAlert(all []shown) (alert string) {
 	return alert
 }
 
-// records shows an alert with its evidence (the one with most, if none is named), what else is
-// known of its device and user, and the others: all of them, or each of tables that were not shown
-// yet.
+// records shows an alert with its evidence: the alert with most, if none is named. Then come other
+// records of its device and user, and the rest: all of it, or one record of each table that was not
+// shown yet.
 func (v *view) records(kept [][]byte, shape shape, alert string, everything bool) {
 	all := parseKept(kept, shape)
 	if alert == "" {
