@@ -26,8 +26,9 @@ type ledger struct {
 	bodies     map[[sha256.Size]byte]bool
 	flow       []handed
 	unreadable int
-	others     int      // events without a number: of what a poison message made
-	strange    []string // what came out that never went in, or came out changed
+	others     int               // events without a number: of what a poison message made
+	devices    map[string]string // of evidence without a number: its AlertId to its DeviceInfo.status
+	strange    []string          // what came out that never went in, or came out changed
 
 	healed  time.Time     // when the fault last ended
 	waiting bool          // for the first event since then
@@ -233,6 +234,7 @@ func (l *ledger) outLines(lines []byte) error {
 		i, j := bytes.Index(line, []byte(numberKey)), bytes.Index(line, []byte(idKey))
 		if i < 0 && line[len(line)-1] == '\n' {
 			l.others++
+			l.evidence(textOf(line, "AlertId"), textOf(line, "DeviceInfo.status"))
 			continue
 		}
 		if i < 0 || j < 0 || j+len(idKey)+32 > len(line) || line[len(line)-1] != '\n' {
@@ -254,6 +256,31 @@ func (l *ledger) outLines(lines []byte) error {
 		l.out(number, id)
 	}
 	return nil
+}
+
+// textOf is the text of a field in a line of JSON, or "".
+func textOf(line []byte, name string) string {
+	_, rest, _ := bytes.Cut(line, []byte(`"`+name+`":"`))
+	text, _, _ := bytes.Cut(rest, []byte{'"'})
+	return string(text)
+}
+
+// evidence notes the status of the device on a row of an alert. l.mu is held.
+func (l *ledger) evidence(alert, status string) {
+	if alert == "" || status == "" {
+		return
+	}
+	if l.devices == nil {
+		l.devices = make(map[string]string)
+	}
+	l.devices[alert] = status
+}
+
+// statusOf is the status of the device on the row of an alert that came out last, or "".
+func (l *ledger) statusOf(alert string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.devices[alert]
 }
 
 // handedFrom returns how many events were handed over between two times.
@@ -288,7 +315,7 @@ func (l *ledger) outEvents(b []byte) (err error) {
 		if fields, b, err = msgp.ReadMapHeaderBytes(b); err != nil {
 			return fmt.Errorf("read an event's fields: %w", err)
 		}
-		number, unreadable := int64(-1), false
+		number, unreadable, alert, status := int64(-1), false, "", ""
 		var id eventID
 		for range fields {
 			var key, value []byte
@@ -302,6 +329,10 @@ func (l *ledger) outEvents(b []byte) (err error) {
 				if value, b, err = msgp.ReadStringZC(b); err == nil && len(value) == 32 {
 					_, err = hex.Decode(id[:], value)
 				}
+			case "AlertId":
+				alert, b, err = msgp.ReadStringBytes(b)
+			case "DeviceInfo.status":
+				status, b, err = msgp.ReadStringBytes(b)
 			case "unreadable_reason":
 				unreadable = true
 				b, err = msgp.Skip(b)
@@ -315,6 +346,9 @@ func (l *ledger) outEvents(b []byte) (err error) {
 		if unreadable {
 			l.unreadable++
 		} else {
+			if number < 0 {
+				l.evidence(alert, status)
+			}
 			l.out(number, id)
 		}
 	}

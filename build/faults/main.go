@@ -26,6 +26,7 @@
 //	rows_host.go   faults of the host
 //	rows_state.go  faults of the disk, the clock and memory
 //	rows_attack.go what an attacker sends to fill the memory
+//	rows_device.go faults that may cost an alert its device
 //	rows_real.go   faults of Apache Kafka and Azurite
 //	host.go        the hosts: the small one in C, and Fluent Bit
 //	process.go     one life of a host
@@ -235,7 +236,7 @@ func findFluentBit() string {
 
 // choose returns the rows of names.
 func choose(names string) (chosen []*row, err error) {
-	all := slices.Concat(hostRows, hubRows, blobRows, stateRows, attackRows, realRows)
+	all := slices.Concat(hostRows, hubRows, blobRows, stateRows, attackRows, deviceRows, realRows)
 	switch names {
 	case "all":
 		return all, nil

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -236,37 +234,17 @@ var stateRows = []*row{
 		name: "api-hangs", fault: "the machines API hangs: nobody answers, once it is signed in to", source: "hub", hosts: cHost,
 		script: func(r *run) {
 			r.startHub(4)
-			const tenant, secret, token = "5f0c1d2e-7a34-4b56-9c78-0d1e2f3a4b5c", "secret-of-the-application", "token-nobody-may-print"
-			r.secrets = append(r.secrets, secret, token)
 			hang := make(chan struct{})
 			var asked atomic.Int64
-			var api *httptest.Server
-			api = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-				base := api.URL + "/" + tenant
-				w.Header().Set("Content-Type", "application/json")
-				switch q.URL.Path {
-				case "/" + tenant + "/v2.0/.well-known/openid-configuration":
-					fmt.Fprintf(w, `{"token_endpoint":"%s/oauth2/v2.0/token","authorization_endpoint":"%s/oauth2/v2.0/authorize","issuer":"%s/v2.0"}`, base, base, base)
-				case "/" + tenant + "/oauth2/v2.0/token":
-					fmt.Fprintf(w, `{"token_type":"Bearer","expires_in":3600,"access_token":"%s"}`, token)
-				default:
-					asked.Add(1)
-					select {
-					case <-hang:
-					case <-q.Context().Done():
-					}
+			api := r.machinesAPI(func(_ http.ResponseWriter, q *http.Request) {
+				asked.Add(1)
+				select {
+				case <-hang:
+				case <-q.Context().Done():
 				}
-			}))
-			r.cleanup(func() { close(hang); api.Close() })
-			ca := filepath.Join(r.dir, "ca.pem")
-			text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: api.Certificate().Raw})
-			if err := os.WriteFile(ca, text, 0o600); err != nil {
-				r.fatalf("%v", err)
-			}
-			h := r.host(merge(r.hubSection(), section{
-				"device_info.auth": "client_secret", "device_info.api.url": api.URL, "azure.authority_host": api.URL + "/",
-				"azure.tenant_id": tenant, "azure.client_id": tenant, "azure.client_secret": secret, "azure.ca_file": ca,
-			}))
+			})
+			r.cleanup(func() { close(hang) })
+			h := r.host(merge(r.hubSection(), api))
 			h.start()
 			r.finish(r.feedHub(20_000, 5*time.Second))
 			if asked.Load() == 0 {
