@@ -90,7 +90,7 @@ func TestReplies(t *testing.T) {
 		},
 		"elastic": {
 			"all 201": done, "all 200": done, "one 409": done,
-			"one 400": done, // the document is lost, and nothing is said
+			"one 400": done, // the document is lost silently
 			"one 429": done, // so is one that the cluster had no room for at the moment
 			"all 409": retried, "all 400": retried,
 			"request 400": retried, "request 401": retried, "request 403": retried, "request 413": retried,

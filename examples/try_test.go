@@ -95,7 +95,7 @@ func images(t *testing.T) map[string]string {
 }
 
 // Images stand in try/images.yaml with exact versions, and perhaps a digest. No other file names
-// one of them with a tag, so that whoever renews one does so in one place.
+// one of them with a tag, so that a version is renewed in one place.
 func TestImages(t *testing.T) {
 	t.Parallel()
 	pinned := regexp.MustCompile(`^([a-z0-9./-]+):v?\d+\.\d+\.\d+(@sha256:[0-9a-f]{64})?$`)

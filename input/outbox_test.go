@@ -53,7 +53,7 @@ func TestMarksAreSafeOnlyWhenEveryChunkWasTaken(t *testing.T) {
 	if got := o.Safe("s"); got != nil {
 		t.Fatalf("safe after one chunk of two: %v", got)
 	}
-	// A refusal ends the tick here; the next one goes on with the second chunk, not the first.
+	// A refusal ends the tick here; the next one continues with the second chunk, not the first.
 	b = o.Take()
 	if c := b.Next(); c.Tag != "b" || string(c.Data) != "2" {
 		t.Fatalf("goes on with %q %q, want the chunk that was refused", c.Tag, c.Data)

@@ -254,7 +254,8 @@ func TestPumpGivesUpACommitAtTheEnd(t *testing.T) {
 	})
 }
 
-// What was learned from a message is stored before its position is, whatever kills the process.
+// The devices and ids of a message are stored before its position is, for any way in which the
+// process is killed.
 func TestPumpStoresBeforeItCommits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &hub{messages: 1000}

@@ -188,7 +188,7 @@ func TestMarksAreWithheldInEveryOrder(t *testing.T) {
 	}
 }
 
-// A mark goes on as soon as nothing before it waits, though later rows of its lane do.
+// A mark is passed on as soon as nothing before it waits, though later rows of its lane do.
 func TestMarkOfTheRowsBefore(t *testing.T) {
 	w := newWithheld()
 	mark := func(n int64) []Mark { return []Mark{{Lane: "a", Term: 1, Next: n}} }

@@ -205,7 +205,8 @@ func TestRecordsThatWaitKeepTheirMarks(t *testing.T) {
 	}
 }
 
-// A lane without records that wait goes on, and one whose record has come goes on from there.
+// A lane without waiting records is not held up, and one whose record has come continues from
+// there.
 func TestOtherLanesGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &lanes{t: t, rand: rand.New(rand.NewPCG(1, 2)), length: 50, committed: make([]int64, 3), taken: []map[int64]int{{}, {}, {}}}

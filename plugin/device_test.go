@@ -270,8 +270,8 @@ func TestDeviceSettings(t *testing.T) {
 	}
 }
 
-// Names that are misspelt are told at the start. They do not end it: Microsoft adds tables and
-// columns without notice.
+// Misspelt names are logged at the start. They do not end it: Microsoft adds tables and columns
+// without notice.
 func TestMisspeltNamesOfDeviceSettings(t *testing.T) {
 	f := func(key, value string, want ...string) {
 		t.Helper()

@@ -287,7 +287,8 @@ func TestFluentBitHotReloadUnderLoad(t *testing.T) {
 	}
 }
 
-// Two sections come over the limit of chunks while the output is down. When it is back, both go on.
+// Two sections come over the limit of chunks while the output is down. When it is back, both
+// continue.
 func TestFluentBitTwoSectionsOverTheirLimit(t *testing.T) {
 	t.Parallel()
 	binary := fluentBit(t, "TestAnInstanceOverItsLimitDoesNotHoldUpTheOther")

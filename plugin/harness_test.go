@@ -126,7 +126,7 @@ func runHost(t testing.TB, args ...string) run {
 }
 
 // runHostUntil runs the C host until n different events with the tag have come (any tag when it is
-// empty). Then it ends it as a service manager does. It goes on for three minutes at most: machines
+// empty). Then it ends it as a service manager does. It runs for three minutes at most: machines
 // that run tests are slow at times.
 func runHostUntil(t testing.TB, n int, tag string, args ...string) run {
 	t.Helper()

@@ -104,7 +104,7 @@ func TestLongestLineOfABlob(t *testing.T) {
 }
 
 // A setting that names a file may name what is none: a pipe that nobody writes into, a device
-// without end. That is said, and keeps neither the start waiting nor memory.
+// without end. That is logged, and keeps neither the start waiting nor memory.
 func TestFilesThatAreNone(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "pipe")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {

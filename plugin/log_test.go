@@ -91,7 +91,7 @@ func TestSecretsAreHiddenWhoeverQuotesThem(t *testing.T) {
 	}
 }
 
-// Credentials are masked whatever setting they were pasted into, and whoever quotes them.
+// Credentials are masked in any setting that they were pasted into, and in every quote.
 func TestCredentialsAreMasked(t *testing.T) {
 	const top = "TOPSECRETkey+/0123456789abc="
 	q := newLogQueue(false)

@@ -44,8 +44,8 @@ func startWith(t *testing.T, values map[string]string) (errors []string) {
 	return errors
 }
 
-// Each of these is a mistake that users make. Each is told in one line of the log, which names the
-// setting and what to do.
+// Each of these is a mistake that users make. Each has one line of the log, which names the setting
+// and what to do.
 func TestTypicalMistakes(t *testing.T) {
 	h := startHub(t, 1)
 	const container = "insights-logs-advancedhunting-alertinfo"

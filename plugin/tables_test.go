@@ -56,7 +56,7 @@ func TestUnknownTables(t *testing.T) {
 	f("Whatever", `no table is called "Whatever"`)
 }
 
-// It is said once, after the first thousand records, and not of a name that is right.
+// It is logged once, after the first thousand records, and not for a right name.
 func TestAMisspeltTableIsNamed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fakeHost{}

@@ -97,8 +97,8 @@ func TestFirstAlertInABlobHasItsDevice(t *testing.T) {
 	r.logs(t, warmedLine)
 }
 
-// With an account that fails, rows with a device go on after the wait, with what there is, and the
-// log says so once. Rows without one and other tables wait for nothing.
+// With an account that fails, rows with a device are passed on after the wait, with the known
+// facts, and the log says so once. Rows without one and other tables wait for nothing.
 func TestWarmUpWaitEnds(t *testing.T) {
 	t.Parallel()
 	h := startHub(t, 1)

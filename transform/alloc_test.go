@@ -9,7 +9,7 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/repeats"
 )
 
-// In steady state no format allocates, whatever it does with a record.
+// In steady state no format allocates, for any record.
 func TestFormatsDoNotAllocate(t *testing.T) {
 	payloads := []transform.Payload{{Body: envelope(400), Lane: "hub/0"}}
 	emit := func(string, []byte) {}

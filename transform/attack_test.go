@@ -126,7 +126,8 @@ func TestInventedColumnsGiveWay(t *testing.T) {
 	}
 }
 
-// A record of more values than there is memory for goes on raw, whole, and costs no more than that.
+// A record of more values than there is memory for is passed on raw and whole, and costs no more
+// than that.
 func TestTooManyValues(t *testing.T) {
 	const size = 4 << 20 / slower
 	repeat := func(head, unit, tail string) string {

@@ -105,7 +105,7 @@ func TestStaleAndMergedAreAskedFor(t *testing.T) {
 	}
 }
 
-// However slow the answer, a call waits once, and the records go on.
+// However slow the answer, a call waits once, and the records are passed on.
 func TestOneWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, wait := range []time.Duration{0, 300 * time.Millisecond, 2 * time.Second} {
@@ -170,7 +170,8 @@ func TestManyAlertsInOneCall(t *testing.T) {
 	}
 }
 
-// Rows beyond those that there is room for do not wait. They go on as they are, and are counted.
+// Rows beyond those that there is room for do not wait. They are passed on unchanged, and are
+// counted.
 func TestMoreRowsThanMayWait(t *testing.T) {
 	cfg := defaults()
 	cfg.Wait = time.Minute

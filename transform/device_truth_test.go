@@ -42,8 +42,8 @@ func TestHitIsAReport(t *testing.T) {
 	wantDevice(t, last(t, everything(), machine, deviceInfo(ws1), machine), "status", "hit", "OSPlatform", "Windows11", "age_s", int64(1800))
 }
 
-// A full report clears what it has empty, whatever comes in which order; a partial one says what it
-// carries.
+// A full report clears the columns that it has empty, in any order of arrival; a partial one says
+// what it carries.
 func TestFullReportsClear(t *testing.T) {
 	isolated := recordOf("DeviceInfo", "DeviceId", ws1, "Timestamp", at("09:00:00"), "OSPlatform", "Windows11", "MitigationStatus", "Isolated", "RegistryDeviceTag", "pci", "DeviceManualTags", `["vip"]`, "MachineGroup", "Finance",
 		"LoggedOnUsers", `[{"UserName":"kari"}]`)

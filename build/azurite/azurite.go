@@ -102,7 +102,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	for {
 		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.addr+"/", nil)
 		resp, err := http.DefaultClient.Do(req)
-		if err == nil { // whatever it answers
+		if err == nil { // any answer will do
 			http.DefaultClient.CloseIdleConnections()
 			return resp.Body.Close()
 		}

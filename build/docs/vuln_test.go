@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// A check for vulnerabilities that could not be made is said loudly. It fails where VULN_REQUIRED
-// is set, and what was found fails everywhere.
+// A check for vulnerabilities that could not be made gives a loud warning. It fails where
+// VULN_REQUIRED is set, and what was found fails everywhere.
 func TestVulnRequired(t *testing.T) {
 	t.Parallel()
 	// Stands for `go`: "go run TOOL -db DB ./..." says what a test wants, and ends as it wants.

@@ -37,8 +37,8 @@ func (l *lease) state(now time.Time) string {
 	return "expired"
 }
 
-// SetLeases makes leases last so long, whatever is asked for, so that a test need not wait for 15
-// seconds, the least of the service. 0 gives what is asked for.
+// SetLeases sets the length of all leases, so that a test need not wait for 15 seconds, the least
+// of the service. With 0 a lease has the length that was asked for.
 func (s *Server) SetLeases(d time.Duration) { s.mu.Lock(); defer s.mu.Unlock(); s.leases = d }
 
 // BreakLease ends the lease of a blob at once, as an administrator may.

@@ -45,7 +45,7 @@ type Options struct {
 	// goroutine of the broker.
 	Token func(token string) (lifetime time.Duration, good bool)
 
-	Kfake []kfake.Opt // whatever else the broker shall do
+	Kfake []kfake.Opt // more options of the broker
 }
 
 // Hub is a running namespace.
@@ -113,7 +113,7 @@ func Start(o Options) (h *Hub, err error) {
 		kgo.ProducerBatchMaxBytes(64<<20),
 		kgo.BrokerMaxWriteBytes(100<<20),
 		kgo.MaxBufferedBytes(64<<20),
-		kgo.DisableIdempotentWrite(), // so that it goes on whatever a test does to the broker meanwhile
+		kgo.DisableIdempotentWrite(), // so that it survives anything that a test does to the broker
 		kgo.AlwaysRetryEOF(),         // likewise
 	)...)
 	return h, err

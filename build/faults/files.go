@@ -49,7 +49,7 @@ func (f openFiles) most(g openFiles) {
 	}
 }
 
-// openFiles lists those of the host. Connections are told by the port at the other end.
+// openFiles lists those of the host. The port at the other end tells connections apart.
 func (h *host) openFiles() (openFiles, error) {
 	ports := map[string]string{}
 	name := func(kind string, addresses ...string) {

@@ -352,8 +352,8 @@ type tail struct {
 	passes     atomic.Int64 // over all files
 }
 
-// follow begins to read the files of so many sections into l; wrong is told what cannot be read.
-// With forget, what was read takes no room any more.
+// follow begins to read the files of so many sections into l; wrong gets the parts that cannot be
+// read. With forget, what was read takes no room any more.
 func follow(storage string, sections int, forget bool, l *ledger, wrong func(error)) *tail {
 	t := &tail{stop: make(chan struct{}), done: make(chan struct{})}
 	go func() {

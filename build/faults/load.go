@@ -15,7 +15,7 @@ type generator struct {
 	ledger *ledger
 	record []byte
 
-	repeats int // of a hundred records that are told, so many are one of the last that were told, again
+	repeats int // of a hundred records, so many repeat one of the last
 	recent  [][]byte
 	drawn   int
 }

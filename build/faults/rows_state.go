@@ -254,8 +254,8 @@ var stateRows = []*row{
 	},
 }
 
-// stateRow changes the state file under load: while it is open, or after a crash. The host goes on,
-// says so, and starts again. old is the file as it was some seconds before.
+// stateRow changes the state file under load: while it is open, or after a crash. The host
+// continues, says so, and starts again. old is the file as it was some seconds before.
 func (r *run) stateRow(change func(path string, old []byte) error, closed bool, says string) {
 	h := r.host(merge(r.startHub(4), r.startBlob()))
 	h.start()

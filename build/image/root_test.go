@@ -60,7 +60,7 @@ func download(t *testing.T, dir string) {
 	if len(names) < 40 {
 		t.Fatalf("packages.txt names only %d packages", len(names))
 	}
-	// The mirror that this machine uses for Debian, whatever it is.
+	// The mirror that this machine uses for Debian.
 	out, err := exec.Command("apt-get", "indextargets", "--format", "$(CREATED_BY) $(REPO_URI) $(CODENAME)").Output()
 	if err != nil {
 		t.Fatalf("apt-get indextargets: %v", err)

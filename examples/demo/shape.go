@@ -137,7 +137,7 @@ func withoutPrefix(table string) string {
 func (r seen) id() string       { return text(r.both(r.shape.id)) }
 func (r seen) unreadable() bool { return text(r.both(r.shape.reason)) != "" }
 
-// get is the text of a column, whatever the shape; "" where it is not there.
+// get is the text of a column, in any shape; "" where it is not there.
 func (r seen) get(name string) string {
 	for path := range strings.SplitSeq(r.shape.names[name], "|") { // the first that is there
 		v := at(r.value, path)

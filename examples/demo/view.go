@@ -321,7 +321,7 @@ func (v *view) summary(t *tally, hostName string, started time.Time) bool {
 	return ok
 }
 
-// showLog prints the end of the host's log: what went wrong is said there.
+// showLog prints the end of the host's log, which has the errors.
 func (v *view) showLog(path string) {
 	text, err := os.ReadFile(path)
 	if err != nil {

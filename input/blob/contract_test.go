@@ -190,7 +190,7 @@ func longLine(t *testing.T, a *account) {
 		t.Errorf("stats %+v", st)
 	}
 	r.stop()
-	// A restart in the middle of the cut line goes on behind it.
+	// A restart in the middle of the cut line continues behind it.
 	if err := state.Write("blob", []input.Change{{Key: table + "/" + name, Value: midLine(t, state, table+"/"+name, cut.Mark.Next)}}); err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +310,7 @@ func gzipBlob(t *testing.T, a *account) {
 	r.stop()
 	r = start(t, cfg, state)
 	r.quiet(0)
-	a.put(t, "archive", "b/members.json.gz", zip(t, numbered("n", 0, 7))) // written anew
+	a.put(t, "archive", "b/members.json.gz", zip(t, numbered("n", 0, 7))) // written again
 	r.want(7)
 }
 

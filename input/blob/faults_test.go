@@ -47,7 +47,7 @@ func TestConnectionCutInMidBody(t *testing.T) {
 	r := start(t, a.config(), nil)
 	r.want(2000)
 	same(t, r.texts(""), split(text))
-	for _, at := range []int64{30_000, 60_000} { // each goes on where the one before was cut
+	for _, at := range []int64{30_000, 60_000} { // each continues where the one before was cut
 		if _, ok := offsets.Load(at); !ok {
 			t.Errorf("no read began at %d", at)
 		}
@@ -104,7 +104,7 @@ func TestDeletedInMidRead(t *testing.T) {
 	var before atomic.Int64 // how many bytes were read when it was deleted
 	a.fake.SetFault(func(r fakeblob.Request) *fakeblob.Fault {
 		if r.Op == fakeblob.GetBlob && r.Blob == name && r.Offset > 0 {
-			before.CompareAndSwap(0, r.Offset+1) // reading goes on one byte before
+			before.CompareAndSwap(0, r.Offset+1) // reading continues one byte before
 			a.fake.Delete(table, name)
 		}
 		return nil
@@ -304,7 +304,7 @@ func TestExpiredSAS(t *testing.T) {
 	good.want(5)
 }
 
-// The name of an account that does not answer is said, the signature in the URL is not.
+// The name of an account that does not answer is logged, the signature in the URL is not.
 func TestNoAnswer(t *testing.T) {
 	t.Parallel()
 	a := newFake(t)
@@ -396,7 +396,7 @@ func TestEmptyPages(t *testing.T) {
 	r.want(50)
 }
 
-// Block blobs that are written anew keep their creation time: their head tells, or nothing new is
+// Block blobs that are written again keep their creation time: their head tells, or nothing new is
 // read.
 func TestBlockBlobWrittenAnew(t *testing.T) {
 	t.Parallel()
@@ -468,7 +468,7 @@ func TestFetchEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// The disk is full: nothing is committed, nothing is lost, and it goes on when there is room.
+// The disk is full: nothing is committed, nothing is lost, and it continues when there is room.
 func TestDiskFull(t *testing.T) {
 	signal.Ignore(syscall.SIGXFSZ)
 	defer signal.Reset(syscall.SIGXFSZ)

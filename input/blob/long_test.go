@@ -28,8 +28,8 @@ func small(cfg blob.Config) blob.Config {
 	return cfg
 }
 
-// A value of more than a piece is read whole, whatever stands before it on its line, and however
-// its text is stored.
+// A value of more than a piece is read whole, with any text before it on its line, and however its
+// text is stored.
 func TestLongValueBehindSomething(t *testing.T) {
 	t.Parallel()
 	const mark = "\xef\xbb\xbf"
@@ -92,9 +92,9 @@ func TestLongValueBehindSomething(t *testing.T) {
 	}
 }
 
-// A value beyond the limit costs itself: its beginning goes on, its rest is skipped and said, and
-// what follows is read. This holds wherever it stands and however its text is stored, with few
-// reads. A value below the limit is whole.
+// A value beyond the limit costs itself: its beginning is passed on, its rest is skipped and
+// logged, and what follows is read. This holds wherever it stands and however its text is stored,
+// with few reads. A value below the limit is whole.
 func TestValuesAroundTheLimit(t *testing.T) {
 	t.Parallel()
 	const limit = 300 << 10

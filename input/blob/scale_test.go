@@ -107,7 +107,7 @@ func listCalls(t *testing.T, blobs int, latest bool) {
 }
 
 // An account of many tenants has more blobs of these days than are held in memory. All are read,
-// what grows is read on, what is replaced is read anew, and nothing twice.
+// new bytes of those that grow are read, replaced ones are read again, and nothing twice.
 func TestMoreBlobsThanAreHeld(t *testing.T) {
 	t.Parallel()
 	a := newFake(t)

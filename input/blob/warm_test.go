@@ -65,8 +65,8 @@ func wantWarm(t *testing.T, r *reader, told, seen *atomic.Int64, want int) {
 	}
 }
 
-// The end of the warm-up is told when all recent reports have come, once, whatever the layout, and
-// whatever other tables there are.
+// The end of the warm-up is reported once, when all recent reports have come, in any layout and
+// beside any other tables.
 func TestWarmUpIsTold(t *testing.T) {
 	t.Parallel()
 	patterns := func(cfg blob.Config) blob.Config {

@@ -192,7 +192,7 @@ func FuzzInspect(f *testing.F) {
 	})
 }
 
-// One answer must not keep a partition from being read for 24 days, of which nothing is said.
+// One answer must not keep a partition from being read for 24 days, in silence.
 func TestThrottleIsBounded(t *testing.T) {
 	for said, want := range map[int32]int32{0: 0, 300: 300, 60_000: 60_000, math.MaxInt32: 60_000, -1: -1} {
 		for version := int16(1); version < 12; version++ {

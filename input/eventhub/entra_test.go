@@ -118,8 +118,8 @@ func TestEntra(t *testing.T) {
 	r.log.times(t, 0, "level=ERROR")
 }
 
-// A secret that has expired, and a role that is missing, are told apart; both may be mended while
-// the source runs.
+// An expired secret and a missing role have different errors; both may be mended while the source
+// runs.
 func TestEntraTroubles(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)

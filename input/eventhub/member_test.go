@@ -224,7 +224,7 @@ func TestCopiedStateFile(t *testing.T) {
 	b.log.times(t, 0, "the consumer group was lost")
 }
 
-// A join without an answer is said, after seconds.
+// A join without an answer is logged after seconds.
 func TestJoinWithoutAnswer(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)

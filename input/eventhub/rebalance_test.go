@@ -286,7 +286,7 @@ func TestCommitFails(t *testing.T) {
 	}
 }
 
-// A state file that cannot be written does not keep the group from moving. It is said once.
+// A state file that cannot be written does not keep the group from moving. It is logged once.
 func TestCopyFails(t *testing.T) {
 	t.Parallel()
 	ctx := testContext(t)

@@ -139,7 +139,7 @@ func TestReadConfigMistakes(t *testing.T) {
 	f("has no certificate in PEM form", "connection_string", hub, "ca_file", empty)
 }
 
-// Several mistakes are told at once.
+// Several mistakes are reported at once.
 func TestReadConfigAllMistakes(t *testing.T) {
 	_, _, err := read("connection_string", "Endpoint", "start", "now", "hubs", "a/b", "ca_file", "/nowhere")
 	if n := strings.Count(fmt.Sprint(err), "\n") + 1; n != 4 {

@@ -129,7 +129,7 @@ func TestTroubles(t *testing.T) {
 				}
 			}()
 			r.log.wait(t, soon, c.says)
-			time.Sleep(time.Second) // it goes on trying meanwhile
+			time.Sleep(time.Second) // it keeps trying meanwhile
 			r.log.times(t, 1, c.says)
 			if n := strings.Count(r.log.String(), "level=ERROR") + strings.Count(r.log.String(), "level=WARN"); n != 1 {
 				t.Errorf("%d errors and warnings, want 1", n)
@@ -347,7 +347,7 @@ func (p *proxy) serve(c net.Conn, to string) {
 	_, _ = io.Copy(b, in)
 }
 
-// Every address that is dialled is held to the rule for plaintext, whoever names it.
+// Every address that is dialled is held to the rule for plaintext, from any source.
 func TestPlaintextRule(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -610,7 +610,7 @@ func TestRetryAfter(t *testing.T) {
 		if p := c.Lookup(within(t, 2*time.Second), tenant, f.devices[:1]); len(p) != 1 || time.Since(start) != 2*time.Second {
 			t.Errorf("pending %v after %v", p, time.Since(start))
 		}
-		// It is known that waiting is of no use: the next one goes on at once.
+		// Waiting is known to be of no use: the next one does not wait.
 		start = time.Now()
 		if p := c.Lookup(within(t, 2*time.Second), tenant, f.devices); len(p) != 3 || time.Since(start) != 0 {
 			t.Errorf("pending %v after %v", p, time.Since(start))

@@ -43,7 +43,7 @@ func TestTokenFileThatHangs(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Error("hangs")
 	}
-	f, err := os.OpenFile(pipe, os.O_RDWR, 0) // whoever waits goes on, and finds nothing
+	f, err := os.OpenFile(pipe, os.O_RDWR, 0) // a waiting reader continues, and finds nothing
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,8 +27,8 @@ func client(t *testing.T) *http.Client {
 	return c
 }
 
-// No redirect is followed, whatever its code, and whether it leads to another host, another port or
-// the same one.
+// No redirect of any code is followed, whether it leads to another host, another port or the same
+// one.
 func TestNoRedirect(t *testing.T) {
 	var reached atomic.Int64
 	evil := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))

@@ -147,7 +147,7 @@ func TestDays(t *testing.T) {
 	}
 }
 
-// A clock is read, or refused, as package time does, whatever byte stands at any of its places.
+// A clock is read, or refused, as package time does, for any byte at any of its places.
 func TestClock(t *testing.T) {
 	for _, good := range []string{"2026-03-04T10:18:02", "2024-02-29 23:59:59", "9999-12-31T00:00:00", "0001-01-01T09:09:09"} {
 		for at := range good {
