@@ -162,8 +162,10 @@ func (m *Memory) inform(r *record.Record, tenant uint32) {
 		return
 	}
 	if s := severityOf(stringAt(tr, r.Props, "Severity")); s > 0 {
+		at := r.Nanos(m.now().UnixNano())
 		for _, key := range al.hosts {
-			m.noteAlert(r, []byte(key), tr.Inner(n))
+			dev, _ := m.cache.peek(key)
+			m.noteAlert(r, []byte(key), dev, tr.Inner(n), at)
 		}
 	}
 	l := m.learner
@@ -185,11 +187,14 @@ func (m *Memory) inform(r *record.Record, tenant uint32) {
 	l.release()
 }
 
-// noteAlert notes a row of evidence with the device that it names.
-func (m *Memory) noteAlert(r *record.Record, key, alert []byte) {
-	at := record.View(key)
-	if dev, final, _ := m.find(at, false); dev != nil {
-		at = final
+// noteAlert notes a row of evidence at a time with the device that it names. dev is nil if nothing
+// is known of that.
+func (m *Memory) noteAlert(r *record.Record, key []byte, dev *device, alert []byte, at int64) {
+	of := record.View(key)
+	if dev != nil && dev.merged {
+		if target, final, _ := m.find(of, false); target != nil {
+			of = final
+		}
 	}
-	m.recents.note(at, alert, r.Nanos(m.now().UnixNano()), severityOf(stringAt(&r.Columns, r.Props, "Severity")))
+	m.recents.note(of, alert, at, severityOf(stringAt(&r.Columns, r.Props, "Severity")))
 }

@@ -40,10 +40,13 @@ const (
 	columnOSVersion
 	columnOSFamily
 	columnGroup
-	columnUsers    columnID = 14 // LoggedOnUsers
-	columnResource columnID = 37 // AzureResourceId
-	columnIPs      columnID = 53
-	columnMACs     columnID = 54
+	columnUsers       columnID = 14 // LoggedOnUsers
+	columnRegistryTag columnID = 15 // RegistryDeviceTag
+	columnManualTags  columnID = 33 // DeviceManualTags
+	columnDynamicTags columnID = 34 // DeviceDynamicTags
+	columnResource    columnID = 37 // AzureResourceId
+	columnIPs         columnID = 53
+	columnMACs        columnID = 54
 )
 
 const columnNone columnID = 255 // with columnFull there are fewer than 255, and a group can count them in a byte

@@ -60,14 +60,21 @@ func factsOf(groups []byte) (f facts) {
 		if !ok || w.stamp < 0 {
 			return f
 		}
-		switch c.id {
-		case columnMergedTo, columnIPs, columnMACs:
-			continue
-		case columnFull:
-			f.full = w.stamp
-		}
+		f.add(c.id, w.stamp)
+	}
+}
+
+// add takes a column that was said at stamp.
+func (f *facts) add(id columnID, stamp int64) {
+	switch id {
+	case columnMergedTo, columnIPs, columnMACs:
+		return
+	case columnFull:
+		f.full = stamp
+	}
+	if stamp >= 0 {
 		f.reported = true
-		f.last = max(f.last, w.stamp)
+		f.last = max(f.last, stamp)
 	}
 }
 

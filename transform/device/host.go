@@ -205,23 +205,11 @@ func sameText(a, b []byte) bool {
 }
 
 // witness merges what evidence says of its host: less than any report does, and only where none
-// has.
-func (m *Memory) witness(r *record.Record, h *host, key []byte) {
-	if dev, ok := m.cache.peek(record.View(key)); ok && factsOf(dev.groups).reported {
-		// Mostly a report has said all this before.
-		said := 0
-		for w := (walker{rest: dev.groups}); ; {
-			c, ok := w.next()
-			if !ok {
-				break
-			}
-			if c.id <= columnGroup && c.id != columnMergedTo {
-				said++
-			}
-		}
-		if said == m.witnessed {
-			return
-		}
+// has. It returns the device, or nil if nothing is known of it.
+func (m *Memory) witness(r *record.Record, h *host, key []byte) *device {
+	dev, ok := m.cache.peek(record.View(key))
+	if ok && dev.told {
+		return dev // mostly a report has said all this before
 	}
 	l := m.learner
 	l.begin()
@@ -250,8 +238,10 @@ func (m *Memory) witness(r *record.Record, h *host, key []byte) {
 	}
 	if columns := l.end(); len(columns) > 0 {
 		m.put(key, m.stamp(r)-evidenceAge, columns, nil, true)
+		dev, _ = m.cache.peek(record.View(key))
 	}
 	l.release()
+	return dev
 }
 
 // stores reports whether a column is kept: it is wanted, or devices are found by it.

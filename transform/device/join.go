@@ -134,7 +134,9 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 	}
 	alert := alertID(r)
 	h := findHost(j.scanner, r)
+	at := r.Nanos(m.now().UnixNano())
 	var key []byte
+	var dev *device // of key, if it is known
 	if tenant != 0 && h.match != matchNone {
 		j.text, _ = record.AppendText(j.text[:0], h.id)
 		if key = appendKey(m.reportKey[:0], tenant, j.text); key != nil {
@@ -143,14 +145,14 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 				m.alerts.names(al, key, h.leading)
 				m.heard(tenant, alert)
 			}
-			m.witness(r, &h, key)
-			m.noteAlert(r, key, alert)
+			dev = m.witness(r, &h, key)
+			m.noteAlert(r, key, dev, alert, at)
 		}
 	}
 	if s == nil {
 		return
 	}
-	*s = Sighting{tenant: tenant, alert: alert, at: r.Nanos(m.now().UnixNano())}
+	*s = Sighting{tenant: tenant, alert: alert, at: at}
 	if role == RoleEvidence && len(alert) > 0 {
 		n := r.Columns.Find(r.Props, "Title")
 		s.lacks = n == 0 || r.Columns.Nothing(n)
@@ -160,7 +162,7 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 	}
 	if key != nil {
 		s.match, s.own = h.match, true
-		if dev, ok := m.cache.peek(record.View(key)); ok {
+		if dev != nil {
 			s.key = dev.key
 		} else {
 			s.key = string(key)
@@ -373,23 +375,33 @@ func (j *Joiner) describe(s *Sighting) Status {
 		return unknown
 	}
 	j.values = append(j.values, dev.groups...) // the memory's own may change once it is unlocked
+	var f facts
+	var tags [3][]byte
 	for w := (walker{rest: j.values}); ; {
 		c, ok := w.next()
 		if !ok {
 			break
 		}
+		f.add(c.id, w.stamp)
 		if c.id == columnFull || len(c.value) == 1 && c.value[0] == nobody {
 			continue
+		}
+		switch c.id {
+		case columnRegistryTag:
+			tags[0] = c.value
+		case columnManualTags:
+			tags[1] = c.value
+		case columnDynamicTags:
+			tags[2] = c.value
 		}
 		if name := m.fields.names[c.id]; name != "" {
 			d.Columns = append(d.Columns, event.Column{Name: name, ID: int(c.id), Value: c.value})
 		}
 	}
-	f := factsOf(dev.groups)
 	if !f.reported {
 		return unknown
 	}
-	j.tags()
+	j.tags(tags)
 	from := len(j.extra)
 	j.extra = msgp.AppendInt64(j.extra, (s.at-f.newest())/1e9)
 	j.extraColumn(idAge, "age_s", from)
@@ -461,7 +473,7 @@ func (j *Joiner) alertURL(r *record.Record, s *Sighting) {
 }
 
 // tags adds the tags of a device, of all kinds, as one list.
-func (j *Joiner) tags() {
+func (j *Joiner) tags(values [3][]byte) {
 	m := j.memory
 	tags := j.tagTexts[:0]
 	add := func(text []byte) {
@@ -474,18 +486,13 @@ func (j *Joiner) tags() {
 			tags = append(tags, text)
 		}
 	}
-	for _, want := range [...]string{"RegistryDeviceTag", "DeviceManualTags", "DeviceDynamicTags"} {
-		for i := range j.device.Columns {
-			c := &j.device.Columns[i]
-			if c.Name != want {
-				continue
-			}
-			if msgp.NextType(c.Value) != msgp.ArrayType {
-				text, _, _ := msgp.ReadStringZC(c.Value)
-				add(text)
-				continue
-			}
-			n, rest, err := msgp.ReadArrayHeaderBytes(c.Value)
+	for _, value := range values {
+		switch msgp.NextType(value) {
+		case msgp.StrType:
+			text, _, _ := msgp.ReadStringZC(value)
+			add(text)
+		case msgp.ArrayType:
+			n, rest, err := msgp.ReadArrayHeaderBytes(value)
 			for ; err == nil && n > 0; n-- {
 				var text []byte
 				if text, rest, err = msgp.ReadStringZC(rest); err == nil {

@@ -79,6 +79,11 @@ type device struct {
 	groups []byte
 	dirty  bool // its key is in changed
 	used   bool // in the cache's list of that name
+
+	// Read from groups whenever those change, see digest.
+	merged   bool // it says that it was merged into another one
+	reported bool // facts.reported
+	told     bool // evidence tells nothing of it that is not there
 }
 
 const (
@@ -218,10 +223,10 @@ func (m *Memory) find(key string, used bool) (dev *device, at, missing string) {
 	}
 	at = key
 	for range maxMerges {
-		to := mergedInto(dev.groups)
-		if len(to) == 0 {
+		if !dev.merged {
 			break
 		}
+		to := mergedInto(dev.groups)
 		next := appendKey(m.key[:0], tenantOf(at), to)
 		if next == nil {
 			break
@@ -234,7 +239,7 @@ func (m *Memory) find(key string, used bool) (dev *device, at, missing string) {
 		if !ok {
 			return dev, at, string(next)
 		}
-		if factsOf(dev.groups).reported && !factsOf(target.groups).reported {
+		if dev.reported && !target.reported {
 			return dev, at, target.key // nobody has reported the other yet
 		}
 		dev, at = target, target.key
@@ -276,6 +281,7 @@ func (m *Memory) put(key []byte, stamp int64, columns []column, empty []columnID
 	}
 	if known && len(merged) <= cap(old) {
 		dev.groups = append(old[:0], merged...) // a report like the last one leaves no garbage
+		m.digest(dev)
 		if renamed {
 			m.index(dev)
 		}
@@ -293,6 +299,7 @@ func (m *Memory) put(key []byte, stamp int64, columns []column, empty []columnID
 	} else {
 		m.cache.replace(dev, groups)
 	}
+	m.digest(dev)
 	if renamed {
 		m.index(dev)
 	}
@@ -300,6 +307,22 @@ func (m *Memory) put(key []byte, stamp int64, columns []column, empty []columnID
 	for m.cache.bytes+m.tenants.bytes > m.limit && m.cache.len() > 1 {
 		m.evict()
 	}
+}
+
+// digest notes what is asked of a device for every row.
+func (m *Memory) digest(dev *device) {
+	told := 0
+	dev.merged, dev.reported = len(mergedInto(dev.groups)) > 0, factsOf(dev.groups).reported
+	for w := (walker{rest: dev.groups}); ; {
+		c, ok := w.next()
+		if !ok {
+			break
+		}
+		if columnDeviceName <= c.id && c.id <= columnGroup {
+			told++
+		}
+	}
+	dev.told = dev.reported && told == m.witnessed
 }
 
 // sameNames reports whether a device is found by the same names with other groups.

@@ -202,7 +202,7 @@ func (m *Memory) resolve(s *Sighting, now time.Time) {
 	if s.warms {
 		s.warms, s.since = false, now
 	}
-	if s.key != "" {
+	if s.key != "" && m.cfg.Ask != nil {
 		s.wants = m.wanting(s)
 	}
 	if s.wants != "" && s.question != nil && !s.question.over {
