@@ -17,6 +17,7 @@ type Chunk struct {
 	Data    []byte // msgpack events, one after the other
 	Records int
 	lease   *Lease // that must hold when it is handed over
+	taken   bool   // by the host, out of turn: see Gather
 }
 
 // ID is the id of an event. This package does not know how it is made.
@@ -35,7 +36,7 @@ type Batch struct {
 	open    map[string]int // of a batch that is filled: tag -> index of its last chunk, until that is full
 	held    *withheld      // of its pump
 	whenPut []func()       // to be called when it has been put
-	taken   int            // of a queued batch: chunks that the host has taken
+	taken   int            // of a queued batch: so many chunks from the first on are the host's, or lost
 	bytes   int64
 
 	// full takes the events out of the batch when they are partBytes or more; nil: nobody does.
@@ -122,7 +123,7 @@ func (b *Batch) Bytes() int64 {
 // append.
 func (b *Batch) Next() *Chunk {
 	for ; b.taken < len(b.Chunks); b.taken++ {
-		if c := &b.Chunks[b.taken]; c.lease.Held() {
+		if c := &b.Chunks[b.taken]; !c.taken && c.lease.Held() {
 			return c
 		}
 	}

@@ -3,7 +3,7 @@
 //
 //	          our goroutines                                        |        the host's thread
 //	                                                                |
-//	Source.Fetch --> Pump --> Transform --> Batch --> Outbox.Put    |    Outbox.Take --> append, chunk by chunk
+//	Source.Fetch --> Pump --> Transform --> Batch --> Outbox.Put    |    Outbox.Waiting --> append, tag by tag
 //	                                                     |          |                        |
 //	                                              waits for room    |                 each returned 0
 //	                                                                |                        |
@@ -23,6 +23,7 @@
 //	batch.go     chunks by tag, and the marks that are safe with them
 //	withheld.go  marks that wait for the rows of their lanes that wait
 //	outbox.go    where batches wait for the host's thread
+//	gather.go    Gather: what waits for one tag, for one append
 //	lease.go     Lease: what is read may be handed over, until another worker may have it
 //	state.go     the state file: positions and devices, on a disk that may be damaged
 //	oldstate.go  reads the state file of earlier versions
@@ -45,9 +46,10 @@
 //     a process is stopped ends when it is woken: that repeats a chunk.
 //   - A record may have to wait for its device. Marks of its lane are then kept back until it is in
 //     the outbox (withheld.go). Other lanes are not held up.
-//   - A batch holds chunks of several tags and is safe as a whole. A crash inside a batch repeats
-//     at most that batch and the uncommitted ones before it. So duplicates are bounded, and carry
-//     the same event_id.
+//   - A batch holds chunks of several tags and is safe as a whole. Where batches wait, chunks of
+//     one tag are gathered from several, as many as the host takes in 20 ms (gather.go). A crash
+//     inside them repeats at most those and the uncommitted ones before them. So duplicates are
+//     bounded, and carry the same event_id.
 //   - A lane that comes back (after a rebalance, or a blob that was replaced) has a new term.
 //     Marks of an older term may still be in the outbox; the source drops them.
 //   - A repeat that is dropped leaves its mark. The mark may move: a record counts as a repeat once

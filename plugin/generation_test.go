@@ -147,6 +147,56 @@ func TestATickIsBounded(t *testing.T) {
 	})
 }
 
+// Where much waits, the events of a tag are appended together, and no more at once than the host
+// takes in a tick.
+func TestTagsAreGathered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeHost{}
+		in := newTestInstance(f)
+		var g generation
+		id := g.add(in)
+		defer g.exit()
+		next := int64(0)
+		fill := func(batches, size int) {
+			for range batches {
+				next++
+				put(t, in, next, size, "x", "y")
+			}
+		}
+		appends := func() int {
+			t.Helper()
+			f.taken = f.taken[:0]
+			for in.outbox.Batches() > 0 {
+				g.tick(id, time.Now())
+				time.Sleep(time.Second)
+			}
+			if at := safe(in); at != next {
+				t.Errorf("safe up to %d, want %d", at, next)
+			}
+			return len(f.taken)
+		}
+		fill(10, 1000)
+		if n := appends(); n != 2 {
+			t.Errorf("%d appends of 10 small batches with 2 tags, want 2", n)
+		}
+		for range 10 { // the host is fast: more and more is gathered
+			fill(10, 100<<10)
+			appends()
+		}
+		fill(10, 100<<10)
+		if n := appends(); n != 8 { // 300 kB each, and the rest
+			t.Errorf("%d appends to a fast host, want 8", n)
+		}
+		f.during = func() bool { time.Sleep(100 * time.Millisecond); return true }
+		fill(10, 200<<10)
+		appends()
+		fill(10, 200<<10)
+		if n := appends(); n != 20 {
+			t.Errorf("%d appends to a slow host, want 20, batch by batch", n)
+		}
+	})
+}
+
 // With enough events, and as many ticks as in the host, the sections together take up to half of
 // the time, and not much less.
 func TestHalfOfTheTimeIsTheHosts(t *testing.T) {

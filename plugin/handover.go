@@ -18,6 +18,12 @@ const (
 	tickTime = 20 * time.Millisecond
 	tickMost = 250 * time.Millisecond
 
+	// Events of several batches are gathered. A crash repeats the batches that are under way, and a
+	// tick finishes them. So they are no more than the host takes within gatherTime.
+	gatherTime    = 20 * time.Millisecond
+	leastGathered = 512 << 10
+	mostGathered  = 8 << 20
+
 	// resumeWait is the pause of a section after a limit was lifted. At a limit every append pauses
 	// the section again, and the host logs each pause. Its outputs are busy for longer with the
 	// stored events.
@@ -29,6 +35,10 @@ const (
 type handover struct {
 	outbox *input.Outbox
 	log    *slog.Logger
+
+	gather  input.Gather
+	batches []*input.Batch // that are gathered from now
+	most    int64          // bytes of batches to gather from
 
 	limited    bool      // the host paused this section inside one of its own appends; set by generation
 	restsUntil time.Time // until then the host's thread belongs to others
@@ -80,26 +90,50 @@ func (h *handover) give(now time.Time, hand func(tag string, data []byte) bool) 
 	if now.Before(h.retryAt) {
 		return nil
 	}
+	defer func() {
+		clear(h.batches)
+		h.batches = h.batches[:0]
+	}()
 	for time.Since(now) < tickTime {
-		b := h.outbox.Take()
-		if b == nil {
+		h.batches = h.outbox.Waiting(h.batches[:0], max(h.most, leastGathered))
+		if len(h.batches) == 0 {
 			return nil
 		}
-		for c := b.Next(); c != nil; c = b.Next() {
-			if h.limited || time.Since(now) >= tickMost {
+		began, before := time.Now(), h.bytes
+		for left := h.batches; len(left) > 0; {
+			if left[0].Next() == nil {
+				h.outbox.Done(left[0])
+				left = left[1:]
+				continue
+			}
+			if h.limited {
 				return nil
 			}
-			if !hand(c.Tag, c.Data) {
+			if time.Since(now) >= tickMost {
+				h.pace(int64(h.bytes-before), time.Since(began))
+				return nil
+			}
+			if !h.gather.From(left) {
+				continue // the last lease was lost in between
+			}
+			if !hand(h.gather.Tag, h.gather.Data) {
 				h.refused(now)
 				return nil
 			}
-			b.Taken()
-			h.bytes += uint64(len(c.Data))
+			h.bytes += uint64(len(h.gather.Data))
+			h.gather.Taken()
 			h.accepted(now)
 		}
-		h.outbox.Done(b)
+		h.pace(int64(h.bytes-before), time.Since(began))
 	}
 	return nil
+}
+
+// pace sets how much is gathered next: what the host takes within gatherTime, going by the last
+// time.
+func (h *handover) pace(bytes int64, took time.Duration) {
+	perMilli := bytes / max(took.Milliseconds(), 1)
+	h.most = min(perMilli*gatherTime.Milliseconds(), 2*max(h.most, leastGathered), mostGathered)
 }
 
 func (h *handover) refused(now time.Time) {
