@@ -60,6 +60,7 @@ type Server struct {
 	clock      func() time.Time
 	fault      func(Request) *Fault
 	late       func(Request)
+	answered   func(Request, int)
 	pageSize   int
 	counts     map[Op]int
 	lists      map[string]int // by container
@@ -137,6 +138,14 @@ func (s *Server) SetFault(f func(Request) *Fault) { s.mu.Lock(); defer s.mu.Unlo
 // SetLate has f called when the answer to a listing is ready and not yet sent. While f holds it
 // back, the account continues.
 func (s *Server) SetLate(f func(Request)) { s.mu.Lock(); defer s.mu.Unlock(); s.late = f }
+
+// SetAnswered has f called with the status of each answer, before it is sent. f may be called by
+// several requests at a time.
+func (s *Server) SetAnswered(f func(r Request, status int)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answered = f
+}
 
 // SetPageSize limits how many items a page of a listing has, below the 5,000 of the service.
 func (s *Server) SetPageSize(n int) { s.mu.Lock(); defer s.mu.Unlock(); s.pageSize = n }
@@ -259,6 +268,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	now := s.clock().UTC()
 	ask := s.fault
+	if s.answered != nil {
+		w = &answer{ResponseWriter: w, req: req, tell: s.answered}
+	}
 	s.mu.Unlock()
 	var fault *Fault
 	if ask != nil {
@@ -294,6 +306,30 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.change(w, r, req, q)
 	}
 }
+
+// answer tells somebody the status of an answer.
+type answer struct {
+	http.ResponseWriter
+	req  Request
+	tell func(Request, int)
+	told bool
+}
+
+func (a *answer) WriteHeader(status int) {
+	a.told = true
+	a.tell(a.req, status)
+	a.ResponseWriter.WriteHeader(status)
+}
+
+func (a *answer) Write(p []byte) (int, error) {
+	if !a.told {
+		a.WriteHeader(http.StatusOK)
+	}
+	return a.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.NewResponseController reach the connection.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // authenticate asks for a signature of some kind, and for the dates that the service looks at.
 func authenticate(r *http.Request, q url.Values, now time.Time) (status int, code, message string) {
