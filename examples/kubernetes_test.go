@@ -7,6 +7,31 @@ import (
 	"testing"
 )
 
+// What depends on one another in the Deployment, its configuration and the image.
+func TestKubernetesWorkers(t *testing.T) {
+	t.Parallel()
+	deployment, config := example(t, "kubernetes/deployment.yaml"), example(t, "kubernetes/workers.yaml")
+	for _, want := range []string{
+		"replicas: 3\n", "emptyDir:", "mountPath: /var/lib/fluent-bit\n", "--config=/fluent-bit/etc/conf/workers.yaml\n",
+		`azure.workload.identity/use: "true"`, "azure.workload.identity/client-id: ", "terminationGracePeriodSeconds: 60 ",
+	} {
+		if !strings.Contains(deployment, want) {
+			t.Errorf("deployment.yaml lacks %q", want)
+		}
+	}
+	if strings.Contains(deployment, "persistentVolumeClaim") || strings.Contains(config, " db: ") {
+		t.Error("the pods need a volume")
+	}
+	for _, want := range []string{" blob.shared: defender-workers ", "grace: 30 "} {
+		if !strings.Contains(config, want) {
+			t.Errorf("workers.yaml lacks %q", want)
+		}
+	}
+	if user := regexp.MustCompile(`USER (\d+)`).FindStringSubmatch(example(t, "../build/Dockerfile")); user == nil || !strings.Contains(deployment, "runAsUser: "+user[1]+"\n") {
+		t.Errorf("the user is not that of the image, %v", user)
+	}
+}
+
 // What depends on one another in the values, the volume, the configuration and the image.
 func TestKubernetesValues(t *testing.T) {
 	t.Parallel()

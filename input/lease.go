@@ -1,6 +1,7 @@
 package input
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -45,6 +46,10 @@ func (i Instant) Since() time.Duration {
 	now := Now()
 	return max(now.boot-i.boot, now.wall.Sub(i.wall))
 }
+
+// OnlyLearn is the lease of what another worker hands over, and is read for what it says of devices
+// only.
+var OnlyLearn = NewLease(Now(), math.MaxInt64)
 
 // NewLease returns a lease that holds for d from an instant on.
 func NewLease(from Instant, d time.Duration) *Lease { return &Lease{from: from, d: d} }

@@ -32,7 +32,6 @@ type Message struct {
 	Reason string // not empty: Body is known to be unreadable (a line that was cut, say), and why
 
 	Lease *Lease // the lease under which it may be handed over; nil where nobody shares the lane
-	Learn bool   // another worker hands it over: it is read for its devices only
 }
 
 // Source reads lanes of messages. Fetch and Commit may run at the same time, each from one

@@ -14,7 +14,7 @@ import (
 
 // Settings are the keys that concern the instance as a whole.
 var Settings = []input.Setting{
-	{Key: "db", Kind: input.Text, Doc: "The state file: positions of blobs, a copy of Event Hubs offsets, known devices. Each section needs its own."},
+	{Key: "db", Kind: input.Text, Doc: "The state file: positions of blobs, a copy of Event Hubs offsets, known devices. Each section needs its own. With `blob.shared`, it has no positions of blobs."},
 	{Key: "tag_pattern", Kind: input.Text, Doc: "A tag for each table: the `*` of `defender.*` becomes the table. With `format: ocsf`, the `{class}` of `ocsf.{class}` becomes the class. Without it events have the section's own `tag`."},
 	{Key: "tables", Kind: input.List, Doc: "Names or patterns (`*`) of the only tables to pass on, such as `AlertInfo, AlertEvidence`. All tables when empty."},
 	{Key: "tables_exclude", Kind: input.List, Doc: "Names or patterns (`*`) of tables to leave out."},
@@ -62,7 +62,7 @@ type config struct {
 
 // withoutState is the effect of having no state file, as text for the log.
 func (c config) withoutState() string {
-	if c.blob != nil {
+	if c.blob != nil && c.blob.Shared == "" {
 		return "after a restart blobs are read from where blob.start says, and events are missed or repeated"
 	}
 	return "if Event Hubs loses the consumer group's offsets, reading begins where eventhub.start says and events are missed or repeated"
@@ -125,6 +125,8 @@ func (c config) findUseless(s *input.Settings) {
 // withoutUse is the reason why a key was not read, as text for the log.
 func (c config) withoutUse(key string) string {
 	switch {
+	case strings.HasPrefix(key, "blob.shar") && c.blob != nil:
+		return "blob.shared is not set"
 	case strings.HasPrefix(key, "blob.") && c.blob == nil:
 		return "no storage account is configured (blob.connection_string, or blob.account_url)"
 	case strings.HasPrefix(key, "eventhub.") && c.eventhub == nil:

@@ -78,6 +78,8 @@ func newInstance(h host) (_ *instance, err error) {
 		if in.state, err = input.OpenState(c.db, in.log); err != nil {
 			return nil, err
 		}
+	} else if c.eventhub == nil && c.blob != nil && c.blob.Shared != "" {
+		in.log.Info("db is not set: positions are in blob.shared, and devices are learned anew at each start")
 	} else {
 		in.log.Warn("db is not set: " + c.withoutState() + "; set db to the path of a file to keep positions")
 	}
@@ -145,7 +147,12 @@ func (in *instance) start(c config) {
 		})
 	}
 	if cfg := c.blob; cfg != nil {
+		opened := false
 		opens = append(opens, func(ctx context.Context) (input.Source, error) {
+			if opened && cfg.SetBack != nil {
+				cfg.SetBack() // what waits for the host was read by leases that are given back
+			}
+			opened = true
 			src, err := blob.Open(ctx, *cfg, in.state, in.log)
 			if err != nil {
 				return nil, err
@@ -159,11 +166,16 @@ func (in *instance) start(c config) {
 	if c.eventhub != nil {
 		in.group = c.eventhub.Group
 		c.eventhub.FetchBytes = fetch
-		c.eventhub.SetBack = in.forget
+		c.eventhub.SetBack = func() {
+			in.forget("the consumer group was set back, so its events are read again")
+		}
 	}
 	if c.blob != nil {
 		c.blob.FetchBytes = fetch
 		c.blob.LineLimit = blob.LineLimit(c.memory)
+		if c.blob.Shared != "" {
+			c.blob.SetBack = func() { in.forget("leases of shards were lost, so events of them may be read again") }
+		}
 	}
 	for _, open := range opens {
 		now, late := in.newTransform(c)
@@ -184,9 +196,9 @@ func (in *instance) store() {
 
 // forget makes all ids unknown: somebody wants events to be read again, and they must not count as
 // repeats.
-func (in *instance) forget() {
+func (in *instance) forget(why string) {
 	if in.ids != nil {
-		in.log.Info("the consumer group was set back, so its events are read again; none of them counts as a repeat")
+		in.log.Info(why + "; none of them counts as a repeat")
 		in.ids.forget()
 	}
 }
@@ -208,11 +220,17 @@ func (in *instance) newTransform(c config) (now func(context.Context, *input.Bat
 	t = transform.New(c.transform)
 	in.transforms = append(in.transforms, t)
 	queued := t.Queued
+	learn := in.newLearner(c)
 	now = func(ctx context.Context, dst *input.Batch, messages []input.Message) {
 		payloads = payloads[:0]
 		for i := range messages {
 			m := &messages[i]
 			payloads = append(payloads, transform.Payload{Body: m.Body, Lane: m.Mark.Lane, Offset: m.Offset, Reason: m.Reason})
+		}
+		if learn != nil && len(messages) > 0 && messages[0].Lease == input.OnlyLearn {
+			learn(ctx, payloads)
+			clear(payloads)
+			return
 		}
 		batch = dst
 		t.Append(ctx, payloads, emit)
@@ -235,6 +253,22 @@ func (in *instance) newTransform(c config) (now func(context.Context, *input.Bat
 		err := t.Late(ctx, emitLate, dst.WhenPut)
 		in.note(dst, t.NewLateIDs(), queuedLate)
 		return err
+	}
+}
+
+// newLearner returns what learns of devices from payloads that another worker hands over, or nil
+// where there are none. Nothing of them is counted, nor known as a repeat.
+func (in *instance) newLearner(c config) func(context.Context, []transform.Payload) {
+	if c.blob == nil || c.blob.Shared == "" || c.transform.Devices == nil {
+		return nil
+	}
+	only := c.transform
+	only.Tables, only.TablesExclude = nil, []string{"*"}
+	only.Repeats, only.DropRepeats, only.Keep = nil, false, nil
+	only.Memory /= 4
+	t := transform.New(only)
+	return func(ctx context.Context, payloads []transform.Payload) {
+		t.Append(ctx, payloads, func(string, []byte) {})
 	}
 }
 

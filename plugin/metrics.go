@@ -89,6 +89,13 @@ var (
 )
 
 var (
+	mShards    = &metric{name: "blob_shards", kind: gauge, help: "Shares that the blobs are divided into among the workers (blob.shards)."}
+	mOwned     = &metric{name: "blob_shards_owned", kind: gauge, help: "Shares that this worker reads; those of all workers together are blob_shards."}
+	mTakeovers = &metric{name: "blob_shard_takeovers_total", help: "Shares that this worker took over from another."}
+	mLeaseLost = &metric{name: "blob_leases_lost_total", help: "Shares whose lease ended before it was given back; what was not written of them is repeated."}
+)
+
+var (
 	mDevices        = &metric{name: "devices", kind: gauge, help: "Known devices."}
 	mDeviceBytes    = &metric{name: "device_cache_bytes", kind: gauge, help: "Bytes that known devices and recent alerts take."}
 	mDevicesEvicted = &metric{name: "devices_evicted_total", help: "Devices that gave way to others. device_info.cache_bytes is too small if this grows fast."}
@@ -112,6 +119,7 @@ var allMetrics = []*metric{
 	mHanded, mRefused, mWaiting, mBatches, mMemory, mMemoryMost,
 	mLag, mLagSeconds, mUnsafe, mRetention, mUndecoded, mPartitions, mAssigned, mStale, mRebalances, mHubRetries,
 	mBlobBehind, mBlobNewest, mBlobOpen, mBlobFailing, mBlobLists, mBlobReads, mBlobReplaced, mBlobFound, mBlobGone, mBlobPassed, mBlobArchived, mBlobCut, mBlobRetries,
+	mShards, mOwned, mTakeovers, mLeaseLost,
 	mDevices, mDeviceBytes, mDevicesEvicted, mDeviceReports, mNotWaited, mAlerts, mAlertsFilled, mDeviceStatus, mDeviceMatch, mDeviceRows, mNewestReport, mAPILookups, mAPIListed, mAPICalls, mAPIWaiting, mAPIQuotaWait,
 }
 
@@ -227,6 +235,12 @@ func blobFigures(one func(m *metric, value float64, labels ...string), s blob.St
 	one(mBlobCut, float64(s.LinesCut))
 	for kind, n := range s.Retries {
 		one(mBlobRetries, float64(n), kind)
+	}
+	if s.Shared != nil {
+		one(mShards, float64(s.Shared.Shards))
+		one(mOwned, float64(s.Shared.Owned))
+		one(mTakeovers, float64(s.Shared.Takeovers))
+		one(mLeaseLost, float64(s.Shared.Lost))
 	}
 }
 

@@ -23,6 +23,7 @@
 //	run.go         a row while it runs: the functions for its script
 //	rows_hub.go    faults of the Event Hub and of its network
 //	rows_blob.go   faults of Blob Storage
+//	rows_sharing.go  faults of workers that share an account
 //	rows_host.go   faults of the host
 //	rows_state.go  faults of the disk, the clock and memory
 //	rows_attack.go what an attacker sends to fill the memory
@@ -236,7 +237,7 @@ func findFluentBit() string {
 
 // choose returns the rows of names.
 func choose(names string) (chosen []*row, err error) {
-	all := slices.Concat(hostRows, hubRows, blobRows, stateRows, attackRows, deviceRows, realRows)
+	all := slices.Concat(hostRows, hubRows, blobRows, sharingRows, stateRows, attackRows, deviceRows, realRows)
 	switch names {
 	case "all":
 		return all, nil

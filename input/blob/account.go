@@ -1,12 +1,15 @@
 package blob
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"path"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -16,6 +19,7 @@ import (
 	azaccount "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob"
 	azblob "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
 	azcontainer "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
+	azlease "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/lease"
 	azservice "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/service"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
@@ -64,7 +68,7 @@ func openAccount(cfg Config) (*account, error) {
 	options := &azaccount.ClientOptions{ClientOptions: azcore.ClientOptions{
 		Transport: newGuard(transport),
 		Retry:     policy.RetryOptions{MaxRetries: -1},
-		Telemetry: policy.TelemetryOptions{ApplicationID: "fluent-bit-defender"},
+		Telemetry: policy.TelemetryOptions{ApplicationID: cmp.Or(cfg.agent, "fluent-bit-defender")},
 	}}
 	var (
 		c     *azaccount.Client
@@ -367,6 +371,63 @@ func (a *account) read(ctx context.Context, containerName, name, etag string, cr
 		return n, nil
 	}
 	return n, err
+}
+
+// shardItem is a shard's blob as listed.
+type shardItem struct {
+	name, owner string
+	shards      int // in all, as its last owner was told; 0 when there was none
+	state       azlease.StateType
+}
+
+// shards lists the blobs of shards.
+func (a *account) shards(ctx context.Context, containerName string) (all []shardItem, err error) {
+	prefix := shardPrefix
+	pager := a.service.NewContainerClient(containerName).NewListBlobsFlatPager(&azcontainer.ListBlobsFlatOptions{
+		Prefix: &prefix, Include: azcontainer.ListBlobsInclude{Metadata: true}})
+	var seen markers
+	for pager.More() {
+		a.lists.Add(1)
+		page, err := func() (azcontainer.ListBlobsFlatResponse, error) {
+			ctx, cancel := context.WithTimeout(ctx, listTimeout)
+			defer cancel()
+			return pager.NextPage(ctx)
+		}()
+		if err == nil && page.NextMarker != nil && page.Segment != nil {
+			err = seen.take(*page.NextMarker, len(page.Segment.BlobItems))
+		}
+		if err != nil {
+			a.sawError(err)
+			return nil, err
+		}
+		a.sawDate(page.Date)
+		if page.Segment == nil {
+			continue
+		}
+		for _, b := range page.Segment.BlobItems {
+			if b.Name == nil || b.Properties == nil || b.Properties.LeaseState == nil {
+				continue
+			}
+			shards, _ := strconv.Atoi(metadata(b.Metadata, "shards"))
+			all = append(all, shardItem{name: *b.Name, owner: metadata(b.Metadata, "owner"), shards: shards, state: *b.Properties.LeaseState})
+		}
+	}
+	return all, nil
+}
+
+// whole reads a small blob, and its version.
+func (a *account) whole(ctx context.Context, containerName, name string) (text []byte, etag azcore.ETag, err error) {
+	a.reads.Add(1)
+	r, err := a.service.NewContainerClient(containerName).NewBlobClient(name).DownloadStream(ctx, nil)
+	if err != nil {
+		a.sawError(err)
+		return nil, "", err
+	}
+	defer r.Body.Close()
+	if text, err = io.ReadAll(r.Body); err == nil && r.ETag != nil {
+		etag = *r.ETag
+	}
+	return text, etag, err
 }
 
 // properties asks for one blob's entry of a listing.

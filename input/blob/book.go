@@ -30,10 +30,23 @@ type entry struct {
 	etag     string
 }
 
-// head is a hash of the first n bytes of a blob. n is 0 while they are not known.
+// head is a hash of the first n bytes of a blob. n is 0 while they are not known. Shards keep the
+// first half of it.
 type head struct {
 	n   int
 	sum [16]byte
+}
+
+const headKept = 8
+
+// same tells whether two heads are of the same bytes, as far as is known.
+func (h head) same(o head) bool {
+	var none [len(h.sum) - headKept]byte
+	if [len(none)]byte(h.sum[headKept:]) == none || [len(none)]byte(o.sum[headKept:]) == none {
+		clear(h.sum[headKept:])
+		clear(o.sum[headKept:])
+	}
+	return h == o
 }
 
 // foot is a hash of the n bytes before at. There the last value ends of a block blob that was read
@@ -131,12 +144,14 @@ func parseEntry1(text string) (e entry, err error) {
 }
 
 // book keeps positions: in the state file, or in memory for the life of the source when there is
-// none.
+// none. That of a shard is in memory, in a short form, and from there in the shard's blob.
 type book struct {
-	state *input.State
+	state  *input.State
+	packed bool // mem has entries in their short form
 
-	mu  sync.Mutex
-	mem map[string]string
+	mu      sync.Mutex
+	mem     map[string]string
+	changes uint64 // so far, of mem
 }
 
 func newBook(state *input.State) *book { return &book{state: state, mem: make(map[string]string)} }
@@ -145,7 +160,7 @@ func (k *book) get(key string) (string, error) {
 	if k.state == nil {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		return k.mem[key], nil
+		return k.value(key), nil
 	}
 	v, err := k.state.Get(bucket, key)
 	return string(v), ofState(err)
@@ -169,14 +184,46 @@ func (k *book) write(changes []input.Change) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, c := range changes {
+		value := string(c.Value)
+		if k.packed && c.Value != nil && c.Key[0] != '#' {
+			e, err := parseEntry(value)
+			if err != nil {
+				return ofState(err)
+			}
+			value = e.pack()
+		}
 		if c.Value == nil {
 			delete(k.mem, c.Key)
 		} else {
-			k.mem[c.Key] = string(c.Value)
+			k.mem[c.Key] = value
 		}
+		k.changes++
 	}
 	return nil
 }
+
+// value is that of a key of mem. mu is held.
+func (k *book) value(key string) string {
+	v, ok := k.mem[key]
+	if !ok || !k.packed || key[0] == '#' {
+		return v
+	}
+	e, err := unpackEntry(v)
+	if err != nil {
+		panic("BUG: a position that was checked cannot be read")
+	}
+	return e.String()
+}
+
+// pack makes the shard's blob. changes tells which it holds.
+func (k *book) pack() (packed []byte, changes uint64) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return packAll(k.mem), k.changes
+}
+
+// changed is how many changes there were.
+func (k *book) changed() uint64 { k.mu.Lock(); defer k.mu.Unlock(); return k.changes }
 
 func (k *book) each(prefix string, f func(key, value string)) error {
 	if k.state != nil {
@@ -184,9 +231,9 @@ func (k *book) each(prefix string, f func(key, value string)) error {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for key, value := range k.mem {
+	for key := range k.mem {
 		if strings.HasPrefix(key, prefix) {
-			f(key, value)
+			f(key, k.value(key))
 		}
 	}
 	return nil

@@ -13,7 +13,7 @@ const (
 	maxPiece = 4 << 20  // what one read asks for
 	minPiece = 64 << 10 // below this a blob is read at the speed of its latency
 
-	messageBytes = 96 // of an input.Message
+	messageBytes = 88 // of an input.Message
 )
 
 // piece is a run of bytes of a blob and the messages cut from it.

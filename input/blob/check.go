@@ -46,6 +46,17 @@ func Check(ctx context.Context, cfg Config) []input.Finding {
 			}
 		}
 	}
+	if cfg.Shared != "" {
+		shared := a
+		if cfg.SharedURL != "" {
+			cfg.AccountURL = cfg.SharedURL
+			if shared, err = openAccount(cfg); err != nil {
+				return append(findings, input.Finding{What: "blob.shared_account_url", Err: err})
+			}
+			defer shared.close()
+		}
+		findings = append(findings, shared.checkShared(ctx, cfg))
+	}
 	return findings
 }
 

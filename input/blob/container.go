@@ -26,8 +26,10 @@ type container struct {
 	origin string
 	blobs  map[string]*tail // active, by name; s.mu
 
-	since time.Time // blobs made before were there at the first start
-	first bool      // this poll is the first ever: all blobs that it finds were there before
+	parts  []*part          // by shard; nil for those that were never read
+	learnt *part            // of what others read of devices; nil for none
+	days   map[string]*part // by folder: who listed it last
+	early  bool             // it was there when origin was first looked for by this process
 
 	roots    []string // folders that hold y=/m=/d= folders
 	deep     []string // those of them that sweeps have found, further down
@@ -50,6 +52,7 @@ type container struct {
 	failing int                   // blobs that cannot be read now; s.mu
 	kinds   map[trouble]*failures // of those; s.mu
 	wake    chan struct{}         // that there is one to speak of
+	due     chan struct{}         // a signal that shards have come, whose blobs are to be listed
 	some    bool                  // a listing has shown blobs, or the log has that none are under blob.prefix
 }
 
@@ -63,10 +66,13 @@ type failures struct {
 	said          bool
 }
 
-func newContainer(s *Source, name, origin string, since time.Time) *container {
-	c := &container{s: s, name: name, origin: origin, since: since, blobs: make(map[string]*tail), kinds: make(map[trouble]*failures),
-		wake: make(chan struct{}, 1), warm: s.cfg.WarmUp > 0 && s.cfg.Warm != nil && s.cfg.Warm(name)}
+func newContainer(s *Source, name, origin string, early bool) *container {
+	c := &container{s: s, name: name, origin: origin, early: early, parts: make([]*part, len(s.shards)), days: make(map[string]*part), blobs: make(map[string]*tail), kinds: make(map[trouble]*failures),
+		wake: make(chan struct{}, 1), due: make(chan struct{}, 1), warm: s.cfg.WarmUp > 0 && s.cfg.Warm != nil && s.cfg.Warm(name)}
 	c.sweeper.c = c
+	if c.warm && s.shared != nil {
+		c.learnt = s.newLearnt()
+	}
 	return c
 }
 
@@ -99,7 +105,9 @@ func (c *container) run() {
 			}
 		} else {
 			wait.Reset()
-			c.first = false
+			for _, p := range c.ours() {
+				p.first = false
+			}
 			if c.isFar() {
 				c.listedFar()
 			}
@@ -146,12 +154,22 @@ func (c *container) rest(until time.Time) {
 		select {
 		case <-c.s.ctx.Done():
 		case <-c.wake:
+		case <-c.due:
+			until = time.Now()
 		case <-timer.C:
 		}
 		timer.Stop()
 		if !time.Now().Before(until) {
 			return
 		}
+	}
+}
+
+// poke has c polled now.
+func (c *container) poke() {
+	select {
+	case c.due <- struct{}{}:
+	default:
 	}
 }
 
@@ -231,14 +249,13 @@ func (c *container) poll() error {
 		if err := c.discover(); err != nil {
 			return err
 		}
+	} else if err := c.load(true); err != nil {
+		return err
 	}
 	c.exists = true
 	s.mu.Lock()
 	c.listed = true
 	s.mu.Unlock()
-	if err := c.sweeper.load(); err != nil {
-		return err
-	}
 	if err := c.sweeper.setAside(); err != nil {
 		return err
 	}
@@ -258,11 +275,21 @@ func (c *container) poll() error {
 		}
 	}
 	for _, root := range c.roots {
-		for _, d := range which {
-			if err := c.listDay(root, d); err != nil {
-				return err
+		for _, d := range window {
+			// Days that have come to this worker since the last poll are listed at once.
+			prefix := dayPrefix(root, d)
+			p := c.part(prefix)
+			before, known := c.days[prefix]
+			if p != nil && (slices.Contains(which, d) || known && before != p) {
+				if err := c.listDay(root, d); err != nil {
+					return err
+				}
 			}
+			c.days[prefix] = p
 		}
+	}
+	if len(c.days) > 2*len(c.roots)*len(window) {
+		clear(c.days) // of folders and days that are over: at the next poll all are known again
 	}
 	c.recheck()
 	c.polls++
@@ -281,14 +308,9 @@ func (c *container) discover() error {
 		}
 		c.calls++
 		items, folders, next, err := s.account.list(s.ctx, c.name, s.cfg.Prefix, "/", marker)
-		if c.since.IsZero() && (err == nil || kindOf(err) == missing) {
-			since, isNew, e := s.since(c.origin, s.account.now())
-			if e != nil {
+		if err == nil || kindOf(err) == missing {
+			if e := c.load(err == nil); e != nil {
 				return e
-			}
-			c.since, c.first = since, isNew && err == nil
-			if isPattern(c.origin) {
-				c.first = err == nil
 			}
 		}
 		if err != nil {
@@ -356,16 +378,16 @@ func (c *container) listDay(root string, d time.Time) error {
 			break
 		}
 	}
-	var changes []input.Change
+	gone := make(changes)
 	s.mu.Lock()
 	for name, b := range c.blobs {
-		if b.seen.Before(begun) && strings.HasPrefix(name, prefix) {
+		if b.seen.Before(begun) && b.shard.reading && strings.HasPrefix(name, prefix) {
 			s.forget(b)
-			changes = append(changes, input.Change{Key: b.lane})
+			gone.add(b.shard.book, input.Change{Key: b.lane})
 		}
 	}
 	s.mu.Unlock()
-	return s.book.write(changes)
+	return gone.write()
 }
 
 // recheck queues blobs whose unfinished last line is not waited for any longer, and lets go of
@@ -387,7 +409,7 @@ func (c *container) recheck() {
 // something to read. page is the sweep's page, nil for a poll.
 func (c *container) take(items []item, page *sweepPage, asked time.Time) error {
 	s := c.s
-	var changes []input.Change
+	chosen := make(changes)
 	now := time.Now()
 	for _, it := range items {
 		if !isEvents(it.name) {
@@ -396,17 +418,33 @@ func (c *container) take(items []item, page *sweepPage, asked time.Time) error {
 		}
 		c.some = true
 		c.learn(it.name, page)
+		p := c.part(it.name)
+		if p == nil {
+			continue // another worker's
+		}
 		s.mu.Lock()
 		b := c.blobs[it.name]
+		if b != nil && b.shard != p.shard {
+			// It was read by another right than now. What was only learnt from is let go of; of the
+			// rest something is still on its way.
+			if c.learnt != nil && b.shard == c.learnt.shard {
+				b.gone = true
+				s.settle(b)
+			}
+			if b = c.blobs[it.name]; b != nil {
+				s.mu.Unlock()
+				continue
+			}
+		}
 		s.mu.Unlock()
 		if b == nil {
 			var err error
 			var change *input.Change
-			if b, change, err = c.meet(it); err != nil {
+			if b, change, err = c.meet(p, it); err != nil {
 				return err
 			}
 			if change != nil {
-				changes = append(changes, *change)
+				chosen.add(p.book, *change)
 			}
 			if b == nil {
 				continue
@@ -416,11 +454,15 @@ func (c *container) take(items []item, page *sweepPage, asked time.Time) error {
 			if change, err := c.asleep(b, it); err != nil {
 				return err
 			} else if change != nil {
-				changes = append(changes, *change)
+				chosen.add(p.book, *change)
 			}
 			continue
 		}
 		s.mu.Lock()
+		if !p.live() {
+			s.mu.Unlock()
+			continue
+		}
 		if c.blobs[it.name] == nil && b.given > 0 && s.inWindow(b) && asked.Before(s.heard) {
 			s.mu.Unlock() // for the same reason as below: it may be the one
 			continue
@@ -428,6 +470,7 @@ func (c *container) take(items []item, page *sweepPage, asked time.Time) error {
 		b.seen = now
 		if c.blobs[it.name] == nil {
 			c.blobs[it.name] = b
+			b.shard.tails++
 			s.active++
 			s.counts.found++
 		}
@@ -453,7 +496,7 @@ func (c *container) take(items []item, page *sweepPage, asked time.Time) error {
 		}
 		s.mu.Unlock()
 	}
-	return s.book.write(changes)
+	return chosen.write()
 }
 
 // leaveOut says, once, that blobs of other names are not read.
@@ -519,14 +562,14 @@ func (c *container) learn(name string, page *sweepPage) {
 
 // meet decides where to begin in a blob that is not active. It returns nil when there is nothing to
 // read, and a position to store when one had to be chosen.
-func (c *container) meet(it item) (b *tail, change *input.Change, err error) {
+func (c *container) meet(p *part, it item) (b *tail, change *input.Change, err error) {
 	s := c.s
 	lane := c.name + "/" + it.name
-	text, err := s.book.get(lane)
+	text, err := p.book.get(lane)
 	if err != nil {
 		return nil, nil, err
 	}
-	b = &tail{c: c, name: it.name, lane: lane, hour: hourOf(it.name), term: input.NewTerm(), modified: it.modified, ask: s.buffers.piece, place: atLine}
+	b = &tail{c: c, shard: p.shard, name: it.name, lane: lane, hour: hourOf(it.name), term: input.NewTerm(), modified: it.modified, ask: s.buffers.piece, place: atLine}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	idle := func() bool { return !s.inWindow(b) || s.active >= s.maxIdle }
@@ -545,10 +588,14 @@ func (c *container) meet(it item) (b *tail, change *input.Change, err error) {
 		}
 		return b, nil, nil
 	}
-	if c.sweeper.record.read(it.name, it.modified) {
+	if p.record.read(it.name, it.modified) {
 		return nil, nil, nil
 	}
 	start := s.cfg.Start
+	if p == c.learnt {
+		// What devices reported of late, and what they will.
+		start = input.Start{Latest: true}
+	}
 	switch {
 	case !start.At.IsZero() && !b.hour.IsZero():
 		if !b.hour.Add(time.Hour).After(start.At) {
@@ -560,14 +607,14 @@ func (c *container) meet(it item) (b *tail, change *input.Change, err error) {
 		}
 	case start.Latest && c.warm && s.recent(it.modified):
 		// Read from its beginning, as a new one.
-	case start.Latest && (c.first || it.created < c.since.Unix() && it.modified < c.since.Unix()):
+	case start.Latest && (p.first || p == c.learnt && !s.recent(it.modified) || it.created < p.since.Unix() && it.modified < p.since.Unix()):
 		// It was there at the first start. After the first poll, new bytes cannot be told from
 		// those that were there before. So a blob that has changed since is read whole.
 		b.created, b.etag, b.size, b.append = it.created, it.etag, it.size, it.append
 		if b.form = plain; it.size > 0 {
 			b.move(it.size, inLine) // its end may lie inside a line, whose rest then is no event
 		}
-		young := it.modified >= s.account.now().Add(-keep).Unix()
+		young := it.modified >= s.account.now().Add(-s.keep()).Unix()
 		if young && it.size > 0 {
 			change = &input.Change{Key: lane, Value: []byte(b.entry(it.size).String())}
 		}

@@ -35,6 +35,11 @@
 //	utf16.go      blobs in UTF-16
 //	buffers.go    memory: the budget of bytes, and pieces that are used again
 //	book.go       positions in the state file, and their stored form
+//	shard.go      a share of the blobs; what is known of a container's blobs in one
+//	sharing.go    blob.shared: looks at the other workers, claims a fair share, says what is wrong
+//	fair.go       which shards to claim, and which to ask for
+//	claim.go      a shard's lease, from its claim to its end, and the writes of its positions
+//	pack.go       the blob of a shard
 //	stats.go      figures
 //
 // # Text
@@ -124,4 +129,48 @@
 // three pages of 5,000 names. A sweep may find folders of days further down (resourceId=/..., Log
 // Analytics): they are listed by day from then on. Reads are billed a tenth of that: one a blob
 // that grew.
+//
+// # Several workers
+//
+// With blob.shared, workers share the blobs without talking to each other. Positions and ownership
+// are in one container, in a small blob a shard (blob.shards, 32). A worker reads the blobs of the
+// shards whose lease it has:
+//
+//	claim    acquire 60 s, read the positions, write the owner: from here on its blobs are read
+//	renew    every 15 s
+//	write    with the lease and If-Match, only if something moved, with each commit (5 s)
+//	look     every 10 s, one list call: who has which shards. Claim those that nobody has, up to the
+//	         fair share. Ask for two at a time of whoever has too many, by breaking the lease: it
+//	         goes on for its time, and its owner reads no more, waits until the host has taken what
+//	         is on its way, writes, and releases
+//	close    write, release: another worker claims it at its next look. One that died is taken over
+//	         when its lease has run out, within 75 s
+//
+// A lease counts as lost 10 s before the service may give it to another (the margin), from the
+// moment before the renewal was sent. The time is that of [input.Lease], which goes on while a
+// process is stopped or the machine suspended. It is looked at before each read, right before each
+// append to the host, and before each write. What is lost is not handed over, and its marks are
+// dropped. The shard is claimed again only when nothing of it is on its way. So an event that
+// is in the outbox when its lease ends cannot count as handed on, or as a repeat.
+//
+// A shard's blob has the owner, the claim and the number of shards as metadata. Its text is the
+// names in order with their positions in a short form, compressed: 120,000 positions take 3.5 MB
+// together. They are kept for seven days, and at least twice the look-back. When a blob is damaged
+// or gone, a worker writes the positions that it had. One that had none reads the look-back window
+// again: events are repeated rather than lost.
+//
+// Who lists? A shard is a hash of container, tenant and day. So a day is listed by the worker that
+// reads it, once a poll, and nobody has to tell anybody what was found. A hash of whole names would
+// spread the 24 blobs of a day, and each worker would have to list all days: ten workers, ten times
+// the price. One worker that lists for all would have to write its lists, and the others to read
+// them: a write and some reads a poll more, and a poll's delay. The load is spread as well either
+// way, since of a table only the blob of the current hour grows. Folders are listed by each worker,
+// at every tenth poll, and so are all names, once a day. Blobs that are not filed by day fall to
+// one shard a container: its owner finds them at every poll.
+//
+// What is known of devices is each worker's own, and so are the ids of repeats. So the containers
+// that Warm names (DeviceInfo) are read by all: their blobs that are another worker's are learnt
+// from, from WarmUp before the start on, and nothing of them is handed over ([input.OnlyLearn]).
+// They are listed by each worker. Evidence of one alert of one day is one worker's. With db,
+// devices survive a restart; positions of blobs are not in it.
 package blob

@@ -12,7 +12,6 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-	"time"
 	"unicode/utf16"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
@@ -186,14 +185,14 @@ func FuzzEntry(f *testing.F) {
 // A pass's progress is in the state file in the form that a new process reads, and so is that of
 // earlier versions. A changed prefix makes void what does not hold for it.
 func TestSweepRecord(t *testing.T) {
-	s := &Source{book: newBook(nil), log: slog.New(slog.DiscardHandler)}
+	s := &Source{shards: []*shard{{book: newBook(nil), reading: true, fresh: make(map[string]bool)}}, account: &account{}, log: slog.New(slog.DiscardHandler)}
 	load := func(prefix string) sweepRecord {
 		s.cfg.Prefix = prefix
-		c := newContainer(s, "c", "c", time.Time{})
-		if err := c.sweeper.load(); err != nil {
+		c := newContainer(s, "c", "c", true)
+		if err := c.load(true); err != nil {
 			t.Fatal(err)
 		}
-		return c.sweeper.record
+		return c.parts[0].record
 	}
 	check := func(got, want sweepRecord) {
 		t.Helper()
@@ -204,8 +203,11 @@ func TestSweepRecord(t *testing.T) {
 	check(load(""), sweepRecord{})
 	january, february := hourOf("y=2026/m=01/d=13/h=09/"), hourOf("y=2026/m=02/d=13/h=09/")
 	want := sweepRecord{Marker: "a marker with blanks", Floor: january, Finished: february, Prefix: "a/"}
-	c := newContainer(s, "c", "c", time.Time{})
-	if err := c.sweeper.store(want, []input.Change{{Key: "c/x", Value: []byte("1")}}); err != nil {
+	c := newContainer(s, "c", "c", true)
+	if err := c.load(true); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.sweeper.store(c.parts[0], want, []input.Change{{Key: "c/x", Value: []byte("1")}}); err != nil {
 		t.Fatal(err)
 	}
 	check(load("a/"), want)
@@ -219,12 +221,12 @@ func TestSweepRecord(t *testing.T) {
 	if wider.read("a/1.json", january.Unix()) {
 		t.Error("what has changed since counts as read")
 	}
-	if err := c.sweeper.store(wider, nil); err != nil {
+	if err := c.sweeper.store(c.parts[0], wider, nil); err != nil {
 		t.Fatal(err)
 	}
 	check(load("a/"), sweepRecord{Floor: january, Prefix: "a/"})
 
-	if err := s.book.write([]input.Change{{Key: "#sweep/c", Value: []byte(fmt.Sprint(january.Unix(), " ", february.Unix(), " a marker"))}}); err != nil {
+	if err := s.shards[0].book.write([]input.Change{{Key: "#sweep/c", Value: []byte(fmt.Sprint(january.Unix(), " ", february.Unix(), " a marker"))}}); err != nil {
 		t.Fatal(err)
 	}
 	check(load("b/"), sweepRecord{Marker: "a marker", Floor: january, Finished: february, Prefix: "b/"})

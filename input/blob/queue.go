@@ -104,7 +104,7 @@ func (q *queue) pop(now time.Time) (b *tail, wait time.Duration) {
 			b := (*list)[0]
 			(*list)[0] = nil
 			*list = (*list)[1:]
-			if !b.gone {
+			if !b.gone && b.shard.reading {
 				return b, 0
 			}
 			b.queued = false
@@ -120,10 +120,11 @@ func (q *queue) pop(now time.Time) (b *tail, wait time.Duration) {
 // wait for the first.
 func (q *queue) ripe(now time.Time) (i int, wait time.Duration) {
 	q.late = slices.DeleteFunc(q.late, func(b *tail) bool {
-		if b.gone {
+		over := b.gone || !b.shard.reading
+		if over {
 			b.queued = false
 		}
-		return b.gone
+		return over
 	})
 	for i, b := range q.late {
 		d := b.notBefore.Sub(now)

@@ -228,7 +228,7 @@ func (s *Source) identify(b *tail) error {
 	now, same := headOf(p), true
 	if b.suspect && !b.append {
 		f := b.foot
-		if same = f.n > 0 && f.at <= b.size && b.head == now; same {
+		if same = f.n > 0 && f.at <= b.size && b.head.same(now); same {
 			p = make([]byte, f.n)
 			if _, err := s.fill(b, p, f.at-int64(f.n)); err != nil {
 				return err
@@ -241,7 +241,7 @@ func (s *Source) identify(b *tail) error {
 	switch {
 	case b.head.n == 0:
 		b.head = now
-	case b.head != now || !same:
+	case !b.head.same(now) || !same:
 		s.replaced(b)
 	case b.suspect && !b.append:
 		// Marks that are on their way belong to the bytes that were behind its last value.

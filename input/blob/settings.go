@@ -30,6 +30,9 @@ var Settings = []input.Setting{
 	{Key: "blob.lookback", Kind: input.Duration, Default: "48h", Doc: "The age up to which blobs may still grow. Polls look at the days of that time in turn, and a daily sweep at older blobs."},
 	{Key: "blob.poll_interval", Kind: input.Duration, Default: "60s", Doc: "The time between two polls of a container. Each poll makes at most three billed list calls for a container and tenant."},
 	{Key: "blob.workers", Kind: input.Number, Default: "8", Doc: "The number of blobs that are read at the same time."},
+	{Key: "blob.shared", Kind: input.Text, Doc: "A container in which several machines or pods share the blobs among them and keep their positions; `db` is not needed then. It has to exist, and needs the role Storage Blob Data Contributor."},
+	{Key: "blob.shared_account_url", Kind: input.Text, Doc: "Blob endpoint of the account of `blob.shared`, when it is another one; only with Entra ID."},
+	{Key: "blob.shards", Kind: input.Number, Default: "32", Doc: "How many shares the blobs are divided into with `blob.shared`. It is the same for all workers, and the most that have something to read."},
 }
 
 // Config has the settings of the source.
@@ -54,6 +57,20 @@ type Config struct {
 	// LineLimit is the longest line, or value, that is handed on whole, at least a piece: see the
 	// function of that name. 0 for 32 MB.
 	LineLimit int
+
+	// Shared names the container where several workers share what they read; "" for none. SharedURL
+	// is its account, "" for that of the blobs. Shards is how many shares there are.
+	Shared, SharedURL string
+	Shards            int
+
+	// Lease is how long a lease lasts that is not renewed, 0 for a minute. Tests have no time.
+	Lease time.Duration
+
+	// SetBack is called before events are read again that were given up: their lease was lost. They
+	// are no repeats. May be nil.
+	SetBack func()
+
+	worker, agent string // what this process calls itself
 
 	// WarmUp is the age up to which blobs of the containers that Warm names are read although Start
 	// is Latest. The first alert needs the latest reports of devices.
@@ -125,7 +142,34 @@ func ReadConfig(s *input.Settings, id signin.Config) (cfg Config, configured boo
 	if cfg.PollInterval < time.Second || cfg.PollInterval > time.Hour {
 		s.Reject("blob.poll_interval", "must be from 1s to 1h")
 	}
+	if cfg.Shared = s.Text("blob.shared"); cfg.Shared != "" {
+		cfg.checkShared(s)
+	}
 	return cfg, true
+}
+
+// checkShared reads the settings that go with blob.shared.
+func (cfg *Config) checkShared(s *input.Settings) {
+	cfg.SharedURL = strings.TrimSuffix(s.Text("blob.shared_account_url"), "/")
+	cfg.Shards = s.Number("blob.shards", 1, 256)
+	switch problem := containerProblem(cfg.Shared); {
+	case isPattern(cfg.Shared):
+		s.Reject("blob.shared", "is the name of one container, without patterns")
+	case problem != "":
+		s.Reject("blob.shared", problem)
+	}
+	for _, c := range cfg.Containers {
+		if ok, _ := path.Match(c, cfg.Shared); ok {
+			s.Reject("blob.shared", "is among blob.containers ("+c+"): what workers write there is no event; take another container")
+		}
+	}
+	if cfg.SharedURL == "" {
+		return
+	}
+	checkURL(s, "blob.shared_account_url", "", cfg.SharedURL)
+	if cfg.Auth == byConnectionString || cfg.Auth == bySAS {
+		s.Reject("blob.shared_account_url", "needs blob.auth with Entra ID: a key or a signature is good for one account")
+	}
 }
 
 // readSAS takes a SAS URL apart, as the portal shows it, and a token that begins with "?".

@@ -85,3 +85,35 @@ func TestMistakes(t *testing.T) {
 		}
 	}
 }
+
+func TestSharedConfig(t *testing.T) {
+	base := map[string]string{"blob.auth": "managed_identity", "blob.account_url": "https://contoso.blob.core.windows.net", "blob.shared": "defender-workers"}
+	cfg, _, err := readConfig(base)
+	if err != nil || cfg.Shared != "defender-workers" || cfg.Shards != 32 || cfg.SharedURL != "" {
+		t.Errorf("%q, %d shards, account %q, %v", cfg.Shared, cfg.Shards, cfg.SharedURL, err)
+	}
+	for _, c := range []struct{ key, value, want string }{
+		{"blob.shared", "workers-*", "without patterns"},
+		{"blob.shared", "defender/workers", "not the name of a container"},
+		{"blob.shared", "insights-logs-advancedhunting-x", "is among blob.containers"},
+		{"blob.shards", "0", "from 1 to 256"},
+		{"blob.shards", "257", "from 1 to 256"},
+		{"blob.shared_account_url", "http://other.blob.core.windows.net", "blob.shared_account_url"},
+		{"blob.shared_account_url", "https://other.blob.core.windows.net", ""},
+	} {
+		set := map[string]string{c.key: c.value}
+		for k, v := range base {
+			if k != c.key {
+				set[k] = v
+			}
+		}
+		_, _, err := readConfig(set)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s %s: %v, want %q", c.key, c.value, err, c.want)
+		}
+	}
+	_, _, err = readConfig(map[string]string{"blob.connection_string": goodConnection, "blob.shared": "w", "blob.shared_account_url": "https://other.blob.core.windows.net"})
+	if err == nil || !strings.Contains(err.Error(), "a key or a signature is good for one account") {
+		t.Errorf("another account with a key: %v", err)
+	}
+}

@@ -17,9 +17,10 @@ const (
 	defaultTailWait   = time.Hour
 	defaultFetchBytes = 64 << 20
 
-	// keep is how long after its last change a blob's position is kept. It must be longer than any
-	// late growth.
-	keep = 30 * 24 * time.Hour
+	// How long after its last change a blob's position is kept. It must be longer than any late
+	// growth. Those of shards are held in memory, and written again and again.
+	keepAlone  = 30 * 24 * time.Hour
+	keepShared = 7 * 24 * time.Hour
 
 	// A blob that is followed takes some 600 bytes. So at most maxIdle blobs with nothing to read
 	// are followed. Others are compared with their stored position whenever they are listed. While
@@ -41,7 +42,8 @@ type Source struct {
 	cfg     Config
 	log     *slog.Logger
 	account *account
-	book    *book
+	shards  []*shard // one, unless they are shared
+	shared  *sharing // nil without blob.shared
 	buffers *buffers
 	gzip    chan struct{} // who reads a gzip blob: one at a time, see buffers
 
@@ -90,6 +92,11 @@ func Open(_ context.Context, cfg Config, state *input.State, log *slog.Logger) (
 	if cfg.PollInterval <= 0 {
 		cfg.PollInterval = time.Minute
 	}
+	var short string
+	if cfg.Shared != "" {
+		cfg.worker, short = newWorker()
+		cfg.agent = "defender-" + short
+	}
 	a, err := openAccount(cfg)
 	if err != nil {
 		return nil, err
@@ -98,7 +105,7 @@ func Open(_ context.Context, cfg Config, state *input.State, log *slog.Logger) (
 		cfg:        cfg,
 		log:        log,
 		account:    a,
-		book:       newBook(state),
+		shards:     []*shard{{book: newBook(state), reading: true, fresh: make(map[string]bool)}},
 		buffers:    newBuffers(cfg.FetchBytes, cfg.Workers),
 		gzip:       make(chan struct{}, 1),
 		fatal:      make(chan error, 1),
@@ -111,7 +118,19 @@ func Open(_ context.Context, cfg Config, state *input.State, log *slog.Logger) (
 		warm:       newWarmUp(cfg.Warmed != nil),
 	}
 	s.cfg.LineLimit = max(s.cfg.LineLimit, s.buffers.piece) // so that longAsk is more than a piece
+	if cfg.Shared != "" {
+		if s.shared, err = openSharing(s); err != nil {
+			return nil, err
+		}
+		s.shards = nil
+		for n := range max(cfg.Shards, 1) {
+			s.shards = append(s.shards, &shard{n: n})
+		}
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if s.shared != nil {
+		s.start(s.shared.run)
+	}
 	for range cfg.Workers {
 		s.start(s.work)
 	}
@@ -120,7 +139,7 @@ func Open(_ context.Context, cfg Config, state *input.State, log *slog.Logger) (
 		if isPattern(name) {
 			patterns = append(patterns, name)
 		} else {
-			s.follow(name, name, time.Time{})
+			s.follow(name, name, true)
 		}
 	}
 	if len(patterns) > 0 {
@@ -129,6 +148,14 @@ func Open(_ context.Context, cfg Config, state *input.State, log *slog.Logger) (
 		s.found()
 	}
 	return s, nil
+}
+
+// keep is how long after its last change a blob's position is kept.
+func (s *Source) keep() time.Duration {
+	if s.shared != nil {
+		return max(keepShared, 2*s.cfg.Lookback)
+	}
+	return keepAlone
 }
 
 // Name is "blob".
@@ -185,26 +212,46 @@ func (s *Source) take(p *piece) {
 	s.out = append(s.out, p.messages...)
 }
 
-// Keep is Commit: positions of blobs are on this machine only.
-func (s *Source) Keep(ctx context.Context, marks []input.Mark) error { return s.Commit(ctx, marks) }
+// Keep is Commit where positions are on this machine only. Where they are shared it leaves them to
+// Commit: they are written to the service.
+func (s *Source) Keep(ctx context.Context, marks []input.Mark) error {
+	if s.shared != nil {
+		return nil
+	}
+	return s.Commit(ctx, marks)
+}
 
-// Commit stores positions. Marks of blobs that were replaced or are gone are dropped.
-func (s *Source) Commit(_ context.Context, marks []input.Mark) error {
-	changes := make([]input.Change, 0, len(marks))
+// Commit stores positions. Marks of blobs that were replaced or are gone, or whose lease is lost,
+// are dropped.
+func (s *Source) Commit(ctx context.Context, marks []input.Mark) error {
+	moved, shards := make(changes), make(map[*shard]bool)
 	s.mu.Lock()
 	for _, m := range marks {
-		if b := s.blob(m.Lane); b != nil && b.term == m.Term {
-			changes = append(changes, input.Change{Key: m.Lane, Value: []byte(b.entry(m.Next).String())})
+		if b := s.blob(m.Lane); b != nil && b.term == m.Term && b.shard.lease.Held() {
+			if b.shard.claim != nil {
+				shards[b.shard] = true
+			}
+			moved.add(b.shard.book, input.Change{Key: m.Lane, Value: []byte(b.entry(m.Next).String())})
 		}
 	}
 	s.mu.Unlock()
-	if err := s.book.write(changes); err != nil {
+	if err := moved.write(); err != nil {
 		return fmt.Errorf("store positions of blobs: %w", err)
+	}
+	var failed map[*shard]error
+	var err error
+	if len(shards) > 0 {
+		failed = s.shared.commit(ctx, shards)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, m := range marks {
 		if b := s.blob(m.Lane); b != nil && b.term == m.Term {
+			// What is lost is not written, and no longer on its way: another worker reads it.
+			if e := failed[b.shard]; e != nil && !isLost(e) && b.shard.lease.Held() {
+				err = fmt.Errorf("write positions of blobs: %w", s.account.explain(e, true))
+				continue
+			}
 			b.safe = max(b.safe, m.Next)
 			b.left = false
 			b.prune()
@@ -215,7 +262,7 @@ func (s *Source) Commit(_ context.Context, marks []input.Mark) error {
 			}
 		}
 	}
-	return nil
+	return err
 }
 
 // blob finds an active blob by its lane, "container/name".
@@ -231,13 +278,16 @@ func (s *Source) blob(lane string) *tail {
 func (s *Source) Close() error {
 	s.cancel()
 	s.wg.Wait()
+	if s.shared != nil {
+		s.shared.close()
+	}
 	s.account.close()
 	return nil
 }
 
-// follow begins to poll a container. origin is the name or pattern in the settings. since is the
-// time when that was first looked for; it is zero when the container has to find out itself.
-func (s *Source) follow(name, origin string, since time.Time) {
+// follow begins to poll a container. origin is the name or pattern of the settings that it comes
+// from; early tells that it was there when that was first looked for by this process.
+func (s *Source) follow(name, origin string, early bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.containers[name] != nil {
@@ -250,7 +300,7 @@ func (s *Source) follow(name, origin string, since time.Time) {
 		}
 		return
 	}
-	c := newContainer(s, name, origin, since)
+	c := newContainer(s, name, origin, early)
 	if c.warming = c.warm && s.warm.on; c.warming {
 		s.warm.listing++
 	}
@@ -263,10 +313,10 @@ func (s *Source) follow(name, origin string, since time.Time) {
 func (s *Source) find(patterns []string) {
 	var wait input.Backoff
 	said := trouble("")
-	empty := false
+	empty, early := false, make(map[string]bool)
 	for s.ctx.Err() == nil {
 		begun := time.Now()
-		found, err := s.match(patterns)
+		found, err := s.match(patterns, early)
 		pause := 5 * s.cfg.PollInterval
 		switch kind := kindOf(err); {
 		case s.ctx.Err() != nil:
@@ -313,44 +363,61 @@ func (s *Source) noneMatches(patterns []string) {
 		"blob.containers", strings.Join(patterns, " "), "account", s.account.host)
 }
 
-// match follows the containers of patterns, and returns how many there are.
-func (s *Source) match(patterns []string) (found int, err error) {
+// match follows the containers of patterns, and returns how many there are. known has the patterns
+// that were looked for before.
+func (s *Source) match(patterns []string, known map[string]bool) (found int, err error) {
 	for _, pattern := range patterns {
 		begun := s.account.now() // before the listing: a container that is made during it is new
 		names, err := s.account.match(s.ctx, pattern)
 		if err != nil {
 			return 0, err
 		}
-		since, isNew, err := s.since(pattern, begun)
-		if err != nil {
-			return 0, err
+		for h, k := range s.readNow() {
+			if _, err := s.since(h, k, pattern, begun); err != nil {
+				return 0, err
+			}
 		}
 		found += len(names)
 		for _, name := range names {
-			if isNew {
-				s.follow(name, pattern, time.Time{})
-			} else {
-				s.follow(name, pattern, since)
-			}
+			s.follow(name, pattern, !known[pattern])
 		}
+		known[pattern] = true
 	}
 	return found, nil
 }
 
-// since returns when a name or pattern of the settings was first looked for with this state file:
-// what start `latest` means. isNew tells that this is the first time.
-func (s *Source) since(origin string, now time.Time) (since time.Time, isNew bool, err error) {
+// readNow returns the shards that are read, with their books.
+func (s *Source) readNow() map[*shard]*book {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	shards := make(map[*shard]*book)
+	for _, h := range s.shards {
+		if h.reading {
+			shards[h] = h.book
+		}
+	}
+	return shards
+}
+
+// since returns when a name or pattern of the settings was first looked for in a shard: what start
+// `latest` means. When this is the first time, it is fresh.
+func (s *Source) since(h *shard, k *book, origin string, now time.Time) (time.Time, error) {
 	key := "#since/" + origin
-	v, err := s.book.get(key)
+	v, err := k.get(key)
 	if err != nil {
-		return time.Time{}, false, err
+		return time.Time{}, err
 	}
 	if n, e := strconv.ParseInt(v, 10, 64); e == nil {
-		return time.Unix(n, 0).UTC(), false, nil
+		return time.Unix(n, 0).UTC(), nil
 	}
 	now = now.Truncate(time.Second)
-	err = s.book.write([]input.Change{{Key: key, Value: strconv.AppendInt(nil, now.Unix(), 10)}})
-	return now, true, err
+	if err := k.write([]input.Change{{Key: key, Value: strconv.AppendInt(nil, now.Unix(), 10)}}); err != nil {
+		return now, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h.fresh[origin] = true
+	return now, nil
 }
 
 func (s *Source) retried(kind trouble) {
@@ -366,7 +433,13 @@ func (s *Source) emit(b *tail, p *piece, pos int64) error {
 	if n := len(p.messages); n > 0 {
 		b.given = p.messages[n-1].Mark.Next
 	}
+	lease := b.shard.lease
 	s.mu.Unlock()
+	if lease != nil {
+		for i := range p.messages {
+			p.messages[i].Lease = lease
+		}
+	}
 	if len(p.messages) == 0 {
 		s.buffers.put(p)
 		return nil

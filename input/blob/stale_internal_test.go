@@ -11,11 +11,14 @@ import (
 // staleSource follows one blob, which was read to byte 150 at now. older is what a list says of it
 // that was asked for before.
 func staleSource(now time.Time) (c *container, b *tail, older []item) {
-	s := &Source{log: slog.New(slog.DiscardHandler), account: &account{}, book: newBook(nil), buffers: newBuffers(1<<20, 1), cfg: Config{Lookback: 48 * time.Hour},
+	s := &Source{log: slog.New(slog.DiscardHandler), account: &account{}, shards: []*shard{{book: newBook(nil), reading: true, fresh: make(map[string]bool)}}, buffers: newBuffers(1<<20, 1), cfg: Config{Lookback: 48 * time.Hour},
 		counts: counts{retries: make(map[trouble]int64)}, queue: queue{changed: make(chan struct{}, 1)}, active: 1, maxIdle: 1}
-	c = newContainer(s, "c", "c", now)
+	c = newContainer(s, "c", "c", false)
+	if err := c.load(true); err != nil {
+		panic(err)
+	}
 	s.containers = map[string]*container{"c": c}
-	b = &tail{c: c, name: "x.json", lane: "c/x.json", term: 7, created: now.Unix() - 100, modified: now.Unix(), size: 150, append: true,
+	b = &tail{c: c, shard: s.shards[0], name: "x.json", lane: "c/x.json", term: 7, created: now.Unix() - 100, modified: now.Unix(), size: 150, append: true,
 		pos: 150, end: 150, given: 150, place: atLine, etag: "2", heard: now}
 	c.blobs["x.json"] = b
 	return c, b, []item{{name: "x.json", size: 100, etag: "1", created: b.created, modified: b.modified, append: true}}
@@ -49,5 +52,20 @@ func TestStaleListOfABlobThatWasLetGo(t *testing.T) {
 	}
 	if err := c.take(older, nil, now.Add(time.Second)); err != nil || c.s.counts.replaced != 1 || c.blobs["x.json"].pos != 0 {
 		t.Errorf("a blob that is smaller now: %d replaced, %v", c.s.counts.replaced, err)
+	}
+}
+
+// A blob whose lease is lost is not read on, also before anybody has noticed.
+func TestLostBlobIsNotDue(t *testing.T) {
+	c, b, _ := staleSource(time.Now())
+	b.size = 200
+	lease := input.NewLease(input.Now(), time.Minute)
+	b.shard.lease = lease
+	if !c.s.due(b) {
+		t.Error("a blob with something to read is not due")
+	}
+	lease.Lose()
+	if c.s.due(b) {
+		t.Error("a blob is read on although its lease is lost")
 	}
 }

@@ -23,6 +23,16 @@ type Stats struct {
 	Archived       int64 // blobs left out because they are in the archive tier
 	ArchivedBytes  int64
 	Containers     map[string]ContainerStats
+	Shared         *SharedStats // nil without blob.shared
+}
+
+// SharedStats is how the blobs are shared, as this worker sees it.
+type SharedStats struct {
+	Shards    int   // in all
+	Owned     int   // that this worker reads
+	Claimed   int64 // so far
+	Takeovers int64 // of those, that were another worker's before
+	Lost      int64 // leases that ended before they were given back
 }
 
 // ContainerStats is the present state of a container.
@@ -47,6 +57,14 @@ func (s *Source) Stats() Stats {
 	}
 	for kind, n := range s.counts.retries {
 		st.Retries[string(kind)] = n
+	}
+	if sh := s.shared; sh != nil {
+		st.Shared = &SharedStats{Shards: len(s.shards), Claimed: sh.counts.claimed, Takeovers: sh.counts.takeovers, Lost: sh.counts.lost}
+		for _, h := range s.shards {
+			if h.reading {
+				st.Shared.Owned++
+			}
+		}
 	}
 	for name, c := range s.containers {
 		cs := ContainerStats{Open: len(c.blobs), Failed: c.failing}

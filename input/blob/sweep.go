@@ -34,12 +34,9 @@ const (
 // that has no position, and has not changed for long, known to have been read. It belongs to the
 // container's goroutine, except the fields marked s.mu.
 type sweeper struct {
-	c        *container
-	pass     *pass
-	passes   int // begun in this process
-	record   sweepRecord
-	loaded   bool
-	recorded time.Time // when record was stored
+	c      *container
+	pass   *pass
+	passes int // begun in this process, and since shards came to it
 }
 
 // pass is one pass over all names of a container.
@@ -52,6 +49,7 @@ type pass struct {
 	pages   []*sweepPage
 	markers markers
 	seen    map[uint64]struct{} // hashes of the names; nil when there are too many
+	parts   []*part             // that it looks through: those that were read when it began
 }
 
 // sweepPage is a page of a pass whose blobs are not all read and safe yet.
@@ -82,20 +80,6 @@ func (r *sweepRecord) read(name string, modified int64) bool {
 		return true
 	}
 	return slices.ContainsFunc(r.Before, func(b swept) bool { return strings.HasPrefix(name, b.Prefix) && old(b.Floor) })
-}
-
-// load reads the stored state of sweeps.
-func (w *sweeper) load() error {
-	if w.loaded {
-		return nil
-	}
-	v, err := w.c.s.book.get("#sweep/" + w.c.name)
-	if err != nil {
-		return err
-	}
-	w.loaded = true
-	w.record = parseSweepRecord(v, w.c.s.cfg.Prefix)
-	return nil
 }
 
 // parseSweepRecord reads the stored state, for this setting of blob.prefix.
@@ -132,15 +116,15 @@ func parseSweepRecord(text, prefix string) (r sweepRecord) {
 	return now
 }
 
-func (w *sweeper) store(r sweepRecord, changes []input.Change) error {
+func (w *sweeper) store(p *part, r sweepRecord, changes []input.Change) error {
 	v, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("store progress of a sweep: %w", err)
 	}
-	if err := w.c.s.book.write(append(changes, input.Change{Key: "#sweep/" + w.c.name, Value: v})); err != nil {
+	if err := p.book.write(append(changes, input.Change{Key: "#sweep/" + w.c.name, Value: v})); err != nil {
 		return err
 	}
-	w.record, w.recorded = r, time.Now()
+	p.record, p.recorded = r, time.Now()
 	return nil
 }
 
@@ -153,7 +137,8 @@ func (w *sweeper) until(deadline time.Time) error {
 		if err := w.advance(); err != nil {
 			return err
 		}
-		fast := w.record.Finished.IsZero() && w.passes <= 1 && (c.others || !s.cfg.Start.Latest)
+		never := slices.ContainsFunc(c.ours(), func(p *part) bool { return p.record.Finished.IsZero() })
+		fast := never && w.passes <= 1 && (c.others || !s.cfg.Start.Latest)
 		if !w.due() || !fast && c.calls >= pollLists*max(1, len(c.roots)) {
 			return nil
 		}
@@ -183,19 +168,24 @@ func (w *sweeper) until(deadline time.Time) error {
 // due tells whether a pass is under way or should begin. Where days are listed, one a day is
 // enough.
 func (w *sweeper) due() bool {
-	last := w.record.Finished
-	if p := w.pass; p != nil {
-		if !p.ended {
+	if p := w.pass; p != nil && !p.ended {
+		if slices.ContainsFunc(w.c.ours(), func(part *part) bool { return slices.Contains(p.parts, part) }) {
 			return true
 		}
-		last = p.begun
+		w.pass = nil // all that it looked through is another worker's now
 	}
 	every := sweepEvery
 	if w.passes == 0 {
 		// Blobs that came while nothing ran may have left the window.
 		every = min(every, w.c.s.cfg.Lookback/2)
 	}
-	return w.c.others || last.IsZero() || w.c.s.account.now().Sub(last) >= every
+	return slices.ContainsFunc(w.c.ours(), func(p *part) bool {
+		last := p.record.Finished
+		if w.pass != nil && slices.Contains(w.pass.parts, p) {
+			last = w.pass.begun
+		}
+		return w.c.others && p.shard == w.c.s.shardOf(w.c.name, "") || last.IsZero() || w.c.s.account.now().Sub(last) >= every
+	})
 }
 
 // list lists the next page of the pass.
@@ -203,9 +193,9 @@ func (w *sweeper) list() (ended bool, err error) {
 	c, s := w.c, w.c.s
 	if w.pass == nil || w.pass.ended {
 		// Blobs that an earlier pass still waits for stay active: this pass meets them again.
-		p := &pass{begun: s.account.now(), started: time.Now(), whole: true, seen: make(map[uint64]struct{})}
-		if w.passes == 0 && w.record.Marker != "" { // continues the pass of an earlier process
-			p.marker, p.whole = w.record.Marker, false
+		p := &pass{begun: s.account.now(), started: time.Now(), whole: true, seen: make(map[uint64]struct{}), parts: c.ours()}
+		if w.passes == 0 && len(p.parts) == 1 && p.parts[0].record.Marker != "" { // continues the pass of an earlier process
+			p.marker, p.whole = p.parts[0].record.Marker, false
 		}
 		w.pass = p
 		w.passes++
@@ -222,7 +212,10 @@ func (w *sweeper) list() (ended bool, err error) {
 			// The service does not know the marker any more: from the beginning, then. Positions
 			// show what was read.
 			s.log.Debug("sweep begins again", "container", c.name, "error", s.account.explain(err, true))
-			w.pass, w.record.Marker = nil, ""
+			w.pass = nil
+			for _, part := range p.parts {
+				part.record.Marker = ""
+			}
 		}
 		return false, err
 	}
@@ -247,25 +240,25 @@ func (w *sweeper) list() (ended bool, err error) {
 // unread. Those beyond maxFailing are let go of until a later listing meets them again.
 func (w *sweeper) setAside() error {
 	c, s := w.c, w.c.s
-	var changes []input.Change
+	unread := make(changes)
 	var aside []*tail
 	s.mu.Lock()
 	for _, b := range c.blobs {
-		if b.failing == "" || b.busy || b.sweep == nil && c.failing <= maxFailing {
+		if !b.shard.reading || b.failing == "" || b.busy || b.sweep == nil && c.failing <= maxFailing {
 			continue
 		}
 		aside = append(aside, b)
 		if !b.left {
 			e := b.entry(b.safe)
 			e.left = true
-			changes = append(changes, input.Change{Key: b.lane, Value: []byte(e.String())})
+			unread.add(b.shard.book, input.Change{Key: b.lane, Value: []byte(e.String())})
 		}
 	}
 	s.mu.Unlock()
 	if len(aside) == 0 {
 		return nil
 	}
-	if err := s.book.write(changes); err != nil {
+	if err := unread.write(); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -289,10 +282,10 @@ func (w *sweeper) advance() error {
 	if p == nil || p.pages == nil {
 		return nil
 	}
-	r, done := w.record, 0
+	marker, done := "", 0
 	s.mu.Lock()
 	for done < len(p.pages) && p.pages[done].open == 0 {
-		r.Marker = p.pages[done].next
+		marker = p.pages[done].next
 		done++
 	}
 	s.mu.Unlock()
@@ -300,30 +293,49 @@ func (w *sweeper) advance() error {
 		return nil
 	}
 	if !p.ended || done < len(p.pages) {
-		if r.Marker == "" {
+		if marker == "" {
 			return nil
 		}
-		if err := w.store(r, nil); err != nil {
-			return err
+		// Several workers look through the same names, each for its own: there is no marker of all.
+		if len(s.shards) == 1 {
+			r := p.parts[0].record
+			r.Marker = marker
+			if err := w.store(p.parts[0], r, nil); err != nil {
+				return err
+			}
 		}
 		p.pages = p.pages[done:]
 		return nil
 	}
-	return w.finish(r)
+	return w.finish()
 }
 
-// finish ends a pass: all that it found is read and safe, or set aside. Positions of blobs that are
-// gone, or have not changed for long, are dropped.
-func (w *sweeper) finish(r sweepRecord) error {
+// finish ends a pass: all that it found is read and safe, or set aside.
+func (w *sweeper) finish() error {
 	c, s, p := w.c, w.c.s, w.pass
 	if c.asleepBlobs > 0 {
 		s.log.Warn("blobs in the archive tier were left out", "container", c.name, "blobs", c.asleepBlobs, "bytes", c.asleepBytes)
 		c.asleepBlobs, c.asleepBytes = 0, 0
 	}
+	w.dropGone()
+	for _, part := range c.ours() {
+		if !slices.Contains(p.parts, part) {
+			continue // it came while the pass was under way: the next one is its first
+		}
+		if err := w.conclude(part); err != nil {
+			return err
+		}
+	}
+	p.pages = nil
+	return nil
+}
+
+// conclude stores what a pass means for a part. Positions of blobs that are gone, or have not
+// changed for long, are dropped.
+func (w *sweeper) conclude(part *part) error {
+	c, s, p, r := w.c, w.c.s, w.pass, part.record
 	// A folder that is swept at every poll does not write the state file each time.
-	if !w.record.Finished.IsZero() && time.Since(w.recorded) < time.Hour && r.Marker == w.record.Marker {
-		w.dropGone()
-		p.pages = nil
+	if !r.Finished.IsZero() && time.Since(part.recorded) < time.Hour && r.Marker == "" {
 		return nil
 	}
 	r.Marker = ""
@@ -331,13 +343,12 @@ func (w *sweeper) finish(r sweepRecord) error {
 		// A pass that an earlier process began does not count: it has not met new names in its
 		// first part.
 		r.Finished = p.begun
-		if floor := p.begun.Add(-keep); floor.After(r.Floor) {
+		if floor := p.begun.Add(-s.keep()); floor.After(r.Floor) {
 			r.Floor = floor
 		}
 	}
-	w.dropGone()
 	var old []input.Change
-	err := s.book.each(c.name+"/", func(lane, text string) {
+	err := part.book.each(c.name+"/", func(lane, text string) {
 		name := lane[len(c.name)+1:]
 		s.mu.Lock()
 		active := c.blobs[name] != nil
@@ -358,11 +369,7 @@ func (w *sweeper) finish(r sweepRecord) error {
 	if err != nil {
 		return err
 	}
-	if err := w.store(r, old); err != nil {
-		return err
-	}
-	p.pages = nil
-	return nil
+	return w.store(part, r, old)
 }
 
 // dropGone lets go of active blobs that a whole pass has not met.
@@ -374,7 +381,7 @@ func (w *sweeper) dropGone() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, b := range w.c.blobs {
-		if b.seen.Before(w.pass.started) {
+		if b.shard.reading && b.seen.Before(w.pass.started) {
 			s.forget(b)
 		}
 	}

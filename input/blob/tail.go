@@ -39,10 +39,11 @@ type turn struct {
 // tail is an active blob: one that may still grow, or has something to read, or whose last values
 // are not safe yet. The package comment draws its offsets.
 type tail struct {
-	c    *container
-	name string
-	lane string
-	hour time.Time // of its path; zero when that names none
+	c     *container
+	shard *shard
+	name  string
+	lane  string
+	hour  time.Time // of its path; zero when that names none
 
 	term     uint64
 	heard    time.Time // when it was last read or asked about by itself: lists asked for before that are stale
@@ -142,7 +143,7 @@ func (b *tail) renew() {
 // due tells whether there is something to read. s.mu is held.
 func (s *Source) due(b *tail) bool {
 	switch {
-	case b.gone || b.archived || b.size == 0:
+	case b.gone || b.archived || b.size == 0 || !b.shard.reading || !b.shard.lease.Held():
 		return false
 	case b.suspect && !b.append:
 		return b.safe >= b.given // it may have changed anywhere, so it is read on from where all is safe
@@ -239,12 +240,13 @@ func (s *Source) forget(b *tail) {
 
 // settle lets go of b when there is nothing to wait for. s.mu is held.
 func (s *Source) settle(b *tail) {
-	if b.busy || !b.gone && (b.queued || b.safe < b.given || s.due(b)) {
+	over := b.gone || !b.shard.reading
+	if b.busy || !b.gone && b.safe < b.given || !over && (b.queued || s.due(b)) {
 		return
 	}
 	s.release(b)
 	waits := b.pos < b.size && !b.done && b.form != gzipped // for the rest of a line
-	if b.gone || !waits && (!s.inWindow(b) || s.active > s.maxIdle) {
+	if over || !waits && (!s.inWindow(b) || s.active > s.maxIdle) {
 		s.drop(b)
 	}
 }
@@ -264,6 +266,7 @@ func (s *Source) drop(b *tail) {
 		return
 	}
 	delete(b.c.blobs, b.name)
+	b.shard.tails--
 	s.active--
 	b.gone = true // for the queue
 	s.warmed(b)

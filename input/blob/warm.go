@@ -52,6 +52,9 @@ func (c *container) isFar() bool {
 		return false
 	}
 	p := c.sweeper.pass
+	if c.learnt != nil {
+		return true // only the owner of a shard sweeps, and the days of the window are listed
+	}
 	return !c.others && c.s.cfg.WarmUp <= c.s.cfg.Lookback || p != nil && p.ended
 }
 

@@ -1,0 +1,407 @@
+package blob
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	mathrand "math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	azblob "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
+	azblock "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blockblob"
+	azlease "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/lease"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+)
+
+// claim is a shard's lease while it is ours.
+type claim struct {
+	h     *shard
+	book  *book
+	id    string // of the lease, for the service
+	lease *input.Lease
+	leave chan struct{} // has one when the shard is asked for
+
+	saving sync.Mutex // one write at a time; covers what follows
+	etag   azcore.ETag
+	saved  uint64 // changes of the book that are written
+	at     time.Time
+}
+
+var errLost = errors.New("the lease is lost")
+
+// claim takes a shard's lease, reads its positions and begins to read its blobs. owner is who had
+// it last.
+func (sh *sharing) claim(h *shard, exists bool, owner string) (err error) {
+	s := sh.s
+	ctx, cancel := sh.within(sh.lasts / 2)
+	defer cancel()
+	name := sh.blobName(h.n)
+	blob := sh.client(h.n)
+	if !exists {
+		star := azcore.ETagAny
+		_, err := blob.Upload(ctx, body(nil), &azblock.UploadOptions{AccessConditions: conditions("", nil, &star)})
+		if err != nil && !bloberror.HasCode(err, bloberror.BlobAlreadyExists) {
+			return err
+		}
+	}
+	lease, err := azlease.NewBlobClient(blob, nil)
+	if err != nil {
+		return err
+	}
+	from := input.Now()
+	if _, err := lease.AcquireLease(ctx, sh.seconds(), nil); err != nil {
+		if bloberror.HasCode(err, bloberror.LeaseAlreadyPresent, bloberror.LeaseIsBreakingAndCannotBeAcquired) {
+			return nil // another was faster
+		}
+		return err
+	}
+	c := &claim{h: h, id: *lease.LeaseID(), lease: input.NewLease(from, sh.lasts-sh.margin()), leave: make(chan struct{}, 1)}
+	defer func() {
+		if err != nil {
+			sh.release(c)
+		}
+	}()
+	stored, etag, err := sh.account.whole(ctx, sh.container, name)
+	if err != nil {
+		return err
+	}
+	c.book, c.etag = &book{packed: true, changes: 1}, etag // the owner is a change
+	fresh := make(map[string]bool)
+	c.book.mem, err = unpackAll(stored)
+	switch {
+	case err != nil:
+		c.book.mem = sh.rescue(h.n, "the positions of a shard are damaged", err)
+	case len(stored) > 0:
+	case sh.known[h.n]:
+		c.book.mem = sh.rescue(h.n, "the positions of a shard are gone", errors.New("its blob was deleted or emptied"))
+	default:
+		// A new shard: what start latest means is stored before anything of it is read.
+		now := strconv.FormatInt(s.account.now().Unix(), 10)
+		for _, origin := range s.cfg.Containers {
+			c.book.mem["#since/"+origin], fresh[origin] = now, true
+		}
+	}
+	if err := sh.save(ctx, c); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	h.book, h.claim, h.lease, h.term, h.reading, h.fresh = c.book, c, c.lease, input.NewTerm(), true, fresh
+	sh.books[h.n] = c.book
+	sh.counts.claimed++
+	sh.counts.newly++
+	if owner != "" && owner != sh.worker {
+		sh.counts.takeovers++
+		sh.counts.from[owner] = true
+	}
+	for _, container := range s.containers {
+		container.poke()
+	}
+	s.mu.Unlock()
+	s.start(func() { sh.keep(c) })
+	return nil
+}
+
+// rescue returns the positions of a shard whose blob holds none: those that this worker had. If it
+// had none, all of the look-back window is read again, and where the start is latest, older blobs
+// count as read.
+func (sh *sharing) rescue(n int, text string, why error) map[string]string {
+	s := sh.s
+	values := make(map[string]string)
+	if had := sh.had(n); had != nil {
+		had.mu.Lock()
+		for key, value := range had.mem {
+			values[key] = value
+		}
+		had.mu.Unlock()
+	} else {
+		since := strconv.FormatInt(s.account.now().Add(-s.cfg.Lookback).Unix(), 10)
+		for _, origin := range s.cfg.Containers {
+			values["#since/"+origin] = since
+		}
+	}
+	s.log.Error("blob.shared: "+text+": events that were read may be repeated", "shard", sh.blobName(n), "container", sh.container, "positions_known", len(values), "error", why)
+	return values
+}
+
+// had is the book of a shard that this worker has read before, or nil.
+func (sh *sharing) had(n int) *book {
+	sh.s.mu.Lock()
+	defer sh.s.mu.Unlock()
+	return sh.books[n]
+}
+
+// seconds is for how long a lease is asked for: as long as it lasts, and 15 s at least.
+func (sh *sharing) seconds() int32 { return int32(max(sh.lasts, 15*time.Second) / time.Second) }
+
+// keep renews a claim until it is lost, or given back, or the source closes.
+func (sh *sharing) keep(c *claim) {
+	s := sh.s
+	tick := time.NewTicker(max(sh.lasts/120, 10*time.Millisecond))
+	defer tick.Stop()
+	// Not all at the same moment.
+	renew := time.Now().Add(sh.lasts/4 - time.Duration(mathrand.Int64N(int64(sh.lasts/12)+1)))
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-c.leave:
+			sh.stopReading(c)
+		case <-tick.C:
+		}
+		if !c.lease.Held() {
+			sh.lose(c, errors.New("no renewal was answered in time, or this process stood still"))
+			return
+		}
+		s.mu.Lock()
+		leaving, drained := !c.h.reading, c.h.tails == 0
+		s.mu.Unlock()
+		var err error
+		switch {
+		case leaving && drained:
+			if err = sh.saveWithin(c); err == nil {
+				sh.giveBack(c)
+				return
+			}
+		case !leaving && !time.Now().Before(renew):
+			if err = sh.renew(c); err == nil {
+				renew = time.Now().Add(sh.lasts / 4)
+			} else {
+				renew = time.Now().Add(sh.lasts / 60) // soon again
+			}
+		case c.due(sh.lasts / 12):
+			err = sh.saveWithin(c)
+		}
+		switch {
+		case err == nil || s.ctx.Err() != nil:
+		case bloberror.HasCode(err, bloberror.LeaseIsBrokenAndCannotBeRenewed) && sh.breaking(c):
+			sh.stopReading(c) // what is on its way may be written as long as the lease lasts
+		case isLost(err):
+			sh.lose(c, err)
+			return
+		default:
+			s.retried(kindOf(err))
+		}
+	}
+}
+
+// breaking tells whether another worker has asked for a shard: its lease still lasts. One that was
+// ended at once may be another's already.
+func (sh *sharing) breaking(c *claim) bool {
+	ctx, cancel := sh.within(sh.lasts / 6)
+	defer cancel()
+	r, err := sh.client(c.h.n).GetProperties(ctx, nil)
+	return err == nil && r.LeaseState != nil && *r.LeaseState == azlease.StateTypeBreaking
+}
+
+// isLost tells whether an answer means that the lease is not ours.
+func isLost(err error) bool {
+	if errors.Is(err, errLost) {
+		return true
+	}
+	var answer *azcore.ResponseError
+	return errors.As(err, &answer) && (answer.StatusCode == 404 || answer.StatusCode == 409 || answer.StatusCode == 412)
+}
+
+func (sh *sharing) renew(c *claim) error {
+	ctx, cancel := sh.within(sh.lasts / 6)
+	defer cancel()
+	lease, err := azlease.NewBlobClient(sh.client(c.h.n), &azlease.BlobClientOptions{LeaseID: &c.id})
+	if err != nil {
+		return err
+	}
+	from := input.Now()
+	if _, err := lease.RenewLease(ctx, nil); err != nil {
+		return err
+	}
+	if !c.lease.Extend(from, sh.lasts-sh.margin()) {
+		return errLost
+	}
+	return nil
+}
+
+// due tells whether something has moved that was not written for so long.
+func (c *claim) due(every time.Duration) bool {
+	c.saving.Lock()
+	defer c.saving.Unlock()
+	return c.book.changed() != c.saved && time.Since(c.at) >= every
+}
+
+func (sh *sharing) saveWithin(c *claim) error {
+	ctx, cancel := sh.within(sh.lasts / 6)
+	defer cancel()
+	return sh.save(ctx, c)
+}
+
+// save writes a shard's positions, unless nothing has moved. Only the holder of the lease can, and
+// only over what this worker wrote last.
+func (sh *sharing) save(ctx context.Context, c *claim) error {
+	c.saving.Lock()
+	defer c.saving.Unlock()
+	if c.book.changed() == c.saved {
+		return nil
+	}
+	if !c.lease.Held() {
+		return errLost
+	}
+	packed, changes := c.book.pack()
+	owner, mark, shards := sh.worker, c.id[:8], strconv.Itoa(len(sh.s.shards))
+	options := &azblock.UploadOptions{Metadata: map[string]*string{"owner": &owner, "claim": &mark, "shards": &shards}, AccessConditions: conditions(c.id, &c.etag, nil)}
+	blob := sh.client(c.h.n)
+	r, err := blob.Upload(ctx, body(packed), options)
+	if bloberror.HasCode(err, bloberror.ConditionNotMet) {
+		// Perhaps our own last write, whose answer was lost.
+		now, e := blob.GetProperties(ctx, nil)
+		if e != nil {
+			return e
+		}
+		if mark := metadata(now.Metadata, "claim"); mark != c.id[:8] || now.ETag == nil {
+			return errLost
+		}
+		c.etag = *now.ETag
+		options.AccessConditions = conditions(c.id, &c.etag, nil)
+		r, err = blob.Upload(ctx, body(packed), options)
+	}
+	if err != nil {
+		return err
+	}
+	c.etag, c.saved, c.at = *r.ETag, changes, time.Now()
+	return nil
+}
+
+// metadata is a value of a blob, whatever the case of its name.
+func metadata(all map[string]*string, name string) string {
+	for key, value := range all {
+		if strings.EqualFold(key, name) && value != nil {
+			return *value
+		}
+	}
+	return ""
+}
+
+func conditions(leaseID string, match, none *azcore.ETag) *azblob.AccessConditions {
+	c := &azblob.AccessConditions{ModifiedAccessConditions: &azblob.ModifiedAccessConditions{IfMatch: match, IfNoneMatch: none}}
+	if leaseID != "" {
+		c.LeaseAccessConditions = &azblob.LeaseAccessConditions{LeaseID: &leaseID}
+	}
+	return c
+}
+
+func body(b []byte) io.ReadSeekCloser {
+	return struct {
+		io.ReadSeeker
+		io.Closer
+	}{bytes.NewReader(b), io.NopCloser(nil)}
+}
+
+// commit writes the positions of shards, several at a time. failed has those that could not be.
+func (sh *sharing) commit(ctx context.Context, moved map[*shard]bool) (failed map[*shard]error) {
+	failed = make(map[*shard]error)
+	var mu sync.Mutex
+	var running sync.WaitGroup
+	places := make(chan struct{}, sharedMost)
+	for h := range moved {
+		sh.s.mu.Lock()
+		c := h.claim
+		sh.s.mu.Unlock()
+		places <- struct{}{}
+		running.Go(func() {
+			err := errLost
+			defer func() {
+				if err != nil {
+					mu.Lock()
+					failed[h] = err
+					mu.Unlock()
+				}
+				<-places
+			}()
+			defer input.Catch("write positions of a shard", &err)
+			if c != nil {
+				err = sh.save(ctx, c)
+			}
+		})
+	}
+	running.Wait()
+	return failed
+}
+
+// stopReading ends reading of a shard's blobs: what is on its way is waited for.
+func (sh *sharing) stopReading(c *claim) {
+	s := sh.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.h.reading = false
+	for _, container := range s.containers {
+		for _, b := range container.blobs {
+			if b.shard == c.h {
+				s.settle(b)
+			}
+		}
+	}
+}
+
+// lose ends a claim whose lease is lost. Marks that come are dropped from now on.
+func (sh *sharing) lose(c *claim, why error) {
+	c.lease.Lose()
+	sh.stopReading(c)
+	s := sh.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sh.counts.lost++
+	sh.counts.justLost++
+	sh.counts.why = why
+}
+
+// giveBack ends a claim of which nothing is on its way.
+func (sh *sharing) giveBack(c *claim) {
+	c.lease.Lose()
+	sh.release(c)
+	s := sh.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c.h.claim, c.h.gave = nil, time.Now()
+	sh.counts.gaveBack++
+}
+
+// release gives a lease back, so that another worker need not wait for its end.
+func (sh *sharing) release(c *claim) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(sh.s.ctx), closeWait)
+	defer cancel()
+	lease, err := azlease.NewBlobClient(sh.client(c.h.n), &azlease.BlobClientOptions{LeaseID: &c.id})
+	if err == nil {
+		_, err = lease.ReleaseLease(ctx, nil)
+	}
+	if err != nil {
+		sh.s.log.Debug("release a lease: it runs out by itself", "shard", sh.blobName(c.h.n), "error", sh.account.explain(err, true))
+	}
+}
+
+// closeWait is how long the end may take to give shards back.
+const closeWait = 3 * time.Second
+
+// close gives all shards back. Nothing else of the source runs any more.
+func (sh *sharing) close() {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(sh.s.ctx), closeWait)
+	defer cancel()
+	var running sync.WaitGroup
+	for _, h := range sh.s.shards {
+		if c := h.claim; c != nil && c.lease.Held() {
+			running.Go(func() {
+				defer input.CatchAndLog(sh.s.log, "give a shard back")
+				_ = sh.save(ctx, c)
+				c.lease.Lose()
+				sh.release(c)
+			})
+		}
+	}
+	running.Wait()
+	if sh.account != sh.s.account {
+		sh.account.close()
+	}
+}

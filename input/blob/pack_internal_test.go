@@ -1,0 +1,153 @@
+package blob
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+)
+
+// someEntries are entries of all kinds.
+func someEntries(rng *rand.Rand, n int) (all []entry) {
+	for range n {
+		e := entry{form: form(rng.IntN(len(formLetters))), place: place("vliarex"[rng.IntN(7)]), done: rng.IntN(2) == 0, left: rng.IntN(2) == 0,
+			offset: rng.Int64N(1 << 40), created: rng.Int64N(1 << 33), etag: fmt.Sprintf(`"0x%X"`, rng.Uint64()>>rng.IntN(64))}
+		e.modified = e.created + rng.Int64N(1<<20) - 1<<10
+		sum := sha256.Sum256(binary.AppendVarint(nil, e.offset))
+		if e.head.n = rng.IntN(headMax + 1); e.head.n > 0 {
+			copy(e.head.sum[:headKept], sum[:])
+		}
+		if rng.IntN(3) == 0 {
+			e.foot = foot{at: 2000 + rng.Int64N(1<<30), place: 'v', n: 1 + rng.IntN(footMax), sum: [16]byte(sum[16:])}
+		}
+		if rng.IntN(5) == 0 {
+			e.etag = []string{"", `"abc"`, `0x1`, `"0xg"`, `"0x1a"`, `"0x"`}[rng.IntN(6)]
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+func TestPack(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	values := map[string]string{"#since/insights-*": "1700000000", "#sweep/c": `{"prefix":""}`}
+	for i, e := range someEntries(rng, 2000) {
+		got, err := unpackEntry(e.pack())
+		if err != nil || got != e {
+			t.Fatalf("%+v became %+v, %v", e, got, err)
+		}
+		again, err := parseEntry(got.String())
+		if err != nil || again.String() != got.String() {
+			t.Fatalf("%q became %q, %v", got, again, err)
+		}
+		values[fmt.Sprintf("c/tenantId=%d/y=2026/%d.json", i%7, i)] = e.pack()
+	}
+	got, err := unpackAll(packAll(values))
+	if err != nil || !maps.Equal(got, values) {
+		t.Errorf("%d values became %d, %v", len(values), len(got), err)
+	}
+	if got, err := unpackAll(packAll(nil)); err != nil || len(got) > 0 {
+		t.Errorf("nothing became %v, %v", got, err)
+	}
+	if got, err := unpackAll(nil); err != nil || len(got) > 0 {
+		t.Errorf("a blob that nobody has written: %v, %v", got, err)
+	}
+}
+
+// Whatever a shard's blob holds, reading it neither panics nor takes much more memory than the
+// bytes; what is read is written the same, and a blob whose bytes were changed is not read.
+func FuzzUnpack(f *testing.F) {
+	values := make(map[string]string)
+	for i, e := range someEntries(rand.New(rand.NewPCG(3, 4)), 20) {
+		values[fmt.Sprintf("c/%d", i)] = e.pack()
+	}
+	f.Add(packAll(values), 5, byte(1))
+	f.Add([]byte(packedMagic), 0, byte(0))
+	f.Fuzz(func(t *testing.T, b []byte, at int, flip byte) {
+		got, err := unpackAll(b)
+		if err != nil || len(b) == 0 {
+			return
+		}
+		again, err := unpackAll(packAll(got))
+		if err != nil || !maps.Equal(again, got) {
+			t.Fatalf("%d values became %d, %v", len(got), len(again), err)
+		}
+		for key, value := range got {
+			if key == "" || key[0] == '#' {
+				continue
+			}
+			e, err := unpackEntry(value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := parseEntry(e.String()); err != nil && e.etag != "" && !bytes.ContainsAny([]byte(e.etag), " \n\r\t") {
+				t.Logf("%q: %v", e.String(), err)
+			}
+		}
+		if at < 0 || flip == 0 {
+			return
+		}
+		whole := packAll(got)
+		if at = at % len(whole); at >= 10 { // the header of gzip has fields that mean nothing
+			whole[at] ^= flip
+			if damaged, err := unpackAll(whole); err == nil && !maps.Equal(damaged, got) {
+				t.Fatalf("byte %d was changed, and %d values were read", at, len(damaged))
+			}
+		}
+	})
+}
+
+// 120,000 blobs of two days, of many tenants: the shards take less than 4 MB together, and are
+// written and read in little time. In memory they take what a look-up needs.
+func TestPackedSize(t *testing.T) {
+	const tenants, hours, shards = 2449, 49, 32
+	rng := rand.New(rand.NewPCG(5, 6))
+	s := &Source{}
+	for n := range shards {
+		s.shards = append(s.shards, &shard{n: n, book: &book{packed: true, mem: make(map[string]string)}})
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	hour := time.Date(2026, 1, 13, 0, 0, 0, 0, time.UTC)
+	for i := range tenants {
+		for h := range hours {
+			at := hour.Add(time.Duration(h) * time.Hour)
+			sum := sha256.Sum256(binary.AppendUvarint(nil, rng.Uint64()))
+			name := fmt.Sprintf("tenantId=%08x-0000-4000-8000-%012x/%sh=%02d/m=00/PT1H.json", i*7919, i, dayPrefix("", at), at.Hour())
+			e := entry{form: plain, place: atLine, offset: 10_000 + rng.Int64N(10_000_000), created: at.Unix() + rng.Int64N(120), modified: at.Unix() + 3600 + rng.Int64N(600),
+				head: head{n: headMax, sum: [16]byte(sum[:])}, etag: fmt.Sprintf(`"0x8DE%012X"`, rng.Int64N(1<<48))}
+			const container = "insights-logs-advancedhunting-deviceevents"
+			if err := s.shardOf(container, name).book.write([]input.Change{{Key: container + "/" + name, Value: []byte(e.String())}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	size, most, fewest := 0, 0, tenants*hours
+	begun := time.Now()
+	for _, h := range s.shards {
+		packed, _ := h.book.pack()
+		size += len(packed)
+		most, fewest = max(most, len(h.book.mem)), min(fewest, len(h.book.mem))
+		if _, err := unpackAll(packed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d positions in %d bytes, written and read in %v; %d to %d a shard; %d MB of memory", tenants*hours, size, time.Since(begun), fewest, most, (after.HeapInuse-before.HeapInuse)>>20)
+	if size >= 4_000_000 {
+		t.Errorf("the shards take %d bytes", size)
+	}
+	if most > 2*tenants*hours/shards {
+		t.Errorf("a shard has %d positions, where the mean is %d", most, tenants*hours/shards)
+	}
+	runtime.KeepAlive(s)
+}

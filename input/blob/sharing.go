@@ -1,0 +1,346 @@
+package blob
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
+	azblock "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blockblob"
+	azlease "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/lease"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+)
+
+const (
+	// defaultLease is what is asked for, the longest that is not for ever. All other times are
+	// fractions of it. A renewal comes every 15 s, a look at the other workers every 10 s, and a
+	// write every 5 s if something moved. A lease counts as lost 10 s before its end.
+	defaultLease = time.Minute
+
+	// sharedMost is how many requests of the shared container are under way at a time.
+	sharedMost = 8
+
+	shardPrefix = "shard-"
+	probeName   = "check-"
+)
+
+// sharing is a worker's part in the container blob.shared: it claims its share of the shards, and
+// asks for it.
+type sharing struct {
+	s         *Source
+	account   *account
+	container string
+	worker    string
+	lasts     time.Duration // of a lease
+
+	known    map[int]bool  // shards that were seen to have an owner; of the goroutine of run
+	books    map[int]*book // of shards that were read before, should their blobs be gone; s.mu
+	troubles *input.Troubles
+	counts   sharingCounts // s.mu
+}
+
+// sharingCounts are figures, and what is to be logged at the next look.
+type sharingCounts struct {
+	claimed, takeovers, lost  int64
+	newly, gaveBack, justLost int
+	from                      map[string]bool // workers whose shards were taken over
+	why                       error
+}
+
+// openSharing prepares to share. Nothing is claimed yet.
+func openSharing(s *Source) (*sharing, error) {
+	sh := &sharing{s: s, account: s.account, container: s.cfg.Shared, lasts: s.cfg.Lease, known: make(map[int]bool), books: make(map[int]*book), troubles: input.NewTroubles(s.log)}
+	sh.counts.from = make(map[string]bool)
+	if sh.lasts <= 0 {
+		sh.lasts = defaultLease
+	}
+	if s.cfg.SharedURL != "" {
+		cfg := s.cfg
+		cfg.AccountURL = s.cfg.SharedURL
+		a, err := openAccount(cfg)
+		if err != nil {
+			return nil, err
+		}
+		sh.account = a
+	}
+	sh.worker = s.cfg.worker
+	return sh, nil
+}
+
+// newWorker names this process among the others: the machine or pod, and something that no other
+// process has.
+func newWorker() (name, short string) {
+	var b [4]byte
+	_, _ = rand.Read(b[:]) // never fails
+	short = fmt.Sprintf("%x", b)
+	host, _ := os.Hostname()
+	host = notInNames.ReplaceAllString(host, "-")
+	return strings.Trim(host[:min(len(host), 60)]+"-"+short, "-"), short
+}
+
+var notInNames = regexp.MustCompile(`[^A-Za-z0-9.-]+`)
+
+func (sh *sharing) blobName(n int) string { return fmt.Sprintf("%s%03d", shardPrefix, n) }
+
+func (sh *sharing) client(n int) *azblock.Client {
+	return sh.account.service.NewContainerClient(sh.container).NewBlockBlobClient(sh.blobName(n))
+}
+
+// margin is how long before its end a lease counts as lost: for clocks that run apart, and for an
+// append to the host that takes long.
+func (sh *sharing) margin() time.Duration { return sh.lasts / 6 }
+
+// run looks at the shared container until the source closes, and claims what is this worker's
+// share.
+func (sh *sharing) run() {
+	s := sh.s
+	s.log.Info("sharing blobs with other workers", "worker", sh.worker, "blob.shared", sh.container, "shards", len(s.shards))
+	var wait input.Backoff
+	for s.ctx.Err() == nil {
+		pause := sh.lasts/6 - time.Duration(mathrand.Int64N(int64(sh.lasts/60)+1))
+		if err := sh.look(); err != nil && s.ctx.Err() == nil {
+			sh.fails("looking at the other workers", err)
+			pause = max(min(wait.Next(), pause), retryAfter(err))
+		} else {
+			wait.Reset()
+			sh.troubles.End("looking at the other workers", "")
+		}
+		sh.report()
+		_ = input.Sleep(s.ctx, pause)
+	}
+}
+
+// fails logs once what does not work in the shared container.
+func (sh *sharing) fails(subject string, err error) {
+	s, kind := sh.s, kindOf(err)
+	s.retried(kind)
+	level := slog.LevelError
+	if kind == throttled || kind == network {
+		level = slog.LevelWarn
+	}
+	if other := new(shardsError); errors.As(err, &other) {
+		level = slog.LevelError
+	}
+	sh.troubles.Begin(subject, "", string(kind), level, "blob.shared: "+subject+": retrying; what is not this worker's for sure is not handed over",
+		"container", sh.container, "error", sh.account.explainShared(err, sh.container))
+}
+
+// explainShared is explain for the shared container, where more is needed.
+func (a *account) explainShared(err error, name string) error {
+	var answer *azcore.ResponseError
+	var other *shardsError
+	switch kind := kindOf(err); {
+	case errors.As(err, &other):
+		return other
+	case kind == missing:
+		return fmt.Errorf("it does not exist; create it: az storage container create --auth-mode login --account-name %s --name %s", strings.Split(a.host, ".")[0], name)
+	case kind == denied && errors.As(err, &answer) && a.entra:
+		return fmt.Errorf("%d %s: grant the identity the role Storage Blob Data Contributor on this container; Storage Blob Data Reader is enough for the others; and check the account's firewall",
+			answer.StatusCode, answer.ErrorCode)
+	case kind == denied && errors.As(err, &answer) && a.sas:
+		return fmt.Errorf("%d %s: the shared access signature needs the permissions read, write, delete and list (sp=rwdl) on this container", answer.StatusCode, answer.ErrorCode)
+	}
+	return a.explain(err, true)
+}
+
+// shardsError: the container has another number of shards, and so other blobs in each.
+type shardsError struct{ want, have int }
+
+func (e *shardsError) Error() string {
+	return fmt.Sprintf("workers share these blobs in %d shards, and blob.shards is %d here; set it to %d, or take another container", e.want, e.have, e.want)
+}
+
+// checkShared tries what workers do in the shared container, with a blob that is deleted again.
+func (a *account) checkShared(ctx context.Context, cfg Config) input.Finding {
+	f := input.Finding{What: "container " + cfg.Shared + " (blob.shared)", Detail: "may be listed, written and leased"}
+	name, _ := newWorker()
+	blob := a.service.NewContainerClient(cfg.Shared).NewBlockBlobClient(probeName + name)
+	for _, step := range []struct {
+		what string
+		try  func() error
+	}{
+		{"list", func() error {
+			all, err := a.shards(ctx, cfg.Shared)
+			for _, l := range all {
+				if l.shards != 0 && l.shards != cfg.Shards {
+					return &shardsError{want: l.shards, have: cfg.Shards}
+				}
+			}
+			return err
+		}},
+		{"write", func() error { _, err := blob.Upload(ctx, body(nil), nil); return err }},
+		{"lease", func() error {
+			lease, err := azlease.NewBlobClient(blob, nil)
+			if err == nil {
+				_, err = lease.AcquireLease(ctx, 15, nil)
+			}
+			if err == nil {
+				_, err = blob.Upload(ctx, body(nil), &azblock.UploadOptions{AccessConditions: conditions(*lease.LeaseID(), nil, nil)})
+			}
+			if err == nil {
+				_, err = lease.ReleaseLease(ctx, nil)
+			}
+			return err
+		}},
+		{"delete", func() error { _, err := blob.Delete(ctx, nil); return err }},
+	} {
+		if err := step.try(); err != nil {
+			f.Err = fmt.Errorf("%s: %w", step.what, a.explainShared(err, cfg.Shared))
+			return f
+		}
+	}
+	return f
+}
+
+// report logs what has come and gone since the last time.
+func (sh *sharing) report() {
+	s := sh.s
+	s.mu.Lock()
+	c := sh.counts
+	sh.counts.newly, sh.counts.gaveBack, sh.counts.justLost, sh.counts.why, sh.counts.from = 0, 0, 0, nil, make(map[string]bool)
+	reading := 0
+	for _, h := range s.shards {
+		if h.reading {
+			reading++
+		}
+	}
+	s.mu.Unlock()
+	if c.justLost > 0 {
+		s.log.Warn("lost shards to the time that their leases ran: nothing of them is handed over any more, and what was not written is repeated by whoever claims them",
+			"lost", c.justLost, "now", reading, "of", len(s.shards), "error", c.why)
+	}
+	if c.gaveBack > 0 {
+		s.log.Info("gave shards to other workers", "given", c.gaveBack, "now", reading, "of", len(s.shards))
+	}
+	if c.newly > 0 {
+		var from []string
+		for worker := range c.from {
+			from = append(from, worker)
+		}
+		slices.Sort(from)
+		s.log.Info("claimed shards", "claimed", c.newly, "now", reading, "of", len(s.shards), "before_of", strings.Join(from, " "))
+	}
+}
+
+// look lists the shards, claims those that are this worker's share, and asks for others.
+func (sh *sharing) look() error {
+	s := sh.s
+	listed, err := sh.account.shards(s.ctx, sh.container)
+	if err != nil {
+		return err
+	}
+	all := make([]owned, len(s.shards))
+	exists, before := make([]bool, len(s.shards)), make([]string, len(s.shards))
+	for n := range all {
+		all[n].n = n
+	}
+	for _, l := range listed {
+		if l.shards != 0 && l.shards != len(s.shards) {
+			return &shardsError{want: l.shards, have: len(s.shards)}
+		}
+		n, err := strconv.Atoi(strings.TrimPrefix(l.name, shardPrefix))
+		if err != nil || n >= len(all) {
+			continue
+		}
+		exists[n], before[n] = true, l.owner
+		sh.known[n] = sh.known[n] || l.owner != ""
+		if l.state == azlease.StateTypeLeased || l.state == azlease.StateTypeBreaking {
+			all[n].owner, all[n].leaving = l.owner, l.state == azlease.StateTypeBreaking
+		}
+	}
+	drained := false
+	var broken []*claim
+	s.mu.Lock()
+	for n, h := range s.shards {
+		o, c := &all[n], h.claim
+		mine := o.owner == sh.worker
+		o.first = !exists[n] && sh.books[n] != nil
+		switch {
+		case c != nil && h.reading && mine:
+			if o.leaving {
+				select {
+				case c.leave <- struct{}{}:
+				default:
+				}
+			}
+			continue
+		case c != nil && h.reading:
+			broken = append(broken, c)
+			continue
+		case c != nil && !c.lease.Held() && h.tails == 0:
+			// Nothing of it is on its way any more. What was not handed over is read again, by
+			// whoever claims it, so its records are no repeats.
+			h.claim, c, drained = nil, nil, true
+		}
+		if mine || (c != nil || time.Since(h.gave) < sh.lasts/2) && o.owner == "" {
+			o.owner, o.leaving = nobody, true // it was given to another, or something of it is still on its way
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range broken {
+		sh.lose(c, errors.New("somebody ended the lease"))
+	}
+	if drained && s.cfg.SetBack != nil {
+		s.cfg.SetBack()
+	}
+	claim, ask := fair(all, sh.worker)
+	sh.each(claim, func(o owned) error { return sh.claim(s.shards[o.n], exists[o.n], before[o.n]) })
+	sh.each(ask, sh.ask)
+	return nil
+}
+
+// nobody stands for the owner of a shard that nobody may claim yet.
+const nobody = "-"
+
+// each does f for all, several at a time. What fails is tried again at the next look.
+func (sh *sharing) each(all []owned, f func(owned) error) {
+	var running sync.WaitGroup
+	places := make(chan struct{}, sharedMost)
+	for _, o := range all {
+		places <- struct{}{}
+		running.Go(func() {
+			defer input.CatchAndLog(sh.s.log, "claim a shard")
+			defer func() { <-places }()
+			const subject = "claiming shards"
+			switch err := f(o); {
+			case sh.s.ctx.Err() != nil:
+			case err == nil:
+				sh.troubles.End(subject, "")
+			default:
+				sh.fails(subject, err)
+			}
+		})
+	}
+	running.Wait()
+}
+
+// ask breaks the lease of a worker that has too many shards. The lease goes on for as long as it
+// would have, and that worker gives it back when all is written.
+func (sh *sharing) ask(o owned) error {
+	ctx, cancel := sh.within(sh.lasts / 6)
+	defer cancel()
+	lease, err := azlease.NewBlobClient(sh.client(o.n), nil)
+	if err == nil {
+		_, err = lease.BreakLease(ctx, nil)
+	}
+	if bloberror.HasCode(err, bloberror.LeaseNotPresentWithLeaseOperation) {
+		return nil // it is free already
+	}
+	return err
+}
+
+func (sh *sharing) within(d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(sh.s.ctx, max(d, time.Second))
+}
