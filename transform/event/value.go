@@ -285,6 +285,12 @@ func (w *Writer) reference(id Name, tr *record.Tree, n, ref uint32, level int) b
 
 // Key writes the key of a member of the record, or the next free one like it, and counts the field.
 func (w *Writer) Key(id Name) {
+	if n := &w.names.list[id]; !n.own && n.seen != w.generation { // as nearly all are
+		n.seen, n.copies = w.generation, 0
+		w.Out = append(w.Out, n.key...)
+		w.fields++
+		return
+	}
 	id, renamed := w.names.take(id, w.generation)
 	w.key(id, renamed)
 }

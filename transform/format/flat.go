@@ -122,6 +122,11 @@ func (f *flat) columns(w *event.Writer, r *record.Record) {
 		}
 		m := member{k, w.Child(event.Root(0), tr, k, &hint)}
 		c := f.names.Class(m.name)
+		if c == record.ClassText && tr.Nodes[k+1].Kind == record.KindString && (!keep || !tr.Nothing(k+1)) { // as most are
+			w.Key(m.name)
+			w.String(tr, k+1)
+			continue
+		}
 		object := c == record.ClassObject || c == record.ClassObjects ||
 			c == record.ClassAny && tr.Nodes[k+1].Kind == record.KindObject
 		if object && len(f.later) < maxLater {
