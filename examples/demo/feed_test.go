@@ -117,7 +117,7 @@ func TestReplayMistakes(t *testing.T) {
 
 func TestTell(t *testing.T) {
 	f := tell(3000, 1, 0)
-	if f.total() != 3000 || f.numbers != 3000 || len(f.records) < 14 || f.records["AlertEvidence"] != 4 || f.records["AlertInfo"] != 1 {
+	if f.total() != 3000 || f.numbers != 3000 || len(f.records) < 14 || f.records["AlertEvidence"] != 9 || f.records["AlertInfo"] != 3 {
 		t.Errorf("%d records: %v", f.total(), f.records)
 	}
 	again := &feed{records: make(map[string]int)}

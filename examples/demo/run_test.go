@@ -208,3 +208,24 @@ func TestMissing(t *testing.T) {
 		t.Errorf("ok %v:\n%s", ok, text)
 	}
 }
+
+// The story tells of devices that are not as plain: one that was merged and whose isolation was
+// lifted, an alert about two, and a row that knows its device by name only.
+func TestAftermath(t *testing.T) {
+	o := built(t)
+	for _, blob := range []bool{false, true} {
+		o.blob = blob
+		_, text := show(t, o)
+		for _, want := range []string{
+			"A laptop that was set up anew…  Machine  row      hit      vsh-lt-1011.vestholm.example, merged, mitigation:",
+			"One account on two laptops at…  Machine  row      hit      vsh-lt-1011.vestholm.example, mitigation: none",
+			"One account on two laptops at…  Machine  row      hit      vsh-lt-1019.vestholm.example, mitigation: none",
+			"One account on two laptops at…  Ip       several  none     one of [",
+			"One account on two laptops at…  Process  name     hit      vsh-lt-1011.vestholm.example, mitigation: none",
+		} {
+			if !strings.Contains(text, want) {
+				t.Errorf("blobs %v: no %q in\n%s", blob, want, text)
+			}
+		}
+	}
+}

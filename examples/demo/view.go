@@ -146,6 +146,7 @@ func (v *view) records(kept [][]byte, shape shape, alert string, everything bool
 			}
 		}
 	}
+	v.otherAlerts(all, alert, printed)
 	isAbout := func(s shown) bool {
 		for _, name := range []string{"DeviceId", "AccountUpn", "AccountObjectId", "RecipientEmailAddress"} {
 			if about[s.get(name)] {
@@ -181,6 +182,32 @@ func (v *view) records(kept [][]byte, shape shape, alert string, everything bool
 		}
 		perTable[s.table]++
 		v.line(s)
+	}
+}
+
+// otherAlerts shows how the devices of other alerts were found, a line for each row.
+func (v *view) otherAlerts(all []shown, alert string, printed map[*fastjson.Value]bool) {
+	const most = 12
+	n := 0
+	for _, s := range all {
+		device := func(name string) string { return text(s.both(s.shape.device + name)) }
+		if s.table != "AlertEvidence" || s.get("AlertId") == alert || device("match") == "" || n == most {
+			continue
+		}
+		if n++; n == 1 {
+			v.heading("other alerts, and how their devices were found")
+		}
+		printed[s.value] = true
+		what := device("DeviceName")
+		if own := s.get("DeviceId"); own != "" && device("DeviceId") != own {
+			what += ", merged"
+		}
+		what += ", mitigation: " + cmp.Or(device("MitigationStatus"), "none")
+		if candidates := device("candidates"); candidates != "" {
+			what = "one of " + candidates
+		}
+		head := fmt.Sprintf("%-30s  %-8s", cut(s.get("Title"), 30), s.get("EntityType"))
+		v.printf("%s %-8s %-8s %s\n", v.paint(cyan, head), device("match"), device("status"), cut(what, max(20, v.width-60)))
 	}
 }
 

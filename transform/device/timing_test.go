@@ -79,7 +79,7 @@ func BenchmarkMillionDevices(b *testing.B) {
 		warm = min(warm, time.Since(start))
 	}
 	b.ReportMetric(float64(warm)/1000, "ns/warm-hit")
-	if columns != 25 { // 22 columns, DeviceId, match, status
+	if columns != 27 { // 22 columns, age_s, Tags, DeviceId, match, status
 		b.Fatalf("%d fields", columns)
 	}
 	b.ReportMetric(float64(took)/n, "B/device")

@@ -73,6 +73,27 @@ func newDevices(rnd *rand.Rand, n int) []device {
 	return devices
 }
 
+// later is what the aftermath is about.
+type later struct {
+	device, other *device
+	user          *user
+	old           string // DeviceId before the laptop was set up anew
+	alert, pair   string // AlertId of one device, and of two
+}
+
+// calm is how many ordinary records are between the attack and its aftermath.
+const calm = 120
+
+func newLater(s *Story) *later {
+	i, k := 11%len(s.devices), 19%len(s.devices)
+	return &later{
+		device: &s.devices[i], other: &s.devices[k], user: &s.users[i],
+		old:   string(appendHex(nil, s.rnd, 40, lower)),
+		alert: "da" + string(appendGUID(nil, s.rnd, lower)) + "_1",
+		pair:  "da" + string(appendGUID(nil, s.rnd, lower)) + "_1",
+	}
+}
+
 func firstIncident(s *Story) *incident {
 	in := newIncident(s)
 	i := 7 % len(s.devices)

@@ -20,6 +20,17 @@ var attack = [][]string{
 	{"EmailPostDeliveryEvents.phish"},
 }
 
+// aftermath is what happens to two other laptops when the attack is over, in the same form. One was
+// isolated, is released, and is merged with its old self when it is set up anew. An alert is about
+// its old id. Another is about both laptops, with a row that knows its device by name only.
+var aftermath = [][]string{
+	{"DeviceInfo.isolated", "DeviceInfo.other"},
+	{"DeviceInfo.released"},
+	{"DeviceInfo.merged"},
+	{"AlertInfo.after", "AlertEvidence.old"},
+	{"AlertInfo.pair", "AlertEvidence.pair1", "AlertEvidence.pair2", "AlertEvidence.pairip", "AlertEvidence.byname"},
+}
+
 // alertRows are an alert and its evidence. Only the Machine row has a DeviceId, and it is not the
 // first.
 var alertRows = []string{

@@ -1,6 +1,7 @@
 // Package story writes Defender XDR streaming records: an ordinary morning on four hundred laptops,
-// and in it one attack, from the mail to the alert. The demo, the benchmarks and the tests that
-// count events feed on it.
+// and in it one attack, from the mail to the alert. After it come two alerts about other laptops:
+// one that was isolated for a while and then merged with its old self, and one of two devices. The
+// demo, the benchmarks and the tests that count events feed on it.
 //
 // The values are invented. The shapes are those of the wire. Columns come in the order of their
 // table, with explicit nulls and JSON inside strings. Alert evidence has its host only in
@@ -40,8 +41,8 @@ const Tenant = "5f0c1d2e-7a34-4b56-9c78-0d1e2f3a4b5c"
 // of the story has. A test counts what arrived by it.
 const NumberColumn = "StoryNumber"
 
-// Options of a story. The zero value tells the one with the attack in its first 260 records, and no
-// further alert.
+// Options of a story. The zero value tells the one with the attack in its first 260 records, its
+// aftermath in the next 160, and no further alert.
 type Options struct {
 	Seed       uint64
 	Start      time.Time // when the first event happens; zero for a morning in March 2026
@@ -66,6 +67,7 @@ type Story struct {
 	alert      []*template
 	alertEvery int
 	untilAlert int
+	alerting   bool // further alerts have begun: the aftermath is over
 
 	// The record that is being written.
 	number   int64
@@ -75,6 +77,7 @@ type Story struct {
 	device   *device
 	user     *user
 	attack   *incident
+	after    *later // nil before the aftermath
 
 	counts map[string]int64
 
@@ -122,6 +125,9 @@ func New(o Options) *Story {
 	s.alert = s.scene(alertRows)
 	if !o.NoAttack {
 		for _, names := range attack {
+			s.scenes = append(s.scenes, s.scene(names))
+		}
+		for _, names := range aftermath {
 			s.scenes = append(s.scenes, s.scene(names))
 		}
 	}
@@ -254,9 +260,15 @@ func (s *Story) next() *template {
 		case len(s.scenes) > 0 && s.quiet == 0:
 			s.pending, s.scenes = s.scenes[0], s.scenes[1:]
 			s.quiet = 6 + s.rnd.IntN(10)
+			switch len(s.scenes) {
+			case len(aftermath):
+				s.quiet = calm
+			case len(aftermath) - 1:
+				s.after = newLater(s)
+			}
 			s.begin()
 		case s.alertEvery > 0 && len(s.scenes) == 0 && s.untilAlert == 0:
-			s.pending = s.alert
+			s.pending, s.alerting = s.alert, true
 			s.untilAlert = s.alertEvery
 			s.attack = newIncident(s)
 			s.begin()
@@ -266,6 +278,9 @@ func (s *Story) next() *template {
 		t := s.pending[0]
 		s.pending = s.pending[1:]
 		s.device, s.user = s.attack.device, s.attack.user
+		if s.after != nil && len(s.scenes) < len(aftermath) && !s.alerting {
+			s.device, s.user = s.after.device, s.after.user
+		}
 		// The records of a scene are exported together, within a few milliseconds.
 		s.exported += s.between(1_000, 30_000)
 		return t
