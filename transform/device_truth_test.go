@@ -2,6 +2,7 @@ package transform_test
 
 import (
 	"fmt"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -239,4 +240,23 @@ func TestCrowdedName(t *testing.T) {
 		t.Errorf("it took %v", took)
 	}
 	wantDevice(t, run(t, tr, row("", "Ip", `{}`, "DeviceName", "same"))[0], "match", nil)
+}
+
+// doc.go says of every status and way of finding a device what it means.
+func TestDocNamesEveryOutcome(t *testing.T) {
+	text, err := os.ReadFile("doc.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stats := device.New(defaults()).Stats()
+	for _, outcomes := range []map[string]int64{stats.Status, stats.Match} {
+		if len(outcomes) < 5 {
+			t.Errorf("only %v", outcomes)
+		}
+		for name := range outcomes {
+			if !strings.Contains(string(text), "\n//\t"+name+" ") {
+				t.Errorf("doc.go does not say what %s means", name)
+			}
+		}
+	}
 }

@@ -125,20 +125,35 @@
 // all later marks of that lane (input/withheld.go). So a crash loses none of them, and repeats the
 // later messages of their lanes.
 //
-// Each source of facts decides some columns:
+// What speaks for what, and as of when:
 //
-//	source                          decides
-//	full report (it has OSPlatform) all columns that it names: it clears those that it has empty;
-//	                                stale and age_s go by the newest of them
-//	other report                    the columns that it has; an empty list of LoggedOnUsers, too
-//	row of evidence, its host       columns that no report has, and that no full report has empty
-//	row of DeviceNetworkInfo        addresses of adapters that are up, of its report
-//	MergedToDeviceId                the device is that other one, once that one has reported
-//	MergedDeviceIds of the survivor the same; a later full report without it ends it
-//	machines API                    as a report of lastSeen, without one of now
+//	source                           speaks for                                 as of
+//	full report (it has OSPlatform)  all columns that it names: what it has     its Timestamp
+//	                                 empty is cleared; stale and age_s go by it
+//	other report                     the columns that it has, and LoggedOnUsers its Timestamp
+//	                                 as an empty list
+//	machines API                     the columns that it has; full with a       lastSeen, else now
+//	                                 system
+//	row of evidence, its host        name, group, system of a host, where no    older than any report
+//	                                 report says or clears them
+//	row of DeviceNetworkInfo         addresses of an adapter that is up; of a   its Timestamp
+//	                                 newer report they replace those before
+//	MergedToDeviceId                 the device is the other one, once that     its report
+//	                                 has reported; empty in a full report, no
+//	                                 longer
+//	MergedDeviceIds of the survivor  the same, for each of them                 its report
 //
-// For each column the newest report wins, in any order of arrival. A report counts as of the time
-// of its envelope at the latest, because no device writes that time.
+// For each column the newest wins, in any order of arrival. Nothing counts as of later than the
+// time of its envelope, which no device writes, and without one as of now.
+//
+//	match    the device is
+//	row      that of the row's own DeviceId
+//	evidence that of the host in AdditionalFields
+//	name     the one of the tenant that has the row's host name or Azure resource, and has
+//	         reported within device_info.ttl
+//	alert    the one that other rows of the alert name; of that name, if the row names a host
+//	user     the one that the row's account is logged on to (device_info.by_user)
+//	several  not guessed: there is more than one
 //
 //	status   meaning
 //	hit      a report speaks for the device
@@ -148,10 +163,9 @@
 //	none     the row has no device, or several of which none is guessed
 //
 // All times are the service's, so a replay has the same outcome. Null, zeros, blanks and the like
-// do not count as ids. A name finds a device when exactly one of the tenant has it and has reported
-// within device_info.ttl.
+// do not count as ids. age_s is negative where the report is newer than the event.
 //
-// A device is kept as values without names: 620 bytes in all for 22 columns
+// A device is kept as values without names: 640 bytes in all for 22 columns
 // (BenchmarkMillionDevices). Whole encoded fragments, names and all, would be one copy instead of
 // one for each column, but take twice the memory. Their names would depend on the Transformer.
 //
