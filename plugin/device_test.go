@@ -333,3 +333,15 @@ func TestFiguresOfDevices(t *testing.T) {
 		t.Error("rows of a table that gets no device are counted")
 	}
 }
+
+// Sovereign clouds have portals of their own, and a cloud without one gets no links.
+func TestPortal(t *testing.T) {
+	for _, c := range [][3]string{
+		{"auto", "public", "https://security.microsoft.com"}, {"auto", "usgov", "https://security.microsoft.us"}, {"auto", "china", ""},
+		{"off", "public", ""}, {"dod", "usgov", "https://security.apps.mil"}, {"gcc_high", "public", "https://security.microsoft.us"}, {"commercial", "usgov", "https://security.microsoft.com"},
+	} {
+		if got := portal(c[0], c[1]); got != c[2] {
+			t.Errorf("%s in %s: %q, want %q", c[0], c[1], got, c[2])
+		}
+	}
+}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakeblob"
 )
 
@@ -163,6 +165,10 @@ func invented() []scenario {
 		{"alerts of a day", []string{fullOf("11:00", idA, "a", ""), rowOf("AlertEvidence", "10:00", `"AlertId":"0","EntityType":"Machine","Title":"T","Severity":"High","DeviceId":"`+idA+`","AdditionalFields":"{}"`),
 			evidence("1", "File", "", `{"Host":{"MachineId":"`+idA+`"}}`, `,"Severity":"Low"`)},
 			map[string]outcome{"1": hit(idA, "alerts_24h", 2.0, "alerts_24h_severity", "High", "url", "https://security.microsoft.com/machines/v2/"+idA+"/overview?tid=TENANT")}, true},
+		{"a user on one device", []string{fullOf("11:00", idA, "a", `,"LoggedOnUsers":"[{\"UserName\":\"kari\",\"Sid\":\"S-1-5-21-1\"}]"`), fullOf("11:00", idB, "b", `,"LoggedOnUsers":"[{\"UserName\":\"lee\",\"Sid\":\"S-1-5-21-2\"}]"`),
+			fullOf("11:00", idC, "c", `,"LoggedOnUsers":"[{\"UserName\":\"lee\",\"Sid\":\"S-1-5-21-2\"}]"`),
+			evidence("1", "User", "", `{}`, `,"AccountName":"Kari","AccountSid":"S-1-5-21-1"`), evidence("2", "User", "", `{}`, `,"AccountName":"lee"`), evidence("3", "User", "", `{}`, `,"AccountName":"kari","AccountSid":"S-1-5-21-9"`)},
+			map[string]outcome{"1": hit(idA, "match", "user"), "2": several(idB, idC), "3": none}, false},
 		{"an old device", []string{strings.ReplaceAll(fullOf("11:00", idA, "a", ""), "2026-11-20", "2026-11-10"), inHost("1", idA), namedRow("2", "a")},
 			map[string]outcome{"1": {"DeviceId": idA, "status": "stale", "age_s": 867600.0}, "2": none}, false},
 	}
@@ -268,7 +274,7 @@ func TestScenariosFromAHub(t *testing.T) {
 		}
 	}
 	n := rowsOf(list)
-	r := runHost(t, append([]string{"-seconds", "120", "-records", fmt.Sprint(n)}, settings(h, "tables=AlertEvidence")...)...).ok(t)
+	r := runHost(t, append([]string{"-seconds", "120", "-records", fmt.Sprint(n)}, settings(h, "tables=AlertEvidence", "device_info.by_user=on")...)...).ok(t)
 	checkScenarios(t, list, r)
 }
 
@@ -299,7 +305,7 @@ func TestScenariosFromBlobs(t *testing.T) {
 			account.Append(container, name, []byte(strings.ReplaceAll(record, "TENANT", s.tenant(i))+"\r\n"))
 		}
 	}
-	r := runHost(t, "-seconds", "120", "-records", fmt.Sprint(rowsOf(kept)), "-set", "blob.connection_string="+account.ConnectionString(), "-set", "blob.start=earliest", "-set", "tables=AlertEvidence").ok(t)
+	r := runHost(t, "-seconds", "120", "-records", fmt.Sprint(rowsOf(kept)), "-set", "blob.connection_string="+account.ConnectionString(), "-set", "blob.start=earliest", "-set", "tables=AlertEvidence", "-set", "device_info.by_user=on").ok(t)
 	checkScenarios(t, kept, r)
 }
 
@@ -338,5 +344,39 @@ func TestScenariosFromTheAPI(t *testing.T) {
 				t.Errorf("row %d: DeviceInfo.%s is %v, want %v\n%v", seq, name, have, value, got[seq])
 			}
 		}
+	}
+}
+
+// The rest of an alert may come from another partition of the hub, a little later.
+func TestAlertFromTwoPartitions(t *testing.T) {
+	t.Parallel()
+	h := startHub(t, 2)
+	client, err := kgo.NewClient(append(h.ClientOpts(), kgo.RecordPartitioner(kgo.ManualPartitioner()))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	produce := func(partition int32, record string) {
+		t.Helper()
+		body := []byte(`{"records":[` + strings.ReplaceAll(record, "TENANT", deviceTenant) + `]}`)
+		if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: hub, Partition: partition, Value: body}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	produce(0, ipRow("a0")) // nothing else of its alert comes
+	produce(0, ipRow("a1"))
+	produce(1, machineRow("a1", idA, "ws-a"))
+	produce(1, fullOf("11:00", idA, "ws-a", ""))
+	r := runHost(t, append([]string{"-seconds", "120", "-records", "3"}, settings(h, "tables=AlertEvidence")...)...).ok(t)
+	got := make(map[string]any)
+	for _, e := range r.events {
+		var m map[string]any
+		if err := json.Unmarshal(e.Record, &m); err != nil {
+			t.Fatal(err)
+		}
+		got[fmt.Sprint(m["AlertId"], " ", m["EntityType"])] = fmt.Sprint(m["DeviceInfo.match"], " ", m["DeviceInfo.status"])
+	}
+	if want := map[string]any{"a0 Ip": "<nil> none", "a1 Ip": "alert hit", "a1 Machine": "row hit"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
