@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	mathrand "math/rand/v2"
 	"strconv"
@@ -77,10 +78,10 @@ func (sh *sharing) claim(h *shard, exists bool, owner string) (err error) {
 	c.book.mem, err = unpackAll(stored)
 	switch {
 	case err != nil:
-		c.book.mem = sh.rescue(h.n, "the positions of a shard are damaged", err)
+		c.book.mem = sh.rescue(h.n, fmt.Errorf("its positions are damaged: %w", err))
 	case len(stored) > 0:
 	case sh.known[h.n]:
-		c.book.mem = sh.rescue(h.n, "the positions of a shard are gone", errors.New("its blob was deleted or emptied"))
+		c.book.mem = sh.rescue(h.n, errors.New("its positions are gone: the blob was deleted or emptied"))
 	default:
 		// A new shard: what start latest means is stored before anything of it is read.
 		now := strconv.FormatInt(s.account.now().Unix(), 10)
@@ -111,7 +112,7 @@ func (sh *sharing) claim(h *shard, exists bool, owner string) (err error) {
 // rescue returns the positions of a shard whose blob holds none: those that this worker had. If it
 // had none, all of the look-back window is read again, and where the start is latest, older blobs
 // count as read.
-func (sh *sharing) rescue(n int, text string, why error) map[string]string {
+func (sh *sharing) rescue(n int, why error) map[string]string {
 	s := sh.s
 	values := make(map[string]string)
 	if had := sh.had(n); had != nil {
@@ -126,7 +127,11 @@ func (sh *sharing) rescue(n int, text string, why error) map[string]string {
 			values["#since/"+origin] = since
 		}
 	}
-	s.log.Error("blob.shared: "+text+": events that were read may be repeated", "shard", sh.blobName(n), "container", sh.container, "positions_known", len(values), "error", why)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sh.counts.rescued++; sh.counts.rescuedWhy == nil {
+		sh.counts.rescuedWhy = fmt.Errorf("%s: %w", sh.blobName(n), why)
+	}
 	return values
 }
 

@@ -392,9 +392,9 @@ func TestShardsAreDamaged(t *testing.T) {
 				third := join(t, cfg)
 				all = append(all, third)
 				repeats = n
-				defer third.log.says(t, "the positions of a shard are damaged")
+				defer third.log.says(t, "its positions are damaged")
 			} else {
-				repeats = n / 2 // what the other of the two had read
+				repeats = n // what the other of the two had read, at most
 			}
 			n += spread(a, "three")
 			each(t, n, repeats, all...)

@@ -46,6 +46,7 @@ type sharing struct {
 	lasts     time.Duration // of a lease
 
 	known    map[int]bool  // shards that were seen to have an owner; of the goroutine of run
+	gone     time.Time     // when shards were first seen to be gone; of the goroutine of run
 	books    map[int]*book // of shards that were read before, should their blobs be gone; s.mu
 	troubles *input.Troubles
 	counts   sharingCounts // s.mu
@@ -57,6 +58,8 @@ type sharingCounts struct {
 	newly, gaveBack, justLost int
 	from                      map[string]bool // workers whose shards were taken over
 	why                       error
+	rescued                   int // shards whose positions could not be read
+	rescuedWhy                error
 }
 
 // openSharing prepares to share. Nothing is claimed yet.
@@ -210,6 +213,7 @@ func (sh *sharing) report() {
 	s.mu.Lock()
 	c := sh.counts
 	sh.counts.newly, sh.counts.gaveBack, sh.counts.justLost, sh.counts.why, sh.counts.from = 0, 0, 0, nil, make(map[string]bool)
+	sh.counts.rescued, sh.counts.rescuedWhy = 0, nil
 	reading := 0
 	for _, h := range s.shards {
 		if h.reading {
@@ -217,9 +221,13 @@ func (sh *sharing) report() {
 		}
 	}
 	s.mu.Unlock()
+	if c.rescued > 0 {
+		s.log.Error("blob.shared: positions of shards cannot be read: events that were read may be repeated",
+			"shards", c.rescued, "container", sh.container, "error", c.rescuedWhy)
+	}
 	if c.justLost > 0 {
 		s.log.Warn("lost shards to the time that their leases ran: nothing of them is handed over any more, and what was not written is repeated by whoever claims them",
-			"lost", c.justLost, "now", reading, "of", len(s.shards), "error", c.why)
+			"lost", c.justLost, "now", reading, "of", len(s.shards), "error", sh.account.explainShared(c.why, sh.container))
 	}
 	if c.gaveBack > 0 {
 		s.log.Info("gave shards to other workers", "given", c.gaveBack, "now", reading, "of", len(s.shards))
@@ -260,13 +268,22 @@ func (sh *sharing) look() error {
 			all[n].owner, all[n].leaving = l.owner, l.state == azlease.StateTypeBreaking
 		}
 	}
-	drained := false
+	drained, gone := false, false
 	var broken []*claim
 	s.mu.Lock()
 	for n, h := range s.shards {
 		o, c := &all[n], h.claim
 		mine := o.owner == sh.worker
 		o.first = !exists[n] && sh.books[n] != nil
+		if !exists[n] && sh.known[n] {
+			gone = true
+			if sh.gone.IsZero() {
+				sh.gone = time.Now()
+			}
+			if sh.books[n] == nil && time.Since(sh.gone) < sh.lasts/2 {
+				o.owner, o.leaving = nobody, true // another worker knows its positions
+			}
+		}
 		switch {
 		case c != nil && h.reading && mine:
 			if o.leaving {
@@ -289,6 +306,9 @@ func (sh *sharing) look() error {
 		}
 	}
 	s.mu.Unlock()
+	if !gone {
+		sh.gone = time.Time{}
+	}
 	for _, c := range broken {
 		sh.lose(c, errors.New("somebody ended the lease"))
 	}
