@@ -47,8 +47,8 @@ func (i Instant) Since() time.Duration {
 	return max(now.boot-i.boot, now.wall.Sub(i.wall))
 }
 
-// OnlyLearn is the lease of what another worker hands over, and is read for what it says of devices
-// only.
+// OnlyLearn is the lease of messages that another worker hands over: they are read for their
+// devices only.
 var OnlyLearn = NewLease(Now(), math.MaxInt64)
 
 // NewLease returns a lease that holds for d from an instant on.

@@ -129,8 +129,8 @@ func (h *handover) give(now time.Time, hand func(tag string, data []byte) bool) 
 	return nil
 }
 
-// pace sets how much is gathered next: what the host takes within gatherTime, going by the last
-// time.
+// pace sets how much is gathered next: as much as the host takes within gatherTime, by its last
+// speed.
 func (h *handover) pace(bytes int64, took time.Duration) {
 	perMilli := bytes / max(took.Milliseconds(), 1)
 	h.most = min(perMilli*gatherTime.Milliseconds(), 2*max(h.most, leastGathered), mostGathered)

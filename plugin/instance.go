@@ -79,7 +79,7 @@ func newInstance(h host) (_ *instance, err error) {
 			return nil, err
 		}
 	} else if c.eventhub == nil && c.blob != nil && c.blob.Shared != "" {
-		in.log.Info("db is not set: positions are in blob.shared, and devices are learned anew at each start")
+		in.log.Info("db is not set: positions are in blob.shared, and devices are learned again at each start")
 	} else {
 		in.log.Warn("db is not set: " + c.withoutState() + "; set db to the path of a file to keep positions")
 	}

@@ -89,10 +89,10 @@ var (
 )
 
 var (
-	mShards    = &metric{name: "blob_shards", kind: gauge, help: "Shares that the blobs are divided into among the workers (blob.shards)."}
-	mOwned     = &metric{name: "blob_shards_owned", kind: gauge, help: "Shares that this worker reads; those of all workers together are blob_shards."}
+	mShards    = &metric{name: "blob_shards", kind: gauge, help: "Shares of the blobs, for all workers (blob.shards)."}
+	mOwned     = &metric{name: "blob_shards_owned", kind: gauge, help: "Shares that this worker reads. All workers together read blob_shards."}
 	mTakeovers = &metric{name: "blob_shard_takeovers_total", help: "Shares that this worker took over from another."}
-	mLeaseLost = &metric{name: "blob_leases_lost_total", help: "Shares whose lease ended before it was given back; what was not written of them is repeated."}
+	mLeaseLost = &metric{name: "blob_leases_lost_total", help: "Shares whose lease ended before it was given back. Their events without a written position are repeated."}
 )
 
 var (

@@ -29,7 +29,7 @@ type claim struct {
 	lease *input.Lease
 	leave chan struct{} // has one when the shard is asked for
 
-	saving sync.Mutex // one write at a time; covers what follows
+	saving sync.Mutex // one write at a time; covers the fields below
 	etag   azcore.ETag
 	saved  uint64 // changes of the book that are written
 	at     time.Time
@@ -186,7 +186,7 @@ func (sh *sharing) keep(c *claim) {
 		switch {
 		case err == nil || s.ctx.Err() != nil:
 		case bloberror.HasCode(err, bloberror.LeaseIsBrokenAndCannotBeRenewed) && sh.breaking(c):
-			sh.stopReading(c) // what is on its way may be written as long as the lease lasts
+			sh.stopReading(c) // events on their way may be written as long as the lease lasts
 		case isLost(err):
 			sh.lose(c, err)
 			return
@@ -280,7 +280,7 @@ func (sh *sharing) save(ctx context.Context, c *claim) error {
 	return nil
 }
 
-// metadata is a value of a blob, whatever the case of its name.
+// metadata is a value of a blob, with its name in any case.
 func metadata(all map[string]*string, name string) string {
 	for key, value := range all {
 		if strings.EqualFold(key, name) && value != nil {
@@ -336,7 +336,7 @@ func (sh *sharing) commit(ctx context.Context, moved map[*shard]bool) (failed ma
 	return failed
 }
 
-// stopReading ends reading of a shard's blobs: what is on its way is waited for.
+// stopReading ends reading of a shard's blobs. Events on their way are waited for.
 func (sh *sharing) stopReading(c *claim) {
 	s := sh.s
 	s.mu.Lock()
@@ -363,7 +363,7 @@ func (sh *sharing) lose(c *claim, why error) {
 	sh.counts.why = why
 }
 
-// giveBack ends a claim of which nothing is on its way.
+// giveBack ends a claim without events on their way.
 func (sh *sharing) giveBack(c *claim) {
 	c.lease.Lose()
 	sh.release(c)

@@ -27,7 +27,7 @@ type container struct {
 	blobs  map[string]*tail // active, by name; s.mu
 
 	parts  []*part          // by shard; nil for those that were never read
-	learnt *part            // of what others read of devices; nil for none
+	learnt *part            // of blobs of others that are read for devices; nil for none
 	days   map[string]*part // by folder: who listed it last
 	early  bool             // it was there when origin was first looked for by this process
 
@@ -425,8 +425,8 @@ func (c *container) take(items []item, page *sweepPage, asked time.Time) error {
 		s.mu.Lock()
 		b := c.blobs[it.name]
 		if b != nil && b.shard != p.shard {
-			// It was read by another right than now. What was only learnt from is let go of; of the
-			// rest something is still on its way.
+			// It was read under another right than now. A blob that was only learnt from is let go
+			// of. Others still have events on their way.
 			if c.learnt != nil && b.shard == c.learnt.shard {
 				b.gone = true
 				s.settle(b)
@@ -593,7 +593,7 @@ func (c *container) meet(p *part, it item) (b *tail, change *input.Change, err e
 	}
 	start := s.cfg.Start
 	if p == c.learnt {
-		// What devices reported of late, and what they will.
+		// It reads recent and future reports of devices.
 		start = input.Start{Latest: true}
 	}
 	switch {

@@ -132,9 +132,9 @@
 //
 // # Several workers
 //
-// With blob.shared, workers share the blobs without talking to each other. Positions and ownership
-// are in one container, in a small blob a shard (blob.shards, 32). A worker reads the blobs of the
-// shards whose lease it has:
+// With blob.shared, workers share the blobs; they do not talk to each other. Positions and
+// ownership are in one container, in a small blob a shard (blob.shards, 32). A worker reads the
+// blobs of the shards whose lease it has:
 //
 //	claim    acquire 60 s, read the positions, write the owner: from here on its blobs are read
 //	renew    every 15 s
@@ -147,10 +147,10 @@
 //	         when its lease has run out, within 75 s
 //
 // A lease counts as lost 10 s before the service may give it to another (the margin), from the
-// moment before the renewal was sent. The time is that of [input.Lease], which goes on while a
-// process is stopped or the machine suspended. It is looked at before each read, right before each
-// append to the host, and before each write. What is lost is not handed over, and its marks are
-// dropped. The shard is claimed again only when nothing of it is on its way. So an event that
+// moment before the renewal was sent. Time is that of [input.Lease]: it runs on while a process is
+// stopped or the machine suspended. The lease is checked before each read, right before each append
+// to the host, and before each write. Events of a lost lease are not handed over, and their marks
+// are dropped. The shard is claimed again only when no event of it is on its way. So an event that
 // is in the outbox when its lease ends cannot count as handed on, or as a repeat.
 //
 // A shard's blob has the owner, the claim and the number of shards as metadata. Its text is the
@@ -159,18 +159,18 @@
 // or gone, a worker writes the positions that it had. One that had none reads the look-back window
 // again: events are repeated rather than lost.
 //
-// Who lists? A shard is a hash of container, tenant and day. So a day is listed by the worker that
-// reads it, once a poll, and nobody has to tell anybody what was found. A hash of whole names would
-// spread the 24 blobs of a day, and each worker would have to list all days: ten workers, ten times
-// the price. One worker that lists for all would have to write its lists, and the others to read
-// them: a write and some reads a poll more, and a poll's delay. The load is spread as well either
-// way, since of a table only the blob of the current hour grows. Folders are listed by each worker,
-// at every tenth poll, and so are all names, once a day. Blobs that are not filed by day fall to
-// one shard a container: its owner finds them at every poll.
+// A shard is a hash of container, tenant and day. So the worker that reads a day also lists it,
+// once a poll, and need not pass the list on. A hash of whole names would spread the 24 blobs of a
+// day. Then each worker would have to list all days: ten workers, ten times the price. If one
+// worker listed for all, it would have to write its lists, and the others to read them. That costs
+// a write and some reads a poll, and a poll's delay. Either way spreads the load as well, since
+// only the blob of the current hour of a table grows. Folders are listed by each worker, at every
+// tenth poll, and so are all names, once a day. Blobs that are not filed by day fall to one shard a
+// container: its owner finds them at every poll.
 //
-// What is known of devices is each worker's own, and so are the ids of repeats. So the containers
-// that Warm names (DeviceInfo) are read by all: their blobs that are another worker's are learnt
-// from, from WarmUp before the start on, and nothing of them is handed over ([input.OnlyLearn]).
-// They are listed by each worker. Evidence of one alert of one day is one worker's. With db,
-// devices survive a restart; positions of blobs are not in it.
+// Each worker has its own device memory and its own ids of repeats. So all workers read the
+// containers that Warm names (DeviceInfo), from WarmUp before the start on. From blobs of another
+// worker they only learn devices, and hand no event over ([input.OnlyLearn]). Each worker lists
+// these containers. Evidence of one alert of one day is one worker's. db keeps devices over a
+// restart; positions of blobs are not in it.
 package blob

@@ -9,17 +9,17 @@ import (
 // would else ask for the same share each.
 const asksAtOnce = 2
 
-// owned is what the shared container says of a shard.
+// owned is the state of a shard in the shared container.
 type owned struct {
 	n       int
-	owner   string // whose lease it is; "" for nobody's
+	owner   string // the holder of the lease; "" for none
 	leaving bool   // the owner was asked for it
 	first   bool   // its blob is gone, and me knows its positions: better me than another
 }
 
 // fair returns which shards me should claim, and which of others it should ask for, so that each
-// worker comes to its share. It is what Azure's own event processors do: those that nobody has come
-// first, then some of whoever has too many. Workers do not talk to each other: all see the same.
+// worker comes to its share. Azure's own event processors do the same: free shards come first, then
+// some of a worker that has too many. Workers do not talk to each other: all see the same.
 func fair(all []owned, me string) (claim, ask []owned) {
 	has := map[string]int{me: 0}
 	var free []owned

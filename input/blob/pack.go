@@ -113,8 +113,8 @@ func unpackEntry(text string) (e entry, err error) {
 	return e, nil
 }
 
-// packAll makes a shard's blob of keys and values: in order, each key without what it has in common
-// with the one before, and all of it compressed. The checksum of gzip tells damage.
+// packAll makes a shard's blob of keys and values, in order and compressed. A key is written
+// without the beginning that it shares with the one before. The checksum of gzip shows damage.
 func packAll(values map[string]string) []byte {
 	var out bytes.Buffer
 	z := gzip.NewWriter(&out)

@@ -30,9 +30,9 @@ var Settings = []input.Setting{
 	{Key: "blob.lookback", Kind: input.Duration, Default: "48h", Doc: "The age up to which blobs may still grow. Polls look at the days of that time in turn, and a daily sweep at older blobs."},
 	{Key: "blob.poll_interval", Kind: input.Duration, Default: "60s", Doc: "The time between two polls of a container. Each poll makes at most three billed list calls for a container and tenant."},
 	{Key: "blob.workers", Kind: input.Number, Default: "8", Doc: "The number of blobs that are read at the same time."},
-	{Key: "blob.shared", Kind: input.Text, Doc: "A container in which several machines or pods share the blobs among them and keep their positions; `db` is not needed then. It has to exist, and needs the role Storage Blob Data Contributor."},
-	{Key: "blob.shared_account_url", Kind: input.Text, Doc: "Blob endpoint of the account of `blob.shared`, when it is another one; only with Entra ID."},
-	{Key: "blob.shards", Kind: input.Number, Default: "32", Doc: "How many shares the blobs are divided into with `blob.shared`. It is the same for all workers, and the most that have something to read."},
+	{Key: "blob.shared", Kind: input.Text, Doc: "A container in which several machines or pods share the blobs and keep their positions. It must exist, and needs the role Storage Blob Data Contributor. `db` is then not needed."},
+	{Key: "blob.shared_account_url", Kind: input.Text, Doc: "Blob endpoint of the account of `blob.shared`, if it is another one. It needs sign-in with Entra ID."},
+	{Key: "blob.shards", Kind: input.Number, Default: "32", Doc: "The number of shares of the blobs with `blob.shared`, the same for all workers. More workers than shares have nothing to read."},
 }
 
 // Config has the settings of the source.
@@ -58,7 +58,7 @@ type Config struct {
 	// function of that name. 0 for 32 MB.
 	LineLimit int
 
-	// Shared names the container where several workers share what they read; "" for none. SharedURL
+	// Shared names the container in which several workers share the blobs; "" for none. SharedURL
 	// is its account, "" for that of the blobs. Shards is how many shares there are.
 	Shared, SharedURL string
 	Shards            int
@@ -160,7 +160,7 @@ func (cfg *Config) checkShared(s *input.Settings) {
 	}
 	for _, c := range cfg.Containers {
 		if ok, _ := path.Match(c, cfg.Shared); ok {
-			s.Reject("blob.shared", "is among blob.containers ("+c+"): what workers write there is no event; take another container")
+			s.Reject("blob.shared", "is among blob.containers ("+c+"): workers write no events there; take another container")
 		}
 	}
 	if cfg.SharedURL == "" {

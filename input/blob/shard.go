@@ -21,20 +21,20 @@ type shard struct {
 	n       int
 	book    *book
 	reading bool            // its blobs are taken up and read
-	lease   *input.Lease    // of what is read; nil where nobody shares
+	lease   *input.Lease    // of the shard; nil if blobs are not shared
 	term    uint64          // of the time for which it is read; see part
 	fresh   map[string]bool // names and patterns of the settings that were first looked for in this time
 	claim   *claim          // of the lease; nil while it is nobody's, or nobody shares
 	gave    time.Time       // when it was given to another worker, which has to see that first
-	tails   int             // its blobs that are followed, those included of which something is on its way
+	tails   int             // its blobs that are followed, or have events on their way
 }
 
 // dated tells the names that Defender gives, as far as their day.
 var dated = regexp.MustCompile(`(?i)^(?:tenantid=[^/]+/)?y=\d{4}/m=\d{2}/d=\d{2}/`)
 
 // shardOf returns the share that a blob falls to. The blobs of a container, tenant and day fall to
-// the same, so that one worker lists them, and reads all evidence of an alert. What is not filed by
-// day falls to the same share as the rest of it: that is found by listing all names.
+// the same, so that one worker lists them, and reads all evidence of an alert. All blobs that are
+// not filed by day fall to one share: they are found by listing all names.
 func (s *Source) shardOf(containerName, name string) *shard {
 	if len(s.shards) == 1 {
 		return s.shards[0]
@@ -44,23 +44,23 @@ func (s *Source) shardOf(containerName, name string) *shard {
 	return s.shards[h.Sum32()%uint32(len(s.shards))] //nolint:gosec // at most 256
 }
 
-// part is what is known of a container's blobs of one shard, for as long as that is read. It
-// belongs to the container's goroutine.
+// part is the state of a container's blobs of one shard, for as long as that is read. It belongs to
+// the container's goroutine.
 type part struct {
 	shard    *shard
 	book     *book
 	term     uint64
 	since    time.Time // blobs made before were there at the first start
-	first    bool      // this poll is the first that ever was: what it finds was there before
+	first    bool      // this poll is the first ever: all blobs that it finds were there before
 	record   sweepRecord
 	recorded time.Time // when record was stored
 }
 
-// live tells whether p still is of what is read. s.mu is held.
+// live reports whether p's shard is still read. s.mu is held.
 func (p *part) live() bool { return p != nil && p.shard.reading && p.shard.term == p.term }
 
-// load reads what is stored of the container in the shards that are read and were not before.
-// exists tells whether the container does.
+// load reads the stored state of the container in the shards that are newly read. exists tells
+// whether the container does.
 func (c *container) load(exists bool) error {
 	s := c.s
 	for _, h := range s.shards {
@@ -89,8 +89,8 @@ func (c *container) load(exists bool) error {
 	return nil
 }
 
-// part returns that of a blob or folder, or nil when another worker reads it. What that one reads
-// of devices is learnt from here as well.
+// part returns the part of a blob or folder, or nil when another worker reads it. Blobs of devices
+// are learnt from here, too.
 func (c *container) part(name string) *part {
 	p := c.parts[c.s.shardOf(c.name, name).n]
 	c.s.mu.Lock()
@@ -128,8 +128,8 @@ func (ch changes) write() error {
 	return nil
 }
 
-// newLearnt is the part of blobs that another worker hands over, and that are read here for what
-// they say of devices. Their positions are in memory, and begin anew with each start.
+// newLearnt is the part of blobs that another worker hands over, and that are read here for their
+// devices. Their positions are in memory, and begin again with each start.
 func (s *Source) newLearnt() *part {
 	h := &shard{n: len(s.shards), book: newBook(nil), reading: true, lease: input.OnlyLearn}
 	return &part{shard: h, book: h.book}

@@ -24,7 +24,7 @@ import (
 )
 
 const (
-	// defaultLease is what is asked for, the longest that is not for ever. All other times are
+	// defaultLease is the length of a lease, the longest that is not for ever. All other times are
 	// fractions of it. A renewal comes every 15 s, a look at the other workers every 10 s, and a
 	// write every 5 s if something moved. A lease counts as lost 10 s before its end.
 	defaultLease = time.Minute
@@ -52,7 +52,7 @@ type sharing struct {
 	counts   sharingCounts // s.mu
 }
 
-// sharingCounts are figures, and what is to be logged at the next look.
+// sharingCounts are figures, and the news for the log at the next look.
 type sharingCounts struct {
 	claimed, takeovers, lost  int64
 	newly, gaveBack, justLost int
@@ -101,12 +101,11 @@ func (sh *sharing) client(n int) *azblock.Client {
 	return sh.account.service.NewContainerClient(sh.container).NewBlockBlobClient(sh.blobName(n))
 }
 
-// margin is how long before its end a lease counts as lost: for clocks that run apart, and for an
-// append to the host that takes long.
+// margin is how long before its end a lease counts as lost. It is for clocks that run apart, and
+// for an append to the host that takes long.
 func (sh *sharing) margin() time.Duration { return sh.lasts / 6 }
 
-// run looks at the shared container until the source closes, and claims what is this worker's
-// share.
+// run looks at the shared container until the source closes, and claims this worker's share.
 func (sh *sharing) run() {
 	s := sh.s
 	s.log.Info("sharing blobs with other workers", "worker", sh.worker, "blob.shared", sh.container, "shards", len(s.shards))
@@ -114,11 +113,11 @@ func (sh *sharing) run() {
 	for s.ctx.Err() == nil {
 		pause := sh.lasts/6 - time.Duration(mathrand.Int64N(int64(sh.lasts/60)+1))
 		if err := sh.look(); err != nil && s.ctx.Err() == nil {
-			sh.fails("looking at the other workers", err)
+			sh.fails("look at the other workers", err)
 			pause = max(min(wait.Next(), pause), retryAfter(err))
 		} else {
 			wait.Reset()
-			sh.troubles.End("looking at the other workers", "")
+			sh.troubles.End("look at the other workers", "")
 		}
 		sh.report()
 		_ = input.Sleep(s.ctx, pause)
@@ -136,7 +135,7 @@ func (sh *sharing) fails(subject string, err error) {
 	if other := new(shardsError); errors.As(err, &other) {
 		level = slog.LevelError
 	}
-	sh.troubles.Begin(subject, "", string(kind), level, "blob.shared: "+subject+": retrying; what is not this worker's for sure is not handed over",
+	sh.troubles.Begin(subject, "", string(kind), level, "blob.shared: "+subject+": retrying; events that may be another worker's are not handed over",
 		"container", sh.container, "error", sh.account.explainShared(err, sh.container))
 }
 
@@ -207,7 +206,7 @@ func (a *account) checkShared(ctx context.Context, cfg Config) input.Finding {
 	return f
 }
 
-// report logs what has come and gone since the last time.
+// report logs the shards that have come and gone since the last time.
 func (sh *sharing) report() {
 	s := sh.s
 	s.mu.Lock()
@@ -226,7 +225,7 @@ func (sh *sharing) report() {
 			"shards", c.rescued, "container", sh.container, "error", c.rescuedWhy)
 	}
 	if c.justLost > 0 {
-		s.log.Warn("lost shards to the time that their leases ran: nothing of them is handed over any more, and what was not written is repeated by whoever claims them",
+		s.log.Warn("lost shards, because their leases ran out: their events are no longer handed over, and the next owner repeats those without a written position",
 			"lost", c.justLost, "now", reading, "of", len(s.shards), "error", sh.account.explainShared(c.why, sh.container))
 	}
 	if c.gaveBack > 0 {
@@ -297,8 +296,8 @@ func (sh *sharing) look() error {
 			broken = append(broken, c)
 			continue
 		case c != nil && !c.lease.Held() && h.tails == 0:
-			// Nothing of it is on its way any more. What was not handed over is read again, by
-			// whoever claims it, so its records are no repeats.
+			// No event of it is on its way any more. The next owner reads again the events that
+			// were not handed over, so their records are no repeats.
 			h.claim, c, drained = nil, nil, true
 		}
 		if mine || (c != nil || time.Since(h.gave) < sh.lasts/2) && o.owner == "" {
@@ -321,10 +320,10 @@ func (sh *sharing) look() error {
 	return nil
 }
 
-// nobody stands for the owner of a shard that nobody may claim yet.
+// nobody is the owner of a shard that no worker may claim yet.
 const nobody = "-"
 
-// each does f for all, several at a time. What fails is tried again at the next look.
+// each does f for all, several at a time. Failures are tried again at the next look.
 func (sh *sharing) each(all []owned, f func(owned) error) {
 	var running sync.WaitGroup
 	places := make(chan struct{}, sharedMost)
@@ -333,7 +332,7 @@ func (sh *sharing) each(all []owned, f func(owned) error) {
 		running.Go(func() {
 			defer input.CatchAndLog(sh.s.log, "claim a shard")
 			defer func() { <-places }()
-			const subject = "claiming shards"
+			const subject = "claim shards"
 			switch err := f(o); {
 			case sh.s.ctx.Err() != nil:
 			case err == nil:
@@ -346,8 +345,8 @@ func (sh *sharing) each(all []owned, f func(owned) error) {
 	running.Wait()
 }
 
-// ask breaks the lease of a worker that has too many shards. The lease goes on for as long as it
-// would have, and that worker gives it back when all is written.
+// ask breaks the lease of a worker that has too many shards. The lease lasts for the rest of its
+// time, and that worker gives it back when all is written.
 func (sh *sharing) ask(o owned) error {
 	ctx, cancel := sh.within(sh.lasts / 6)
 	defer cancel()

@@ -247,7 +247,8 @@ func (s *Source) Commit(ctx context.Context, marks []input.Mark) error {
 	defer s.mu.Unlock()
 	for _, m := range marks {
 		if b := s.blob(m.Lane); b != nil && b.term == m.Term {
-			// What is lost is not written, and no longer on its way: another worker reads it.
+			// The mark of a lost shard is not written, and no longer on its way: another worker
+			// reads its events.
 			if e := failed[b.shard]; e != nil && !isLost(e) && b.shard.lease.Held() {
 				err = fmt.Errorf("write positions of blobs: %w", s.account.explain(e, true))
 				continue
@@ -285,8 +286,8 @@ func (s *Source) Close() error {
 	return nil
 }
 
-// follow begins to poll a container. origin is the name or pattern of the settings that it comes
-// from; early tells that it was there when that was first looked for by this process.
+// follow begins to poll a container. origin is the name or pattern in the settings. early: it was
+// there when this process first looked for that.
 func (s *Source) follow(name, origin string, early bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

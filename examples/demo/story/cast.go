@@ -73,11 +73,11 @@ func newDevices(rnd *rand.Rand, n int) []device {
 	return devices
 }
 
-// later is what the aftermath is about.
+// later has the devices and alerts of the aftermath.
 type later struct {
 	device, other *device
 	user          *user
-	old           string // DeviceId before the laptop was set up anew
+	old           string // DeviceId before the laptop was set up again
 	alert, pair   string // AlertId of one device, and of two
 }
 

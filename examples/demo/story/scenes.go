@@ -21,7 +21,7 @@ var attack = [][]string{
 }
 
 // aftermath is what happens to two other laptops when the attack is over, in the same form. One was
-// isolated, is released, and is merged with its old self when it is set up anew. An alert is about
+// isolated, is released, and is merged with its old self when it is set up again. An alert is about
 // its old id. Another is about both laptops, with a row that knows its device by name only.
 var aftermath = [][]string{
 	{"DeviceInfo.isolated", "DeviceInfo.other"},
