@@ -101,9 +101,6 @@ func (sh *sharing) claim(h *shard, exists bool, owner string) (err error) {
 		sh.counts.takeovers++
 		sh.counts.from[owner] = true
 	}
-	for _, container := range s.containers {
-		container.poke()
-	}
 	s.mu.Unlock()
 	s.start(func() { sh.keep(c) })
 	return nil

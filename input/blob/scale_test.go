@@ -254,3 +254,61 @@ func TestSweepWaitsUntilSafe(t *testing.T) {
 	r = start(t, a.config(), state)
 	r.quiet(0)
 }
+
+// A worker that shares its blobs makes the list calls of one that does not, and holds no more: of
+// 120,000 blobs it knows the positions of some days.
+func TestSharedScale(t *testing.T) {
+	blobs := 120_000
+	if raceDetector {
+		blobs = 6_000
+	}
+	var calls [2]int
+	var heap [2]uint64
+	for i, shared := range []bool{false, true} {
+		a := newFake(t, sharedContainer)
+		fill(a.fake, blobs, []byte("{\"a\":1}\r\n"))
+		cfg := a.config()
+		cfg.PollInterval = 100 * time.Millisecond
+		cfg.Start = input.Start{Latest: true}
+		state := openState(t, statePath(t))
+		if shared {
+			cfg.Shared, cfg.Shards = sharedContainer, 32
+		}
+		var seen polls
+		a.fake.SetFault(func(r fakeblob.Request) *fakeblob.Fault {
+			if r.Op == fakeblob.ListBlobs && r.Container == table {
+				seen.saw(r)
+			}
+			return nil
+		})
+		var before runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		r := start(t, cfg, state)
+		if shared {
+			r.until("all shards", func() bool { return r.src.Stats().Shared.Owned == 32 })
+		}
+		a.fake.Append(table, pt1h(time.Now()), []byte("{\"new\":1}\r\n"))
+		pages := (blobs + 4999) / 5000
+		var now runtime.MemStats
+		r.until("the first sweep, and some polls after it", func() bool { return len(seen.list()) > pages+25 })
+		runtime.GC()
+		runtime.ReadMemStats(&now)
+		heap[i] = now.HeapAlloc - min(now.HeapAlloc, before.HeapAlloc)
+		for _, n := range seen.list()[:pages+25] {
+			calls[i] += n
+		}
+		r.stop()
+		if err := state.Close(); err != nil {
+			t.Fatal(err)
+		}
+		a.fake.Close()
+	}
+	t.Logf("%d blobs: %d list calls in %d polls, %d shared; %d kB held, %d kB shared", blobs, calls[0], (blobs+4999)/5000+25, calls[1], heap[0]>>10, heap[1]>>10)
+	if calls[1] > calls[0]+calls[0]/10+5 {
+		t.Errorf("%d list calls, without sharing %d", calls[1], calls[0])
+	}
+	if heap[1] > heap[0]+8<<20 {
+		t.Errorf("%d kB are held, without sharing %d", heap[1]>>10, heap[0]>>10)
+	}
+}

@@ -316,6 +316,13 @@ func (sh *sharing) look() error {
 	}
 	claim, ask := fair(all, sh.worker)
 	sh.each(claim, func(o owned) error { return sh.claim(s.shards[o.n], exists[o.n], before[o.n]) })
+	if len(claim) > 0 {
+		s.mu.Lock()
+		for _, c := range s.containers {
+			c.poke() // once, for all that has come
+		}
+		s.mu.Unlock()
+	}
 	sh.each(ask, sh.ask)
 	return nil
 }
