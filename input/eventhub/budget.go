@@ -53,7 +53,7 @@ type budget struct {
 
 	mu      sync.Mutex
 	refused map[string]refusal // by lane, until it is skipped
-	claims  map[uint32]claim   // of the compressed batches of the answer, by the checksum of their records
+	claims  map[uint32][]claim // of the compressed batches of the answer, by the checksum of their records
 
 	gzips sync.Pool // *gzip.Reader
 }
@@ -68,7 +68,8 @@ type refusal struct {
 type claim struct {
 	lane    string
 	records int64
-	refusal // what to make of it when it holds something else
+	spans   int64 // offsets
+	refusal       // what to make of it when it holds something else
 }
 
 // refusalError says why a batch was refused.
@@ -113,7 +114,7 @@ func newBudget(fetchBytes int64) *budget {
 		top:     top,
 		asked:   top,
 		refused: make(map[string]refusal),
-		claims:  make(map[uint32]claim),
+		claims:  make(map[uint32][]claim),
 	}
 }
 
@@ -151,8 +152,8 @@ func (b *budget) inspect(body []byte, version int16) {
 				if !ok {
 					break
 				}
-				needs, why := b.weigh(batch)
 				lane, r := laneName(t.Topic, p.Partition), extent(batch, rest, p.HighWatermark)
+				needs, why := b.weigh(batch)
 				if why != "" && whole(batch) {
 					r.why = why
 					b.refuse(lane, r)
@@ -166,7 +167,8 @@ func (b *budget) inspect(body []byte, version int16) {
 				}
 				if compressed(batch) {
 					b.mu.Lock()
-					b.claims[crc32.Checksum(batch[batchHeader:], castagnoli)] = claim{lane, claimed(batch), r}
+					key := crc32.Checksum(batch[batchHeader:], castagnoli)
+					b.claims[key] = append(b.claims[key], claim{lane, claimed(batch), spans(batch), r})
 					b.mu.Unlock()
 				}
 				first = false
@@ -218,7 +220,7 @@ func (b *budget) weigh(batch []byte) (needs int64, why string) {
 	records := claimed(batch)
 	needs = records * recordBytes
 	if !compressed(batch) {
-		there, headers := countRecords(batch[batchHeader:])
+		there, headers := countRecords(batch[batchHeader:], spans(batch))
 		if there != records {
 			return 0, claimText(records, there)
 		}
@@ -237,35 +239,41 @@ func compressed(batch []byte) bool {
 }
 func claimed(batch []byte) int64 { return int64(int32(binary.BigEndian.Uint32(batch[batchRecords:]))) }
 
+// spans is how many offsets a batch says that it spans.
+func spans(batch []byte) int64 {
+	return int64(int32(binary.BigEndian.Uint32(batch[batchLastDelta:]))) + 1
+}
+
 func claimText(claimed, there int64) string {
-	return fmt.Sprintf("it claims %d messages and holds %d", claimed, there)
+	return fmt.Sprintf("it claims %d messages and holds %d in their order", claimed, there)
 }
 
 // countRecords returns how many records raw begins with that franz-go can decode, and how many
-// headers they have.
-func countRecords(raw []byte) (records, headers int64) {
-	for len(raw) > 0 {
+// headers they have. Their offsets ascend, below spans. Behind one that is too large franz-go
+// would go on too far, and skip good records.
+func countRecords(raw []byte, spans int64) (records, headers int64) {
+	for before := int64(-1); len(raw) > 0; records++ {
 		length, n := binary.Varint(raw)
 		if n <= 0 || length < 0 || length > int64(len(raw)-n) {
 			break
 		}
 		end := n + int(length)
-		h, ok := countHeaders(raw[n:end])
-		if !ok {
+		at, h, ok := readRecord(raw[n:end])
+		if !ok || at <= before || at >= spans {
 			break
 		}
-		raw = raw[end:]
-		records++
+		raw, before = raw[end:], at
 		headers += h
 	}
 	return records, headers
 }
 
-// countHeaders returns how many headers a record has, and whether it can be decoded.
-func countHeaders(record []byte) (headers int64, ok bool) {
+// readRecord returns the offset of a record in its batch, how many headers it has, and whether it
+// can be decoded.
+func readRecord(record []byte) (at, headers int64, ok bool) {
 	ok = len(record) > 0
 	if !ok {
-		return 0, false
+		return 0, 0, false
 	}
 	record = record[1:] // attributes
 	number := func() int64 {
@@ -286,18 +294,18 @@ func countHeaders(record []byte) (headers int64, ok bool) {
 		record = record[n:]
 	}
 	number() // time
-	number() // offset
-	skip()   // key
-	skip()   // value
+	at = number()
+	skip() // key
+	skip() // value
 	headers = number()
 	if headers > int64(len(record)) {
-		return 0, false
+		return at, 0, false
 	}
 	for i := int64(0); i < headers && ok; i++ {
 		skip()
 		skip()
 	}
-	return max(headers, 0), ok
+	return at, max(headers, 0), ok
 }
 
 // extent returns the range of the messages of batch, within credible bounds. end is the end of the
@@ -306,7 +314,7 @@ func extent(batch, rest []byte, end int64) (r refusal) {
 	r.from = int64(binary.BigEndian.Uint64(batch))
 	r.next = r.from + 1
 	if len(batch) >= batchHeader && batch[batchMagic] == 2 {
-		r.next = r.from + int64(int32(binary.BigEndian.Uint32(batch[batchLastDelta:]))) + 1
+		r.next = r.from + spans(batch)
 	}
 	// A wrong end in a batch must not make us skip the batches behind it.
 	if len(rest) >= 8 {
@@ -373,56 +381,49 @@ func (b *budget) Decompress(src []byte, codec kgo.CompressionCodecType) (out []b
 	if !first {
 		most = min(max(b.limit-b.held.Load(), 0), most)
 	}
+	c, known := b.takeClaim(src)
+	if !known {
+		c.spans = math.MaxInt32
+	}
 	out, err = b.expand(src, codec, most)
-	if err != nil && !errors.Is(err, errTooLarge) {
+	if known && err != nil && !errors.Is(err, errTooLarge) {
 		// franz-go has looked at the checksum, so another fetch brings the same bytes.
-		return nil, b.damaged(src, err)
+		return nil, b.refuseClaim(c, err.Error())
 	}
 	needs := int64(len(out))
 	if err == nil {
-		records, headers := countRecords(out)
+		records, headers := countRecords(out, c.spans)
 		if needs += headers * headerBytes; needs > most {
 			err = errTooLarge
-		} else if e := b.checkClaim(src, records); e != nil {
-			return nil, e
+		} else if known && c.records != records { // franz-go would ask for it for ever
+			return nil, b.refuseClaim(c, claimText(c.records, records))
 		}
 	}
 	switch {
-	case err != nil && !first:
+	case errors.Is(err, errTooLarge) && !first:
 		b.left.Store(true)
 		return nil, errLeft
-	case err != nil:
+	case errors.Is(err, errTooLarge):
 		return nil, fmt.Errorf("%w: the batch expands to more than %d bytes: raise memory_limit if it is genuine", kgo.ErrMaxDecompress, most)
+	case err != nil:
+		return nil, err
 	}
 	b.first.Store(false)
 	b.held.Add(needs)
 	return out, nil
 }
 
-// checkClaim refuses the batch of src when it does not hold as many records as it claims: franz-go
-// would ask for it for ever.
-func (b *budget) checkClaim(src []byte, records int64) error {
-	c, known := b.claimOf(src)
-	if !known || c.records == records {
-		return nil
-	}
-	return b.refuseClaim(c, claimText(c.records, records))
-}
-
-// damaged refuses the batch of src, which cannot be expanded because of err.
-func (b *budget) damaged(src []byte, err error) error {
-	if c, known := b.claimOf(src); known {
-		return b.refuseClaim(c, err.Error())
-	}
-	return err
-}
-
-// claimOf returns the claim of the batch of src, if that batch was inspected.
-func (b *budget) claimOf(src []byte) (c claim, known bool) {
+// takeClaim returns the claim of the batch of src, if that batch was inspected. Several batches may
+// have the same bytes: they come in the order in which they were inspected.
+func (b *budget) takeClaim(src []byte) (c claim, known bool) {
+	key := crc32.Checksum(src, castagnoli)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	c, known = b.claims[crc32.Checksum(src, castagnoli)]
-	return c, known
+	if same := b.claims[key]; len(same) > 0 {
+		b.claims[key] = same[1:]
+		return same[0], true
+	}
+	return claim{}, false
 }
 
 func (b *budget) refuseClaim(c claim, why string) error {

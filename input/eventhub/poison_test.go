@@ -3,11 +3,14 @@ package eventhub_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/s2"
@@ -84,6 +87,14 @@ func rawBatch(codec int, records []byte, claims, spans int32) []byte {
 
 func produceRaw(t *testing.T, h *fakehub.Hub, hub string, batch []byte) {
 	t.Helper()
+	if err := sendRaw(t, h, hub, batch); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// sendRaw returns the error of the broker.
+func sendRaw(t *testing.T, h *fakehub.Hub, hub string, batch []byte) error {
+	t.Helper()
 	c, err := kgo.NewClient(h.ClientOpts()...)
 	if err != nil {
 		t.Fatal(err)
@@ -100,9 +111,10 @@ func produceRaw(t *testing.T, h *fakehub.Hub, hub string, batch []byte) {
 			t.Fatal(s.Err)
 		}
 		if err := kerr.ErrorForCode(s.Resp.(*kmsg.ProduceResponse).Topics[0].Partitions[0].ErrorCode); err != nil {
-			t.Fatal(err)
+			return err
 		}
 	}
+	return nil
 }
 
 // A batch that claims, holds or expands to more than may be held is skipped, by every codec, before
@@ -175,6 +187,56 @@ func TestPoisonBatch(t *testing.T) {
 		}
 	}
 }
+
+// Batches that were changed at random before their checksum was made are decided once each,
+// whatever is wrong with them. The messages between them arrive.
+func TestChangedBatches(t *testing.T) {
+	t.Parallel()
+	ctx := testContext(t)
+	seed := uint64(time.Now().UnixNano())
+	random := rand.New(rand.NewPCG(seed, 1))
+	t.Logf("seed %d", seed)
+	h := startHub(t, fakehub.Options{Hubs: map[string]int32{"alerts": 1}, EntityPath: "alerts"})
+	var records []byte
+	for i := range 20 {
+		records = append(records, rawRecord(i, fmt.Appendf(nil, `{"n":%d,"text":"some text that can be packed"}`, i), 0)...)
+	}
+	const batches = 60
+	for i := range batches {
+		produce(ctx, t, h, "alerts", fmt.Appendf(nil, "good %d", i))
+		codec := i % len(codecs)
+		b := rawBatch(codec, compress(t, codec, records), 20, 20)
+		for range 1 + random.IntN(3) { // behind what says which messages they are
+			at := batchRecords + random.IntN(len(b)-batchRecords)
+			b[at] = []byte{0xff, 0x7f, 0x80, 0, 1, byte(random.IntN(256))}[random.IntN(6)]
+		}
+		binary.BigEndian.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
+		if err := sendRaw(t, h, "alerts", b); err != nil && !errors.Is(err, kerr.CorruptMessage) {
+			t.Fatal(err)
+		}
+	}
+	produce(ctx, t, h, "alerts", fmt.Appendf(nil, "good %d", batches))
+	r := open(t, readConfig(t, settingsFor(h)), nil)
+	for next := 0; next <= batches; {
+		for _, m := range r.fetch(ctx, 1) {
+			if strings.HasPrefix(string(m.Body), "good ") {
+				if want := fmt.Sprint("good ", next); string(m.Body) != want {
+					t.Fatalf("got %q, want %q", m.Body, want)
+				}
+				next++
+			}
+		}
+	}
+	r.log.times(t, 0, "it is fetched again")
+	if n := r.Stats().Unreadable; n < 20*batches/4 {
+		t.Errorf("only %d messages cannot be decoded: this test shows nothing", n)
+	}
+	// They do not fill the log.
+	r.log.times(t, 1, "messages that cannot be decoded are skipped")
+}
+
+// batchRecords is where a batch says how many records it has.
+const batchRecords = 57
 
 // The batch of tiny records that took a gigabyte takes less than memory_limit 64M has for it. Not
 // beside other tests, because it counts what is allocated.

@@ -72,12 +72,14 @@ type Source struct {
 	// of a lane of ours ends before another member gets that lane. Take it before mu.
 	giving sync.Mutex
 
-	mu         sync.Mutex // covers the fields below; never held while waiting for the broker or the disk
-	moved      *sync.Cond // a lane was committed, or ending was set
-	lanes      map[string]*lane
-	ending     bool
-	partitions map[string]int // of each hub that is there
-	counts     counts
+	mu          sync.Mutex // covers the fields below; never held while waiting for the broker or the disk
+	moved       *sync.Cond // a lane was committed, or ending was set
+	lanes       map[string]*lane
+	ending      bool
+	partitions  map[string]int // of each hub that is there
+	counts      counts
+	skips       int       // of messages that cannot be decoded, since skipsLogged
+	skipsLogged time.Time // when the log last had one
 
 	messages []input.Message // what Fetch returned last
 	idle     input.Backoff   // between polls that bring errors only, or nothing
@@ -509,12 +511,19 @@ func isDamage(err error) bool {
 		func(s string) bool { return strings.Contains(text, s) })
 }
 
+// skipsPause is how often skipped messages are logged at most: whoever may send could fill the log.
+const skipsPause = 10 * time.Second
+
 // passOver hands on one unreadable message in place of messages that cannot be decoded. It returns
 // the offset from which l continues.
 func (s *Source) passOver(l *lane, next int64, cause error) int64 {
 	s.counts.unreadable += next - l.next
-	s.troubles.Begin("hub "+l.hub, "reading", "damaged", slog.LevelWarn, "messages that cannot be decoded are skipped, and an unreadable record reports them",
-		"hub", l.hub, "partition", l.partition, "messages", next-l.next, "from_offset", l.next, "before_offset", next, "error", cause)
+	s.troubles.Count("damaged")
+	if s.skips++; time.Since(s.skipsLogged) >= skipsPause {
+		s.log.Warn("messages that cannot be decoded are skipped, and an unreadable record reports them",
+			"hub", l.hub, "partition", l.partition, "messages", next-l.next, "from_offset", l.next, "before_offset", next, "times", s.skips, "error", cause)
+		s.skips, s.skipsLogged = 0, time.Now()
+	}
 	s.messages = append(s.messages, input.Message{
 		Mark:   input.Mark{Lane: l.name, Term: l.term, Next: next},
 		Offset: l.next,
