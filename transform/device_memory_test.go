@@ -196,3 +196,37 @@ func TestSnapshotForgetsTheEvicted(t *testing.T) {
 		t.Errorf("%d in the file, %d in the cache", len(file), s.Devices)
 	}
 }
+
+// Devices are found by their names, resources and users also where those columns are not wanted,
+// and after a restart.
+func TestFoundByColumnsThatAreNotWanted(t *testing.T) {
+	cfg := defaults()
+	cfg.Fields, cfg.ByUser = []string{"OSPlatform"}, true
+	const vm = "/subscriptions/5/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/vm1"
+	_, d := withDevices(cfg)
+	_, _ = d.Save(0, nil)
+	tr := transform.New(transform.Config{Devices: d})
+	run(t, tr, deviceInfo(ws1, "DeviceName", "web01", "AzureResourceId", vm))
+	restored, again := withDevices(cfg)
+	_, _ = d.Save(10, func(saved []device.Saved) error {
+		for _, s := range saved {
+			if !again.Restore(s.Key, s.Groups) {
+				t.Errorf("%s cannot be read", s.Key)
+			}
+		}
+		return nil
+	})
+	for _, tr := range []*transform.Transformer{tr, restored} {
+		for how, r := range map[string]string{
+			"name":  row("", "Ip", `{}`, "DeviceName", "WEB01"),
+			"name ": row("", "CloudResource", `{"ResourceId":"`+vm+`"}`),
+			"user":  row("", "User", `{}`, "AccountName", "kim"),
+		} {
+			wantDevice(t, run(t, tr, r)[0], "match", strings.TrimSpace(how), "DeviceId", ws1, "OSPlatform", "Windows11", "DeviceName", nil, "LoggedOnUsers", nil)
+		}
+		if got := deviceOf(run(t, tr, row("x", "Machine", hostOf(ws2, true), "DeviceId", ws2, "DeviceName", "db01"))[0]); got["DeviceName"] != nil {
+			t.Errorf("a column is added that is not wanted: %v", got)
+		}
+		wantDevice(t, run(t, tr, row("x", "Ip", `{}`, "DeviceName", "db01"))[0], "match", "alert", "DeviceId", ws2)
+	}
+}
