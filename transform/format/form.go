@@ -32,13 +32,12 @@ const (
 // that.
 type form struct {
 	fields []field
-	byName map[string]fieldID // full names, with dots
-	keys   []byte             // the last part of each name, in msgpack, in order
+	byName map[string]fieldID      // full names, with dots
+	keys   [maxFields][maxKey]byte // by field: the last part of its name, in msgpack
 }
 
 type field struct {
 	name    string // whole
-	key     uint16 // where its key begins in keys
 	keySize uint8
 	parent  fieldID
 	end     fieldID // the field after this one and all that is below it
@@ -96,24 +95,23 @@ func newForm(names []string) (*form, error) {
 	number = func(n *node, parent fieldID) {
 		id := fieldID(len(f.fields))
 		f.byName[n.name] = id
-		from := len(f.keys)
-		f.keys = msgp.AppendString(f.keys, n.name[strings.LastIndexByte(n.name, '.')+1:])
-		f.fields = append(f.fields, field{name: n.name, key: uint16(from), keySize: uint8(min(len(f.keys)-from, 255)), parent: parent, kind: n.kind})
+		key := msgp.AppendString(nil, n.name[strings.LastIndexByte(n.name, '.')+1:])
+		f.fields = append(f.fields, field{name: n.name, keySize: uint8(min(len(key), 255)), parent: parent, kind: n.kind})
+		copy(f.keys[id%maxFields][:], key)
 		for _, c := range n.children {
 			number(c, id)
 		}
 		f.fields[id].end = fieldID(len(f.fields))
 	}
 	number(root, wholeEvent)
-	if len(f.fields) > maxFields || len(f.keys) > 1<<16-1 {
-		return nil, fmt.Errorf("%d fields, with keys of %d bytes, are too many", len(f.fields), len(f.keys))
+	if len(f.fields) > maxFields {
+		return nil, fmt.Errorf("%d fields are too many", len(f.fields))
 	}
 	for i := range f.fields {
 		if f.fields[i].keySize > maxKey {
 			return nil, fmt.Errorf("the last part of %s is longer than %d bytes", f.fields[i].name, maxKey)
 		}
 	}
-	f.keys = append(f.keys, make([]byte, maxKey)...) // a key is read with the bytes behind it, see appendTo
 	return f, nil
 }
 
@@ -181,7 +179,6 @@ type slot struct {
 	members     uint16 // of an object: how many fields are set in it; of a list: how many elements it has
 	first, last uint16 // entries of a value or list, or none
 	parent      fieldID
-	key         uint16 // where its key begins in form.keys
 	keySize     uint8
 	kind        fieldKind
 }
@@ -190,8 +187,7 @@ func newSheet(f *form) *sheet {
 	s := &sheet{form: f}
 	for i := range f.fields {
 		at := &s.slots[i]
-		at.parent, at.kind = f.fields[i].parent, f.fields[i].kind
-		at.key, at.keySize = f.fields[i].key, f.fields[i].keySize
+		at.parent, at.kind, at.keySize = f.fields[i].parent, f.fields[i].kind, f.fields[i].keySize
 	}
 	return s
 }
@@ -393,7 +389,7 @@ func (s *sheet) drop(f fieldID) {
 // largest size: two instructions and no call. The extra bytes are then written over.
 func (s *sheet) appendTo(dst []byte, more []moreMembers) ([]byte, uint32) {
 	const perField, perEntry = maxKey + 4, 9 // a key and the header of a map; the header of a value, or a number
-	keys, marked := s.form.keys, 0
+	marked := 0
 	for _, word := range s.marks {
 		marked += bits.OnesCount64(word)
 	}
@@ -405,10 +401,10 @@ func (s *sheet) appendTo(dst []byte, more []moreMembers) ([]byte, uint32) {
 		}
 		for ; word != 0; word &= word - 1 {
 			id := fieldID(w*64 + bits.TrailingZeros64(word))
-			at := s.slot(id)
+			at, key := s.slot(id), &s.form.keys[id%maxFields]
 			n, size := len(dst), int(at.keySize)
-			to, key := dst[n:n+maxKey], keys[at.key:]
-			*(*[16]byte)(to) = *(*[16]byte)(key)
+			to := dst[n : n+maxKey]
+			*(*[16]byte)(to) = *(*[16]byte)(key[:16])
 			if size > 16 {
 				copy(to[16:], key[16:size])
 			}
