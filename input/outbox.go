@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// ErrClosed: Put was called on a closed outbox.
+// ErrClosed is the error of Put on a closed outbox.
 var ErrClosed = errors.New("outbox is closed")
 
 // Outbox is the one place where our goroutines and the host's thread meet: batches wait here, in

@@ -340,7 +340,6 @@ type reading struct {
 	shard  func(container, name string) int
 	owners map[int][]owner
 	reads  []read
-	counts map[string]int
 }
 
 type owner struct {

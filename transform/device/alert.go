@@ -141,6 +141,7 @@ func (m *Memory) deviceOf(al *alert, name string) (key string, several []string)
 	if len(several) == 1 {
 		return several[0], nil
 	}
+	slices.Sort(several) // not in the order in which they came
 	return "", several
 }
 

@@ -299,6 +299,7 @@ func (m *Memory) unique(devices []*device, at int64, is func(d *device) bool) (k
 	if len(several) == 1 {
 		return several[0], nil
 	}
+	slices.Sort(several) // not in the order in which they came
 	return "", several
 }
 
