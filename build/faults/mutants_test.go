@@ -47,13 +47,13 @@ func TestMutants(t *testing.T) {
 
 	f("nothing broken", "refusals", "")
 	f("the append's result ignored", "refusals", "events lost",
-		patch{"plugin/handover.go", "if !hand(c.Tag, c.Data) {", "if hand(c.Tag, c.Data); false {"})
+		patch{"plugin/handover.go", "if !hand(h.gather.Tag, h.gather.Data) {", "if hand(h.gather.Tag, h.gather.Data); false {"})
 	f("a mark moved at hand-over instead of after it", "refusals", "events lost",
 		patch{"input/outbox.go", "	o.queue = append(o.queue, c)\n", "	o.queue = append(o.queue, c)\n" +
 			"	if o.safe[b.Source] == nil {\n		o.safe[b.Source] = make(Marks)\n	}\n" +
 			"	for _, m := range b.Marks {\n		o.safe[b.Source].Set(m)\n	}\n"})
 	f("the term check off in blobs", "blob-replaced", "events lost",
-		patch{"input/blob/source.go", "if b := s.blob(m.Lane); b != nil && b.term == m.Term {\n			changes", "if b := s.blob(m.Lane); b != nil {\n			changes"})
+		patch{"input/blob/source.go", "b != nil && b.term == m.Term && b.shard.lease.Held() {", "b != nil && b.shard.lease.Held() {"})
 	f("the term check off in hubs", "hub-anew", "events lost",
 		patch{"input/eventhub/source.go", "if l == nil || l.term != m.Term {", "if l == nil {"})
 	f("the copy taken without its proof", "hub-state-replaced", "events lost",
