@@ -29,7 +29,9 @@ PURE = $(shell $(GO) list ./... | grep -v '/plugin$$')
 # goroutine. They are tested without it, and so are packages whose tests are smaller under it.
 ALONE   = $(addsuffix $$,build/arch build/docs build/ocsf examples examples/demo/story transform/event transform/format transform/record)
 RACED   = $(shell $(GO) list ./... | grep -v $(ALONE:%=-e '/%'))
-UNRACED = $(shell $(GO) list ./... | grep $(ALONE:%=-e '/%') -e '/input$$' -e '/input/blob$$' -e '/transform$$')
+UNRACED = $(shell $(GO) list ./... | grep $(ALONE:%=-e '/%') -e '/input$$' -e '/transform$$')
+# Tests of input/blob that are smaller, or left out, under the race detector. The others take minutes.
+REDUCED = TestSameHeadOtherRest|TestListCalls|TestSharedScale
 
 FUZZTIME  ?= 20000x
 BENCHTIME ?= 1s
@@ -86,6 +88,7 @@ test: plugin host ## every test, with leak checks; with the race detector where 
 	$(GO) test -race $(TESTFLAGS) $(RACED)
 	CGO_ENABLED=0 $(GO) vet $(PURE)
 	CGO_ENABLED=0 $(GO) test $(TESTFLAGS) $(UNRACED)
+	CGO_ENABLED=0 $(GO) test $(TESTFLAGS) -run '^($(REDUCED))$$' ./input/blob
 
 integration: plugin host ## tests against real servers: Apache Kafka (needs java and mvn), Azurite (needs node and npm)
 	$(GO) test -race -tags integration -run Integration -timeout 20m -v $(TESTFLAGS) ./...

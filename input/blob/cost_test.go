@@ -13,10 +13,12 @@ import (
 )
 
 // What workers ask of the service in a day, by what it bills apart, is what the guide says: 18
-// tables that all grow, polls of a minute. Time runs 50 times as fast here, and not for long.
+// tables that all grow, polls of a minute. Time runs 50 times as fast here. So this is a
+// measurement for a machine that does nothing else: a busy one is late. TestSharedScale counts
+// lists anywhere.
 func TestRequestsADay(t *testing.T) {
-	if raceDetector {
-		t.Skip("it measures: the race detector makes a second too short")
+	if os.Getenv("BLOB_SHARED_COSTS") == "" {
+		t.Skip("a measurement, half a minute on an idle machine: set BLOB_SHARED_COSTS")
 	}
 	const faster, tables = 50, 18
 	text, err := os.ReadFile("../../examples/blobs/README.md")
