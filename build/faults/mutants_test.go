@@ -11,7 +11,7 @@ import (
 
 // TestMutants breaks the plugin on purpose, in each of the ways that matter most, and expects the
 // matrix to fail. A matrix that passes always would prove nothing. Not in `make test`, because it
-// builds the plugin nine times and lasts minutes: make faults runs it.
+// builds the plugin nine times and lasts minutes: make mutants runs it.
 func TestMutants(t *testing.T) {
 	root, err := goOutput("list", "-m", "-f", "{{.Dir}}")
 	if err != nil {
