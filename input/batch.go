@@ -140,9 +140,6 @@ func (b *Batch) leased() bool {
 	return true
 }
 
-// Taken says that the host has taken the chunk that Next returned: its append returned 0.
-func (b *Batch) Taken() { b.taken++ }
-
 // spareBytes is how much of its buffers a batch keeps for the next use.
 const spareBytes = 8 << 20
 

@@ -13,3 +13,14 @@ func HealNow(s *State) {
 func (i Instant) Before(boot, wall time.Duration) Instant {
 	return Instant{boot: i.boot - boot, wall: i.wall.Add(-wall)}
 }
+
+// Take returns the oldest batch that waits, or nil.
+func (o *Outbox) Take() *Batch {
+	if batches := o.Waiting(nil, 0); len(batches) > 0 {
+		return batches[0]
+	}
+	return nil
+}
+
+// Taken says that the host has taken the chunk that Next returned.
+func (b *Batch) Taken() { b.Next().taken = true }

@@ -72,7 +72,8 @@ func (g *Gather) Taken() {
 }
 
 // Waiting appends the oldest batches to dst: one if there is any, and more while all together have
-// at most so many bytes. Each stays where it is until Done. It is Take for more than one.
+// at most so many bytes. Each stays where it is until Done. Called from the host's thread; it waits
+// for nothing but the lock.
 func (o *Outbox) Waiting(dst []*Batch, most int64) []*Batch {
 	o.mu.Lock()
 	defer o.mu.Unlock()

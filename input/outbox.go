@@ -72,19 +72,7 @@ func (o *Outbox) Put(ctx context.Context, b *Batch) error {
 	return nil
 }
 
-// Take returns the oldest batch, or nil when nothing waits. The batch stays where it is, and the
-// same one is returned, until Done. Called from the host's thread; it does not wait for anything
-// but the lock.
-func (o *Outbox) Take() *Batch {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.closed || len(o.queue) == 0 {
-		return nil
-	}
-	return o.queue[0]
-}
-
-// Done says that the host has taken every chunk of b, the batch that Take returned: its marks are
+// Done says that the host has taken every chunk of b, a batch that Waiting returned: its marks are
 // safe. Those of chunks that Next has passed over are given to the source as well, which knows that
 // their lease is lost.
 func (o *Outbox) Done(b *Batch) {
@@ -151,7 +139,7 @@ func (o *Outbox) Bytes() int64 { o.mu.Lock(); defer o.mu.Unlock(); return o.byte
 // Batches is the number of batches that wait.
 func (o *Outbox) Batches() int { o.mu.Lock(); defer o.mu.Unlock(); return len(o.queue) }
 
-// Close makes Put and Take return at once from now on. Queued batches are dropped: their marks
+// Close makes Put and Waiting return at once from now on. Queued batches are dropped: their marks
 // never become safe. Marks that are safe already can still be fetched.
 func (o *Outbox) Close() {
 	o.mu.Lock()

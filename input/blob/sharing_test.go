@@ -601,22 +601,23 @@ func TestSharedChild(t *testing.T) {
 	}()
 	var host sync.WaitGroup
 	host.Go(func() {
+		var g input.Gather
 		for ctx.Err() == nil {
-			b := box.Take()
-			if b == nil || time.Now().UnixMilli()%1000 < 500 { // so that events wait when the worker is suspended
+			batches := box.Waiting(nil, 0)
+			if len(batches) == 0 || time.Now().UnixMilli()%1000 < 500 { // so that events wait when the worker is suspended
 				time.Sleep(5 * time.Millisecond)
 				continue
 			}
-			for c := b.Next(); c != nil; c = b.Next() {
+			for g.From(batches) {
 				out.mu.Lock()
-				_, err := fmt.Printf("at %d\n%s", time.Now().UnixNano(), c.Data)
+				_, err := fmt.Printf("at %d\n%s", time.Now().UnixNano(), g.Data)
 				out.mu.Unlock()
 				if err != nil && !errors.Is(err, syscall.EPIPE) {
 					log.Error("write", "error", err)
 				}
-				b.Taken()
+				g.Taken()
 			}
-			box.Done(b)
+			box.Done(batches[0])
 		}
 	})
 	p.Run(ctx)
