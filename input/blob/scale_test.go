@@ -256,8 +256,8 @@ func TestSweepWaitsUntilSafe(t *testing.T) {
 }
 
 // A worker that shares its blobs makes the list calls of one that does not, and holds no more: of
-// 120,000 blobs it knows the positions of some days. Shards that come while the first sweep is under
-// way get one of their own.
+// 120,000 blobs it knows the positions of some days. Shards that come while the first sweep is
+// under way get one of their own.
 func TestSharedScale(t *testing.T) {
 	blobs := 120_000
 	if raceDetector {
