@@ -3,6 +3,7 @@ package examples_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 
 	"github.com/tinylib/msgp/msgp"
@@ -54,20 +56,27 @@ func records(t *testing.T, payloads ...[]byte) [][]byte {
 // recordsIn is records in another format.
 func recordsIn(t *testing.T, format string, payloads ...[]byte) [][]byte {
 	t.Helper()
+	var all [][]byte
+	eachEvent(t, format, func(_ time.Time, doc []byte) { all = append(all, doc) }, payloads...)
+	return all
+}
+
+// eachEvent transforms payloads, and calls do with the time and the JSON of every event.
+func eachEvent(t *testing.T, format string, do func(at time.Time, doc []byte), payloads ...[]byte) {
+	t.Helper()
 	devices := device.New(device.Config{Tables: []string{"AlertEvidence"}, Fields: []string{"*"}, CacheBytes: 8 << 20})
 	tr := transform.New(transform.Config{EventID: true, Devices: devices, Format: format})
-	var all [][]byte
 	for _, p := range payloads {
 		tr.Append(context.Background(), []transform.Payload{{Body: p, Lane: "test"}}, func(_ string, event []byte) {
 			var b bytes.Buffer
-			const header = 1 + 10 // the array and the event time
-			if _, err := msgp.UnmarshalAsJSON(&b, event[header:]); err != nil {
+			const array, extension = 1, 2 // their headers, before the seconds and the nanoseconds
+			at := event[array+extension:]
+			if _, err := msgp.UnmarshalAsJSON(&b, at[8:]); err != nil {
 				t.Fatal(err)
 			}
-			all = append(all, b.Bytes())
+			do(time.Unix(int64(binary.BigEndian.Uint32(at)), int64(binary.BigEndian.Uint32(at[4:]))), b.Bytes())
 		})
 	}
-	return all
 }
 
 // told is the story of the demo: every table, the attack, a few thousand records.
