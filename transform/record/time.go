@@ -12,9 +12,9 @@ import (
 const maxEventSeconds = 2147472000
 
 // ParseTime reads the times that Defender, and services that pass its records on, write. It reads
-// the forms of parseISO, /Date(ms)/ of Json.NET, and 9/20/2026 10:18:02 AM. It also reads epochs in
-// seconds, milliseconds or microseconds, which differ by their size. ok is false for anything else,
-// and for times that an event cannot have.
+// the forms of parseISO, /Date(ms)/ of Json.NET, 9/20/2026 10:18:02 AM, and 20/Sep/2026:10:18:02
+// +0000. It also reads epochs in seconds, milliseconds or microseconds, which differ by their size.
+// ok is false for anything else, and for times that an event cannot have.
 func ParseTime(b []byte) (sec int64, nsec uint32, ok bool) {
 	if sec, nsec, ok = parseISO(b); ok || len(b) == 0 {
 		return sec, nsec, ok
@@ -33,7 +33,25 @@ func ParseTime(b []byte) (sec int64, nsec uint32, ok bool) {
 	if n, digits := number(b); digits {
 		return parseEpoch(n, len(b))
 	}
+	if len(b) > 6 && b[2] == '/' && b[6] == '/' {
+		return parseWeb(b)
+	}
 	return parseUS(b)
+}
+
+// parseWeb reads the times of web servers' logs: 20/Sep/2026:10:18:02 +0000.
+func parseWeb(b []byte) (sec int64, nsec uint32, ok bool) {
+	if len(b) < 20 || len(b) > 26 || b[11] != ':' {
+		return 0, 0, false
+	}
+	i := strings.Index("JanFebMarAprMayJunJulAugSepOctNovDec", View(b[3:6]))
+	if i < 0 || i%3 != 0 {
+		return 0, 0, false
+	}
+	month := byte(i/3 + 1)
+	iso := append(make([]byte, 0, 25), b[7:11]...)
+	iso = append(iso, '-', '0'+month/10, '0'+month%10, '-', b[0], b[1], 'T')
+	return parseISO(append(iso, b[12:]...))
 }
 
 // parseEpoch reads a count since 1970 with so many digits.
@@ -264,7 +282,23 @@ func (r *Record) Time() (sec int64, nsec uint32, from TimeSource) {
 		}
 		return sec, nsec, TimeEvent
 	}
+	if !r.Lifted {
+		if sec, nsec, ok := r.Doc.memberTime(0, "timestamp"); ok {
+			return sec, nsec, TimeEvent
+		}
+	}
 	return 0, 0, TimeNone
+}
+
+// memberTime is the time in a member of object n. Its name is in lower case, and may be in any case
+// in the record. Application gateways write timeStamp, and no time.
+func (tr *Tree) memberTime(n uint32, name string) (sec int64, nsec uint32, ok bool) {
+	for k, end := n+1, tr.Nodes[n].Next; k < end && !ok; k = tr.Nodes[k+1].Next {
+		if key := tr.Inner(k); len(key) == len(name) && equalFold(key, name) {
+			sec, nsec, ok = tr.time(k + 1)
+		}
+	}
+	return sec, nsec, ok
 }
 
 // entraTime is the node with the time of a sign-in or change of Microsoft Entra, 0 for other
