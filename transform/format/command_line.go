@@ -60,8 +60,12 @@ func nextArgument(buf, line []byte) (arg, rest, _ []byte, ok bool) {
 			quoted = !quoted
 			i++
 		default:
-			buf = append(buf, line[i])
-			i++
+			n := i + 1
+			for n < len(line) && line[n] != '\\' && line[n] != '"' && (quoted || !isBlank(line[n])) {
+				n++
+			}
+			buf = append(buf, line[i:n]...)
+			i = n
 		}
 	}
 	return buf[from:len(buf):len(buf)], line[i:], buf, true

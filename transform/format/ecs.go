@@ -34,19 +34,18 @@ type ecs struct {
 	tables map[string]*ecsTable // by name
 	table  *ecsTable
 
-	tree  *record.Tree            // that the columns are of
-	there [maxColumns / 64]uint64 // a bit for each column that is there and not empty
-	cells [maxColumns]ecsCell     // of those
+	tree  *record.Tree        // that the columns are of
+	there [maxColumns]bool    // a column is there and not empty
+	cells [maxColumns]ecsCell // of those
 	used  []columnNumber
 
 	additional   record.Tree // AdditionalFields, opened
 	additionalAt uint32
 	opened       bool // additional is of this record and is an object
 
-	rest    names // of columns that the mapping does not know
-	info    names // below m365_defender.device_info
-	members []restMember
-	more    []moreMembers
+	rest    names          // of columns that the mapping does not know
+	info    names          // below m365_defender.device_info
+	more    [2]moreMembers // of m365_defender.event, of m365_defender.device_info
 	repairs int
 }
 
@@ -90,9 +89,9 @@ func newECS() (*ecs, error) {
 	e.rest.reserved = m.form.children(e.field.event)
 	e.sheet.taken = make([]bool, maxColumns)
 	for _, f := range []fieldID{e.field.event, e.field.deviceInfo} {
-		e.sheet.slot(f).kind = fieldOpen
+		e.sheet.kinds[f%maxFields] = fieldOpen
 	}
-	e.more = []moreMembers{{in: e.field.event, append: e.appendMembers}, {in: e.field.deviceInfo, append: e.appendDeviceInfo}}
+	e.more[0].in, e.more[1].in = e.field.event, e.field.deviceInfo
 	return e, nil
 }
 
@@ -114,9 +113,11 @@ func (e *ecs) record(w *event.Writer, r *record.Record, own *Own) {
 
 func (e *ecs) begin(w *event.Writer, r *record.Record, own *Own) {
 	clear(e.there[:])
-	e.there[e.mapping.constant()/64] = 1 << (e.mapping.constant() % 64)
-	clear(e.members)
-	e.used, e.members = e.used[:0], e.members[:0]
+	e.there[e.mapping.constant()%maxColumns] = true
+	e.used = e.used[:0]
+	for i := range e.more {
+		e.more[i].reset()
+	}
 	e.sheet.reset()
 	e.rest.begin()
 	e.repairs, e.opened = 0, false
@@ -158,17 +159,43 @@ func (e *ecs) read() {
 		return
 	}
 	e.tree = &r.Columns
-	tr := e.tree
-	n := 0
-	for k, end := r.Props+1, tr.Nodes[r.Props].Next; k < end; k = tr.Nodes[k+1].Next {
-		if !tr.Nothing(k + 1) {
-			e.readMember(tr, k, n)
-		}
-		n++
-	}
+	e.readColumns()
 	if e.has(e.col.AdditionalFields) {
 		e.additional, e.additionalAt, e.opened = e.open(e.col.AdditionalFields)
 		e.opened = e.opened && e.additional.Nodes[e.additionalAt].Kind == record.KindObject
+	}
+}
+
+// readColumns is readMember for each column of the stream. A column that is where it was in the
+// last record of the table, as nearly all are, is noted here, without more calls.
+func (e *ecs) readColumns() {
+	tr, order := e.tree, e.table.order
+	nodes, src := tr.Nodes, tr.Src
+	n := 0
+	for k, end := e.r.Props+1, nodes[e.r.Props].Next; k+1 < end; n++ {
+		key, v := &nodes[k], &nodes[k+1]
+		at := k
+		k = v.Next
+		size := v.End - v.Start
+		if v.Kind == record.KindNull || v.Kind == record.KindString && size == 2 || v.Kind >= record.KindArray && tr.Empty(at+1) {
+			continue
+		}
+		if n < len(order) {
+			g := &order[n]
+			if c := g.column; string(src[key.Start+1:key.End-1]) == g.name && !g.json && !e.has(c) {
+				cell := e.take(c)
+				cell.node, cell.text = at+1, nil
+				switch {
+				case v.Kind == record.KindString && v.Flags&(record.FlagEscaped|record.FlagWide) == 0:
+					cell.text = src[v.Start+1 : v.End-1]
+				case v.Kind < record.KindString:
+					cell.text = src[v.Start:v.End]
+				}
+				continue
+			}
+		}
+		e.readMember(tr, at, n)
+		order = e.table.order
 	}
 }
 
@@ -229,7 +256,7 @@ func (e *ecs) readMember(tr *record.Tree, k uint32, n int) {
 
 // take notes that a column is there, and returns its cell.
 func (e *ecs) take(c columnNumber) *ecsCell {
-	e.there[c/64%(maxColumns/64)] |= 1 << (c % 64)
+	e.there[c%maxColumns] = true
 	e.used = append(e.used, c)
 	return &e.cells[c%maxColumns]
 }
@@ -250,7 +277,7 @@ func emptyJSON(tr *record.Tree, n uint32) bool {
 const told = 1<<32 - 1
 
 // has reports whether a column is there and not empty.
-func (e *ecs) has(c columnNumber) bool { return e.there[c/64%(maxColumns/64)]&(1<<(c%64)) != 0 }
+func (e *ecs) has(c columnNumber) bool { return e.there[c%maxColumns] }
 
 // node returns the node of a column that is there.
 func (e *ecs) node(c columnNumber) uint32 { return e.cells[c%maxColumns].node }
@@ -258,18 +285,23 @@ func (e *ecs) node(c columnNumber) uint32 { return e.cells[c%maxColumns].node }
 // text returns the text of a column that holds one scalar, and nil for any other. It is valid until
 // the next record.
 func (e *ecs) text(c columnNumber) []byte {
-	if !e.has(c) {
-		return nil
+	if e.has(c) {
+		return e.textThere(c)
 	}
-	return e.textThere(c)
+	return nil
 }
 
 // textThere is text for a column that is there.
 func (e *ecs) textThere(c columnNumber) []byte {
-	cell := &e.cells[c%maxColumns]
-	if cell.text == nil {
-		cell.text = e.scalar(e.tree, cell.node)
+	if cell := &e.cells[c%maxColumns]; cell.text != nil {
+		return cell.text
 	}
+	return e.findText(c)
+}
+
+func (e *ecs) findText(c columnNumber) []byte {
+	cell := &e.cells[c%maxColumns]
+	cell.text = e.scalar(e.tree, cell.node)
 	return cell.text
 }
 
@@ -333,6 +365,9 @@ func (e *ecs) open(c columnNumber) (record.Tree, uint32, bool) {
 
 // list returns a column that is a list.
 func (e *ecs) list(c columnNumber) (record.Tree, uint32, bool) {
+	if !e.has(c) || e.node(c) != told && e.mapping.columns[c].class < record.ClassObject && e.tree.Nodes[e.node(c)].Kind < record.KindArray {
+		return record.Tree{}, 0, false // as nearly all are
+	}
 	tree, n, ok := e.open(c)
 	return tree, n, ok && tree.Nodes[n].Kind == record.KindArray
 }
@@ -399,12 +434,14 @@ func (e *ecs) set(f fieldID, how conversion, text []byte, source uint16) bool {
 	switch how {
 	case asText:
 		return s.setText(f, text, source)
-	case asLower, asAction:
-		if how == asLower {
-			s.text = appendLower(s.text, text)
-		} else {
-			s.text = appendAction(s.text, text)
+	case asLower:
+		if isLower(text) {
+			return s.setText(f, text, source)
 		}
+		s.text = appendLower(s.text, text)
+		return s.setText(f, e.made(from), noSource)
+	case asAction:
+		s.text = appendAction(s.text, text)
 		changed := e.made(from)
 		if !bytes.Equal(changed, text) {
 			source = noSource
@@ -551,22 +588,23 @@ func (e *ecs) envelopeText(f fieldID, n uint32) {
 // write appends the event.
 func (e *ecs) write() {
 	s := e.sheet
-	e.more[0].count = uint32(len(e.members))
-	if len(e.members) > 0 && !s.has(e.field.event) {
-		s.mark(e.field.event)
-	}
-	e.more[1].count = 0
 	if d := e.own.Device; d != nil {
-		e.more[1].count = uint32(len(d.Columns))
-		if len(d.Columns) > 0 && !s.has(e.field.deviceInfo) {
-			s.mark(e.field.deviceInfo)
+		info := &e.more[1]
+		for i := range d.Columns {
+			c := &d.Columns[i]
+			info.add(e.info.column(c), c.Value)
+		}
+	}
+	for i := range e.more {
+		if e.more[i].count > 0 && !s.has(e.more[i].in) {
+			s.mark(e.more[i].in)
 		}
 	}
 	if n := e.w.AddRepairs(e.repairs); n > 0 {
 		s.setInteger(e.field.repaired, int64(n), noSource)
 		e.w.CountRepairs()
 	}
-	out, n := s.appendTo(e.w.Out, e.more)
+	out, n := s.appendTo(e.w.Out, e.more[:])
 	e.w.Out = out
 	e.w.Count(int(n))
 }
@@ -574,24 +612,6 @@ func (e *ecs) write() {
 // nestedLevel is how many arrays and maps are around a value below m365_defender.event: the event,
 // its map, and those two.
 const nestedLevel = 4
-
-func (e *ecs) appendDeviceInfo(dst []byte) []byte {
-	for i := range e.own.Device.Columns {
-		c := &e.own.Device.Columns[i]
-		dst = append(dst, e.info.column(c)...)
-		dst = append(dst, c.Value...)
-	}
-	return dst
-}
-
-func (e *ecs) appendMembers(dst []byte) []byte {
-	for i := range e.members {
-		m := &e.members[i]
-		dst = append(dst, m.key...)
-		dst = appendEntry(dst, &m.value)
-	}
-	return dst
-}
 
 // unreadable writes a piece of text that could not be read, in the way in which Elastic's pipelines
 // tell of an error.

@@ -34,12 +34,6 @@ type restName struct {
 	copies      int       // how many more of it that record has
 }
 
-// restMember: a value below m365_defender.event whose name is not in the mapping.
-type restMember struct {
-	key   []byte
-	value entry
-}
-
 const (
 	maxRestNames     = 1 << 14
 	maxRestNameBytes = 2 << 20
@@ -166,18 +160,18 @@ func (e *ecs) addMember(tr *record.Tree, k uint32) {
 	switch n.class {
 	case record.ClassInteger:
 		if i, ok := record.ParseInteger(e.scalar(tr, v)); ok {
-			e.addValue(n, entry{kind: entryInteger, number: i})
+			e.more[0].addInteger(e.rest.take(n).key, i)
 			return
 		}
 	case record.ClassBoolean:
 		if b, ok := record.ParseBoolean(e.scalar(tr, v)); ok {
-			e.addValue(n, booleanEntry(b))
+			e.more[0].addBoolean(e.rest.take(n).key, b)
 			return
 		}
 	case record.ClassReal:
 		if kind == record.KindNumber {
 			if _, ok := record.ParseReal(tr.Raw(v)); ok {
-				e.addNested(n, *tr, v)
+				e.addNested(n, tr, v)
 				return
 			}
 		}
@@ -186,7 +180,7 @@ func (e *ecs) addMember(tr *record.Tree, k uint32) {
 			in, at = e.r.Open(e.w.Scanner(), v), 0
 		}
 		if len(in.Nodes) > 0 && in.Fits(at, n.class) && in.Nodes[at].Kind >= record.KindArray {
-			e.addNested(n, in, at)
+			e.addNested(n, &in, at)
 			return
 		}
 	case record.ClassText:
@@ -204,9 +198,9 @@ func (e *ecs) addMember(tr *record.Tree, k uint32) {
 			if n.object == nil {
 				n.object = e.rest.behind(n, "_object")
 			}
-			e.addNested(n.object, *tr, v)
+			e.addNested(n.object, tr, v)
 		case shapeScalars:
-			e.addNested(n, *tr, v)
+			e.addNested(n, tr, v)
 		default:
 			e.addScalar(n, tr, v)
 		}
@@ -252,28 +246,27 @@ func (e *ecs) addScalar(n *restName, tr *record.Tree, v uint32) {
 	e.addText(n, text)
 }
 
-func (e *ecs) addText(n *restName, text []byte) {
-	e.addValue(n, textEntry(text))
-}
+func (e *ecs) addText(n *restName, text []byte) { e.more[0].addText(e.rest.take(n).key, text) }
 
-func (e *ecs) addValue(n *restName, value entry) {
-	e.members = append(e.members, restMember{e.rest.take(n).key, value})
-}
-
-func (e *ecs) addNested(n *restName, tr record.Tree, v uint32) {
+// addNested notes a value with all that is in it.
+func (e *ecs) addNested(n *restName, tr *record.Tree, v uint32) {
 	taken := e.rest.take(n)
-	e.members = append(e.members, restMember{taken.key, e.nestedEntry(tr, v, taken.text)})
+	e.addKeyed(taken.key, taken.text, tr, v)
 }
 
-// nestedEntry notes a value to be written with all that is in it. Texts that no flattened field
-// takes go out beside it.
-func (e *ecs) nestedEntry(tr record.Tree, v uint32, name string) entry {
+// addKeyed is addNested for a key in msgpack, which is name.
+func (e *ecs) addKeyed(key []byte, name string, tr *record.Tree, v uint32) {
+	e.addLong(tr, v, name)
+	m := &e.more[0]
+	m.text = e.w.AppendIndexed(append(m.text, key...), tr, v, nestedLevel)
+	m.count++
+}
+
+// addLong adds what AppendIndexed leaves out of a value: texts that no flattened field takes.
+func (e *ecs) addLong(tr *record.Tree, v uint32, name string) {
 	if len(tr.Raw(v)) > event.LongLeaf {
-		e.addLongLeaves(&tr, v, snake(nil, bytesOf(name)), nestedLevel)
+		e.addLongLeaves(tr, v, snake(nil, bytesOf(name)), nestedLevel)
 	}
-	from := len(e.sheet.text)
-	e.sheet.text = e.w.AppendIndexed(e.sheet.text, &tr, v, nestedLevel)
-	return entry{kind: entryEncoded, text: view(e.made(from))}
 }
 
 // addLongLeaves adds the texts in a value that event.Writer.Indexed leaves out because they are
@@ -381,27 +374,27 @@ func (e *ecs) leave(c columnNumber) {
 	switch col.typ {
 	case typeLong:
 		if i, ok := record.ParseInteger(text); ok {
-			e.keep(col, entry{kind: entryInteger, number: i})
+			e.keepInteger(col, i)
 			return
 		}
 	case typeBoolean:
 		if b, ok := record.ParseBoolean(text); ok {
-			e.keep(col, booleanEntry(b))
+			e.keepBoolean(col, b)
 			return
 		}
 	case typeDate:
 		if d, ok := splitDate(text); ok && d.exact {
-			e.keep(col, textEntry(text))
+			e.keepText(col, text)
 			return
 		}
 	case typeIP:
 		if _, _, ok := parseIP(text); ok {
-			e.keep(col, textEntry(text))
+			e.keepText(col, text)
 			return
 		}
 	case typeKeyword:
 		if col.raw == col.rest && len(text) > 0 {
-			e.keep(col, textEntry(text))
+			e.keepText(col, text)
 			return
 		}
 	}
@@ -412,23 +405,46 @@ func (e *ecs) leave(c columnNumber) {
 	s.setText(col.raw, text, noSource)
 }
 
-// keep writes the value of a column under its name.
-func (e *ecs) keep(col *ecsColumn, value entry) {
+// Each of these writes the value of a column under its name.
+
+func (e *ecs) keepText(col *ecsColumn, text []byte) {
 	if col.key == nil {
-		e.put(col.rest, value)
-		return
+		e.sheet.setText(col.rest, text, noSource)
+	} else {
+		e.more[0].addText(col.key, text)
 	}
-	e.members = append(e.members, restMember{col.key, value})
 }
 
-func textEntry(text []byte) entry { return entry{kind: entryText, text: view(text)} }
-
-func booleanEntry(b bool) entry {
-	v := entry{kind: entryBoolean}
-	if b {
-		v.number = 1
+func (e *ecs) keepInteger(col *ecsColumn, i int64) {
+	if col.key == nil {
+		e.sheet.setInteger(col.rest, i, noSource)
+	} else {
+		e.more[0].addInteger(col.key, i)
 	}
-	return v
+}
+
+func (e *ecs) keepBoolean(col *ecsColumn, b bool) {
+	if col.key == nil {
+		e.sheet.setBoolean(col.rest, b, noSource)
+	} else {
+		e.more[0].addBoolean(col.key, b)
+	}
+}
+
+func (e *ecs) keepNested(col *ecsColumn, tr *record.Tree, v uint32) {
+	if col.key == nil {
+		e.setNested(col.rest, col.name, tr, v)
+	} else {
+		e.addKeyed(col.key, col.name, tr, v)
+	}
+}
+
+// setNested gives a field a value with all that is in it.
+func (e *ecs) setNested(f fieldID, name string, tr *record.Tree, v uint32) {
+	e.addLong(tr, v, name)
+	from := len(e.sheet.text)
+	e.sheet.text = e.w.AppendIndexed(e.sheet.text, tr, v, nestedLevel)
+	e.sheet.setEncoded(f, e.made(from), noSource)
 }
 
 // leaveOpened writes a column that is an array or object, natively or in a string, where its field
@@ -442,15 +458,11 @@ func (e *ecs) leaveOpened(c columnNumber) bool {
 	switch shape := shapeOf(&tree, at); {
 	case col.open != 0: // the text stays in rest
 		if shape == shapeObjects {
-			e.put(col.open, e.nestedEntry(tree, at, col.name))
+			e.setNested(col.open, col.name, &tree, at)
 		}
 	case shape == shapeObjects && col.typ == typeFlattened, shape == shapeScalars && col.typ == typeKeyword:
-		e.keep(col, e.nestedEntry(tree, at, col.name))
+		e.keepNested(col, &tree, at)
 		return true
 	}
 	return false
-}
-
-func (e *ecs) put(f fieldID, value entry) {
-	e.sheet.put(f, value.kind, value.text, value.number, noSource)
 }

@@ -279,19 +279,17 @@ func (e *ecs) put2(f fieldID, c columnNumber) {
 func (e *ecs) processes(table string, as role) {
 	c := &e.col
 	initiator := &e.process[as] // process, or process.parent
-	e.executable(initiator, c.InitiatingProcessFolderPath, c.InitiatingProcessFileName)
-	e.programName(initiator, c.InitiatingProcessFileName)
+	e.image(initiator, c.InitiatingProcessFolderPath, c.InitiatingProcessFileName)
 	e.processID(initiator, c.InitiatingProcessId)
 	e.signature(initiator, e.text(c.InitiatingProcessSignatureStatus), c.InitiatingProcessSignatureStatus)
 	starts := [2][]byte{}
 	starts[as] = e.text(c.InitiatingProcessCreationTime)
 	switch {
 	case as == initiatorIsParent:
-		e.executable(&e.process[0], c.FolderPath, c.FileName)
-		e.programName(&e.process[0], c.FileName)
+		e.image(&e.process[0], c.FolderPath, c.FileName)
 		starts[0] = e.text(c.ProcessCreationTime)
 	default:
-		e.programName(&e.process[1], c.InitiatingProcessParentFileName)
+		e.programName(&e.process[1], c.InitiatingProcessParentFileName, baseName(e.text(c.InitiatingProcessParentFileName)))
 		e.processID(&e.process[1], c.InitiatingProcessParentId)
 		starts[1] = e.text(c.InitiatingProcessParentCreationTime)
 	}
@@ -300,11 +298,17 @@ func (e *ecs) processes(table string, as role) {
 	}
 }
 
-// programName fills in the name of a process. A name that is a path is its executable, too, where
-// nothing else is.
-func (e *ecs) programName(p *ecsProcess, name columnNumber) {
+// image fills in the path and the name of a process.
+func (e *ecs) image(p *ecsProcess, folder, name columnNumber) {
+	bare := baseName(e.text(name))
+	e.joined(p.executable, folder, bare)
+	e.programName(p, name, bare)
+}
+
+// programName fills in the name of a process. bare is the last part of the column. A column that is
+// a path is its executable, too, where nothing else is.
+func (e *ecs) programName(p *ecsProcess, name columnNumber, bare []byte) {
 	s, text := e.sheet, e.text(name)
-	bare := baseName(text)
 	if len(bare) == len(text) {
 		s.setText(p.name, bare, name)
 		return
@@ -313,24 +317,19 @@ func (e *ecs) programName(p *ecsProcess, name columnNumber) {
 	s.setText(p.executable, text, name)
 }
 
-// executable fills in the path of a process.
-func (e *ecs) executable(p *ecsProcess, folder, name columnNumber) {
-	e.joined(p.executable, folder, baseName(e.text(name)))
-}
-
 // joined gives a field the path of the file name in a folder.
 func (e *ecs) joined(f fieldID, folder columnNumber, name []byte) {
 	s, dir := e.sheet, e.text(folder)
 	if len(dir) == 0 {
 		return
 	}
+	if len(name) == 0 || endsInName(dir, name) {
+		s.setText(f, dir, folder)
+		return
+	}
 	from := len(s.text)
 	s.text = appendPath(s.text, dir, name)
-	if path := e.made(from); len(path) > len(dir) {
-		s.setText(f, path, noSource)
-	} else {
-		s.setText(f, path, folder)
-	}
+	s.setText(f, e.made(from), noSource)
 }
 
 // processID leaves out 0 where no name is known: it means no process.

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/tinylib/msgp/msgp"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
 // fieldID numbers the fields of a form in the order in which they are written: an object comes
@@ -167,27 +169,29 @@ type sheet struct {
 	form    *form
 	marks   [maxFields / 64]uint64 // a bit for each field that is set
 	slots   [maxFields]slot        // by field
+	kinds   [maxFields]fieldKind   // by field, from the form
 	entries []entry
 	taken   []bool // by source: a field holds it whole. As long as there are sources
 	text    []byte
 	size    int // bytes of the texts in entries
+
+	layouts map[[maxFields / 64]uint64]layout // by marks
+	spare   layout                            // one that is not among them
+	missed  int                               // how many were not, since all were forgotten
 }
 
-// slot: the state of a field in a sheet, and beside it the field's properties from the form. It is
-// small because an event touches a hundred of them, far apart.
+// slot: the state of a field in a sheet, and its parent from the form. It is small because an event
+// touches a hundred of them, far apart.
 type slot struct {
 	members     uint16 // of an object: how many fields are set in it; of a list: how many elements it has
 	first, last uint16 // entries of a value or list, or none
 	parent      fieldID
-	keySize     uint8
-	kind        fieldKind
 }
 
 func newSheet(f *form) *sheet {
-	s := &sheet{form: f}
+	s := &sheet{form: f, layouts: make(map[[maxFields / 64]uint64]layout)}
 	for i := range f.fields {
-		at := &s.slots[i]
-		at.parent, at.kind, at.keySize = f.fields[i].parent, f.fields[i].kind, f.fields[i].keySize
+		s.slots[i].parent, s.kinds[i] = f.fields[i].parent, f.fields[i].kind
 	}
 	return s
 }
@@ -234,31 +238,35 @@ func (s *sheet) mark(f fieldID) {
 }
 
 // join counts one more member of an object, which is set with the objects around it if it is not.
-func (s *sheet) join(f fieldID) {
+// It returns true.
+func (s *sheet) join(f fieldID) bool {
 	for ; !s.has(f); f = s.slot(f).parent {
 		s.set(f)
 		at := s.slot(f)
 		at.members, at.first = 1, none
 	}
 	s.slot(f).members++
+	return true
 }
 
 // put adds an entry, and reports whether the field has this value now. A field of one value keeps
-// the first.
+// the first. Nothing is done after a call, so the arguments stay in registers.
 func (s *sheet) put(f fieldID, kind entryKind, text string, number int64, source uint16) bool {
-	if s.has(f) {
+	n := len(s.entries)
+	if s.has(f) || n == cap(s.entries) {
 		return s.putBeside(f, kind, text, number, source)
 	}
-	n := s.add(f, kind, text, number, source)
-	if n == none {
-		return false
-	}
+	s.entries = s.entries[:n+1]
+	s.fill(n, f, kind, text, number, source)
 	s.set(f)
 	at := s.slot(f)
-	at.members, at.first, at.last = 1, n, n
-	s.join(at.parent)
+	at.members, at.first, at.last = 1, uint16(n), uint16(n)
 	s.take(source)
-	return true
+	if s.has(at.parent) { // as most are
+		s.slot(at.parent).members++
+		return true
+	}
+	return s.join(at.parent)
 }
 
 // take notes that a field holds a source whole.
@@ -268,10 +276,13 @@ func (s *sheet) take(source uint16) {
 	}
 }
 
-// putBeside is put for a field that is set.
+// putBeside is put for a field that is set, or when there is no room.
 func (s *sheet) putBeside(f fieldID, kind entryKind, text string, number int64, source uint16) bool {
-	in := s.slot(f)
-	if in.kind != fieldList {
+	if !s.has(f) {
+		return s.grow() && s.put(f, kind, text, number, source)
+	}
+	in, into := s.slot(f), s.kinds[f%maxFields]
+	if into != fieldList {
 		for at := in.first; at != none; at = s.entries[at].next {
 			if e := &s.entries[at]; e.kind == kind && e.number == number && e.text == text {
 				if source != noSource { // so it holds that column, too: an entry that nothing writes
@@ -281,7 +292,7 @@ func (s *sheet) putBeside(f fieldID, kind entryKind, text string, number int64, 
 				return true
 			}
 		}
-		if in.kind == fieldValue {
+		if into == fieldValue {
 			return false
 		}
 	}
@@ -299,22 +310,34 @@ func (s *sheet) putBeside(f fieldID, kind entryKind, text string, number int64, 
 	return true
 }
 
-// add appends an entry, and returns its number, or none if there are too many. The entry is filled
-// in place: as an argument of append it would be copied twice.
+// add appends an entry, and returns its number, or none if there are too many.
 func (s *sheet) add(f fieldID, kind entryKind, text string, number int64, source uint16) uint16 {
 	n := len(s.entries)
-	switch {
-	case n < cap(s.entries):
-		s.entries = s.entries[:n+1]
-	case n >= none:
+	if n == cap(s.entries) && !s.grow() {
 		return none
-	default:
-		s.entries = append(s.entries, entry{})
 	}
+	s.entries = s.entries[:n+1]
+	s.fill(n, f, kind, text, number, source)
+	return uint16(n)
+}
+
+// grow makes room for an entry, and reports false if there are too many.
+func (s *sheet) grow() bool {
+	if len(s.entries) >= none {
+		return false
+	}
+	s.entries = slices.Grow(s.entries, 1)
+	if cap(s.entries) > none {
+		s.entries = s.entries[:len(s.entries):none]
+	}
+	return true
+}
+
+// fill fills in entry n. As an argument of append it would be copied twice.
+func (s *sheet) fill(n int, f fieldID, kind entryKind, text string, number int64, source uint16) {
 	s.size += len(text)
 	e := &s.entries[n]
 	e.text, e.number, e.next, e.field, e.source, e.kind = text, number, none, f, source, kind
-	return uint16(n)
 }
 
 // Each of these sets a field, or adds to a list. It reports whether the value is there now: set by
@@ -382,93 +405,204 @@ func (s *sheet) drop(f fieldID) {
 	}
 }
 
-// appendTo appends the members of the event's map, without its header, and returns how many there
-// are. more has members of open objects that are no fields of the form.
-//
-// There is room for all before the first byte is written. So a key is copied as an array of its
-// largest size: two instructions and no call. The extra bytes are then written over.
-func (s *sheet) appendTo(dst []byte, more []moreMembers) ([]byte, uint32) {
-	const perField, perEntry = maxKey + 4, 9 // a key and the header of a map; the header of a value, or a number
-	marked := 0
-	for _, word := range s.marks {
-		marked += bits.OnesCount64(word)
+// layout: what is the same in all events with the same fields: their keys, and the headers of their
+// objects. So an event is a row of copies, and no field is looked up in the form.
+type layout []layoutStep
+
+// layoutStep: keys and headers, and the field whose value comes behind them.
+type layoutStep struct {
+	keys  [maxKey]byte
+	size  uint8     // of keys
+	kind  fieldKind // of the field; fieldObject if nothing comes behind the keys
+	field fieldID
+}
+
+// maxLayouts bounds the layouts that are kept, to a megabyte and a half: fields come from outside.
+const maxLayouts = 512
+
+// layout returns the layout of the fields that are set. A new one is kept. While there are too
+// many, it is valid until the next call; all are forgotten after many that were new.
+func (s *sheet) layout() layout {
+	if l := s.layouts[s.marks]; l != nil {
+		return l
 	}
-	room := marked*perField + len(s.entries)*perEntry + s.size + maxKey
-	dst = slices.Grow(dst, room)
+	s.lay()
+	if s.missed++; s.missed > 4*maxLayouts {
+		clear(s.layouts)
+		s.missed = 0
+	}
+	if len(s.layouts) < maxLayouts {
+		s.layouts[s.marks] = slices.Clone(s.spare)
+	}
+	return s.spare
+}
+
+// lay makes spare the layout of the fields that are set.
+func (s *sheet) lay() {
+	var step layoutStep
+	end := func(f fieldID, kind fieldKind) {
+		step.field, step.kind = f, kind
+		s.spare = append(s.spare, step)
+		step = layoutStep{}
+	}
+	add := func(b []byte) {
+		if int(step.size)+len(b) > maxKey {
+			end(wholeEvent, fieldObject)
+		}
+		step.size += uint8(copy(step.keys[step.size:], b))
+	}
+	s.spare = s.spare[:0]
 	for w, word := range s.marks {
 		if w == 0 {
 			word &^= 1
 		}
 		for ; word != 0; word &= word - 1 {
 			id := fieldID(w*64 + bits.TrailingZeros64(word))
-			at, key := s.slot(id), &s.form.keys[id%maxFields]
-			n, size := len(dst), int(at.keySize)
-			to := dst[n : n+maxKey]
-			*(*[16]byte)(to) = *(*[16]byte)(key[:16])
-			if size > 16 {
-				copy(to[16:], key[16:size])
-			}
-			dst = dst[:n+size]
-			switch at.kind {
-			case fieldValue:
-				e := &s.entries[at.first]
-				if e.kind == entryText && len(e.text) < 32 { // as most are
-					dst = append(append(dst, 0xa0|byte(len(e.text))), e.text...)
-				} else {
-					dst = appendEntry(dst, e)
-				}
-			case fieldObject, fieldOne:
-				if at.kind == fieldOne {
-					dst = append(dst, 0x91)
-				}
-				if at.members < 16 {
-					dst = append(dst, 0x80|byte(at.members))
-				} else {
-					dst = msgp.AppendMapHeader(dst, uint32(at.members))
-				}
-			case fieldOpen:
-				members, here := uint32(at.members), -1
-				for i := range more {
-					if more[i].in == id {
-						members, here = members+more[i].count, i
-					}
-				}
-				dst = msgp.AppendMapHeader(dst, members)
-				if here >= 0 {
-					dst = slices.Grow(more[here].append(dst), room)
-				}
+			at := s.slot(id)
+			add(s.form.keys[id%maxFields][:s.form.fields[id].keySize])
+			switch kind := s.kinds[id%maxFields]; kind {
+			case fieldOne:
+				add(msgp.AppendMapHeader([]byte{0x91}, uint32(at.members)))
+			case fieldObject:
+				add(msgp.AppendMapHeader(nil, uint32(at.members)))
 			default:
-				dst = msgp.AppendArrayHeader(dst, uint32(at.members))
-				for next := at.first; next != none; next = s.entries[next].next {
-					dst = appendEntry(dst, &s.entries[next])
-				}
+				end(id, kind)
 			}
 		}
 	}
-	return dst, uint32(s.slots[wholeEvent].members)
+}
+
+// appendTo appends the members of the event's map, without its header, and returns how many there
+// are. more has members of open objects that are no fields of the form.
+//
+// There is room for all before the first byte is written. So keys are copied as arrays of their
+// largest size: a few instructions and no call. The extra bytes are then written over.
+func (s *sheet) appendTo(dst []byte, more []moreMembers) ([]byte, uint32) {
+	const perStep, perEntry = maxKey + 5, 9 // keys, and the header of a list or map; the header of a value, or a number
+	l := s.layout()
+	room := len(l)*perStep + len(s.entries)*perEntry + s.size + maxStep
+	for i := range more {
+		room += len(more[i].text)
+	}
+	n := len(dst)
+	out := slices.Grow(dst, room)
+	out = out[:cap(out)]
+	for i := range l {
+		step := &l[i]
+		to := (*[maxStep]byte)(out[n:])
+		*(*[16]byte)(to[:]) = *(*[16]byte)(step.keys[:])
+		if step.size > 16 {
+			*(*[16]byte)(to[16:]) = *(*[16]byte)(step.keys[16:])
+			*(*[16]byte)(to[32:]) = *(*[16]byte)(step.keys[32:])
+		}
+		n += int(step.size)
+		if step.kind != fieldValue {
+			n = s.putMany(out, n, step.field, more)
+			continue
+		}
+		e := &s.entries[s.slots[step.field%maxFields].first]
+		if size := len(e.text); e.kind == entryText && size < 32 { // as most are
+			to[step.size%maxStep] = 0xa0 | byte(size)
+			n += 1 + copy(out[n+1:], e.text)
+		} else {
+			n = putEntry(out, n, e)
+		}
+	}
+	return out[:n], uint32(s.slots[wholeEvent].members)
+}
+
+// maxStep is more than keys, and a power of two.
+const maxStep = 64
+
+// putMany writes a list, or an open object, to out[n:], where there is room. It returns where that
+// ends.
+func (s *sheet) putMany(out []byte, n int, id fieldID, more []moreMembers) int {
+	at, kind := s.slot(id), s.kinds[id%maxFields]
+	if kind == fieldObject {
+		return n
+	}
+	if kind == fieldOpen {
+		members, beside := uint32(at.members), []byte(nil)
+		for i := range more {
+			if more[i].in == id {
+				members, beside = members+more[i].count, more[i].text
+			}
+		}
+		return len(append(msgp.AppendMapHeader(out[:n], members), beside...))
+	}
+	if at.members < 16 {
+		out[n] = 0x90 | byte(at.members)
+		n++
+	} else {
+		n = len(msgp.AppendArrayHeader(out[:n], uint32(at.members)))
+	}
+	for next := at.first; next != none; next = s.entries[next].next {
+		n = putEntry(out, n, &s.entries[next])
+	}
+	return n
+}
+
+// putEntry writes a value to out[n:], where there is room, and returns where it ends.
+func putEntry(out []byte, n int, e *entry) int {
+	switch out = out[:n]; e.kind {
+	case entryText:
+		switch n := len(e.text); {
+		case n < 32:
+			return len(append(append(out, 0xa0|byte(n)), e.text...))
+		case n < 256:
+			return len(append(append(out, 0xd9, byte(n)), e.text...))
+		}
+		return len(msgp.AppendString(out, e.text))
+	case entryInteger:
+		return len(msgp.AppendInt64(out, e.number))
+	case entryBoolean:
+		return len(msgp.AppendBool(out, e.number != 0))
+	}
+	return len(append(out, e.text...))
 }
 
 // moreMembers: members of an object that are known only when a record is read.
 type moreMembers struct {
-	in     fieldID // must be set
-	count  uint32
-	append func(dst []byte) []byte
+	in    fieldID // must be set
+	count uint32
+	text  []byte // keys and values, in msgpack
 }
 
-func appendEntry(dst []byte, e *entry) []byte {
-	switch e.kind {
-	case entryText:
-		switch n := len(e.text); {
-		case n < 32:
-			return append(append(dst, 0xa0|byte(n)), e.text...)
-		case n < 256:
-			return append(append(dst, 0xd9, byte(n)), e.text...)
-		}
-		return msgp.AppendString(dst, e.text)
-	case entryInteger:
-		return msgp.AppendInt64(dst, e.number)
-	case entryBoolean:
-		return msgp.AppendBool(dst, e.number != 0)
+func (m *moreMembers) reset() {
+	m.count, m.text = 0, m.text[:0]
+	if cap(m.text) > record.KeepBytes {
+		m.text = nil
 	}
-	return append(dst, e.text...)
+}
+
+// add adds a member. Both are msgpack.
+func (m *moreMembers) add(key, value []byte) {
+	m.text = append(append(m.text, key...), value...)
+	m.count++
+}
+
+// addText adds a member that is a text.
+func (m *moreMembers) addText(key, text []byte) {
+	m.text = append(m.text, key...)
+	switch n := len(text); {
+	case n < 32:
+		m.text = append(append(m.text, 0xa0|byte(n)), text...)
+	case n < 256:
+		m.text = append(append(m.text, 0xd9, byte(n)), text...)
+	default:
+		m.text = msgp.AppendStringFromBytes(m.text, text)
+	}
+	m.count++
+}
+
+// addInteger adds a member that is an integer.
+func (m *moreMembers) addInteger(key []byte, i int64) {
+	m.text = msgp.AppendInt64(append(m.text, key...), i)
+	m.count++
+}
+
+// addBoolean adds a member that is a boolean.
+func (m *moreMembers) addBoolean(key []byte, b bool) {
+	m.text = msgp.AppendBool(append(m.text, key...), b)
+	m.count++
 }

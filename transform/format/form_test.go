@@ -1,6 +1,7 @@
 package format
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -37,7 +38,7 @@ func testForm(t *testing.T) (*form, func(name string) fieldID) {
 func TestSheet(t *testing.T) {
 	f, id := testForm(t)
 	s := newSheet(f)
-	s.slot(id("host")).kind = fieldOpen
+	s.kinds[id("host")] = fieldOpen
 	s.taken = make([]bool, 6)
 	for range 2 { // what one record leaves must not be seen in the next
 		s.reset()
@@ -70,7 +71,7 @@ func TestSheet(t *testing.T) {
 		s.drop(id("process"))
 		s.drop(id("host.id"))
 		s.setText(id("host.name"), []byte("x"), noSource)
-		more := moreMembers{in: id("host"), count: 1, append: func(dst []byte) []byte { return msgp.AppendInt(msgp.AppendString(dst, "more"), 1) }}
+		more := moreMembers{in: id("host"), count: 1, text: msgp.AppendInt(msgp.AppendString(nil, "more"), 1)}
 		const rest = `{"host":{"more":1,"name":"x","os":{"type":"windows"}},"related":{"ip":["b","a"]},"raw":{"nested":"5"}}`
 		if got := written(t, s, more); got != rest {
 			t.Fatalf("got  %s\nwant %s", got, rest)
@@ -128,5 +129,49 @@ func TestSheetAllocatesNothing(t *testing.T) {
 		s.drop(args)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// An event does not depend on those before it: neither on one with the same fields, whose layout is
+// used again, nor on more layouts than are kept. They are bounded, and do not stay for ever.
+func TestLayouts(t *testing.T) {
+	var names []string
+	for i := range 13 {
+		names = append(names, fmt.Sprintf("o%d.a%s.%s", i/4, strings.Repeat("long", i%9), strings.Repeat("name", i%10+1)))
+	}
+	f, err := newForm(names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSheet(f)
+	fill := func(s *sheet, shape int) {
+		s.reset()
+		for i, name := range names {
+			if shape&(1<<i) != 0 {
+				id, _ := f.field(name)
+				s.setInteger(id, int64(shape*100+i), noSource)
+			}
+		}
+	}
+	const last = 1<<13 - 100
+	for round, from := range []int{0, last, last} {
+		for shape := from; shape < 1<<13; shape++ {
+			fill(s, shape)
+			got := written(t, s)
+			if round == 1 || shape%500 == 0 {
+				fresh := newSheet(f)
+				fill(fresh, shape)
+				if want := written(t, fresh); got != want {
+					t.Fatalf("%b:\ngot  %s\nwant %s", shape, got, want)
+				}
+			}
+			if len(s.layouts) > maxLayouts {
+				t.Fatalf("%d layouts are kept", len(s.layouts))
+			}
+		}
+	}
+	fill(s, last)
+	if s.layouts[s.marks] == nil {
+		t.Error("no room for the layouts of later events")
 	}
 }

@@ -44,7 +44,7 @@ func appendPath(dst, folder, name []byte) []byte {
 	switch {
 	case len(folder) == 0:
 		return append(dst, name...)
-	case len(name) == 0 || sameFold(baseName(folder), name):
+	case len(name) == 0 || endsInName(folder, name):
 		return append(dst, folder...)
 	}
 	dst = append(dst, folder...)
@@ -57,6 +57,14 @@ func appendPath(dst, folder, name []byte) []byte {
 	}
 	return append(dst, name...)
 }
+
+// endsInName reports whether the last part of a path is name, in any case.
+func endsInName(path, name []byte) bool {
+	at := len(path) - len(name)
+	return at >= 0 && (at == 0 || isSeparator(path[at-1])) && sameFold(path[at:], name) && lastSeparator(name) < 0
+}
+
+func isSeparator(c byte) bool { return c == '\\' || c == '/' }
 
 // pathSystem names the family of systems of a path, in the words of ECS's host.os.type: windows,
 // macos, linux. It is "" where the path does not show it, as for a bare name and a URL.

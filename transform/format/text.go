@@ -25,7 +25,7 @@ func sameFold(a, b []byte) bool {
 		return false
 	}
 	for i := range a {
-		if lowerByte(a[i]) != lowerByte(b[i]) {
+		if a[i] != b[i] && lowerByte(a[i]) != lowerByte(b[i]) {
 			return false
 		}
 	}
@@ -71,6 +71,16 @@ func appendLower(dst, b []byte) []byte {
 		dst[from+i] = lowerByte(c)
 	}
 	return dst
+}
+
+// isLower reports whether appendLower would change nothing.
+func isLower(b []byte) bool {
+	for _, c := range b {
+		if c-'A' <= 'Z'-'A' {
+			return false
+		}
+	}
+	return true
 }
 
 // appendUpper appends b with its ASCII letters in upper case.
