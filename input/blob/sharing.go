@@ -25,8 +25,9 @@ import (
 
 const (
 	// defaultLease is the length of a lease, the longest that is not for ever. All other times are
-	// fractions of it. A renewal comes every 15 s, a look at the other workers every 10 s, and a
-	// write every 5 s if something moved. A lease counts as lost 10 s before its end.
+	// fractions of it. A renewal comes every 15 s, and a write every 5 s if something moved. A look
+	// at the other workers comes every 10 s, in a worker's first minute every second. A lease
+	// counts as lost 10 s before its end.
 	defaultLease = time.Minute
 
 	// sharedMost is how many requests of the shared container are under way at a time.
@@ -110,7 +111,7 @@ func (sh *sharing) run() {
 	s := sh.s
 	s.log.Info("sharing blobs with other workers", "worker", sh.worker, "blob.shared", sh.container, "shards", len(s.shards))
 	var wait input.Backoff
-	for s.ctx.Err() == nil {
+	for began := time.Now(); s.ctx.Err() == nil; {
 		pause := sh.lasts/6 - time.Duration(mathrand.Int64N(int64(sh.lasts/60)+1))
 		if err := sh.look(); err != nil && s.ctx.Err() == nil {
 			sh.fails("look at the other workers", err)
@@ -118,6 +119,10 @@ func (sh *sharing) run() {
 		} else {
 			wait.Reset()
 			sh.troubles.End("look at the other workers", "")
+			if time.Since(began) < sh.lasts && len(s.readNow()) < len(s.shards) {
+				// A rolling update ends those that hold the others soon.
+				pause /= 10
+			}
 		}
 		sh.report()
 		_ = input.Sleep(s.ctx, pause)
@@ -209,16 +214,11 @@ func (a *account) checkShared(ctx context.Context, cfg Config) input.Finding {
 // report logs the shards that have come and gone since the last time.
 func (sh *sharing) report() {
 	s := sh.s
+	reading := len(s.readNow())
 	s.mu.Lock()
 	c := sh.counts
 	sh.counts.newly, sh.counts.gaveBack, sh.counts.justLost, sh.counts.why, sh.counts.from = 0, 0, 0, nil, make(map[string]bool)
 	sh.counts.rescued, sh.counts.rescuedWhy = 0, nil
-	reading := 0
-	for _, h := range s.shards {
-		if h.reading {
-			reading++
-		}
-	}
 	s.mu.Unlock()
 	if c.rescued > 0 {
 		s.log.Error("blob.shared: positions of shards cannot be read: events that were read may be repeated",
