@@ -3,6 +3,7 @@ package format
 import (
 	"crypto/sha1"
 	"encoding/base64"
+	"encoding/binary"
 	"strconv"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
@@ -45,31 +46,55 @@ func splitDate(b []byte) (d date, ok bool) {
 	return date{}, false
 }
 
+// isExact reports whether splitDate says that a text is exact.
+func isExact(b []byte) bool {
+	if isStamp(b) {
+		return true
+	}
+	d, ok := splitDate(b)
+	return ok && d.exact
+}
+
+// isStamp is isExact for 2006-01-02T15:04:05.1234567Z only, as nearly all times are. It looks at
+// the fraction at once, in the way of record.ParseClock.
+func isStamp(b []byte) bool {
+	if len(b) != 28 || b[10] != 'T' || b[19] != '.' {
+		return false
+	}
+	rest := binary.LittleEndian.Uint64(b[20:]) ^ 0x5a30303030303030 // 0000000Z
+	if (rest|(rest+0x7f76767676767676))&0x8080808080808080 != 0 {
+		return false
+	}
+	c, ok := record.ParseClock(b)
+	return ok && c.Year > 1 && c.Second < 60
+}
+
 // appendEntityID appends the id of a process as Elastic's data of Defender has it, so that
 // the two can be joined: base64(SHA-1(a zero byte, pid|start|device)).
 // start has three digits of a second and Z. Without a time in UTC or without a device,
 // ok is false and nothing is appended.
 func appendEntityID(dst []byte, pid int64, start, device []byte) (_ []byte, ok bool) {
-	d, ok := splitDate(start)
-	if !ok || len(device) == 0 || len(device) > 200 || len(d.zone) > 1 {
+	if len(device) == 0 || len(device) > 200 {
 		return dst, false
+	}
+	milliseconds := [3]byte{'0', '0', '0'}
+	if isStamp(start) {
+		milliseconds = [3]byte(start[20:])
+	} else {
+		d, ok := splitDate(start)
+		if !ok || len(d.zone) > 1 {
+			return dst, false
+		}
+		copy(milliseconds[:], d.fraction)
 	}
 	var space [256]byte
 	text := append(space[:0], 0)
 	text = strconv.AppendInt(text, pid, 10)
 	text = append(text, '|')
-	text = append(text, start[:10]...)
-	text = append(text, 'T')
-	text = append(text, start[11:19]...)
-	text = append(text, '.')
-	for i := range 3 {
-		if i < len(d.fraction) {
-			text = append(text, d.fraction[i])
-		} else {
-			text = append(text, '0')
-		}
-	}
-	text = append(text, 'Z', '|')
+	at := len(text)
+	text = append(text, start[:19]...)
+	text[at+10] = 'T'
+	text = append(text, '.', milliseconds[0], milliseconds[1], milliseconds[2], 'Z', '|')
 	text = append(text, device...)
 	sum := sha1.Sum(text)
 	return base64.StdEncoding.AppendEncode(dst, sum[:]), true

@@ -307,10 +307,12 @@ func (e *ecs) findText(c columnNumber) []byte {
 
 // scalar returns the text of a scalar, nil for arrays, objects and null.
 func (e *ecs) scalar(tr *record.Tree, n uint32) []byte {
-	switch k := tr.Nodes[n].Kind; {
-	case k == record.KindString:
+	switch v := &tr.Nodes[n]; {
+	case v.Kind == record.KindString && v.Flags&(record.FlagEscaped|record.FlagWide) == 0: // as most are
+		return tr.Src[v.Start+1 : v.End-1]
+	case v.Kind == record.KindString:
 		return e.unescaped(tr, n)
-	case k >= record.KindArray, k == record.KindNull:
+	case v.Kind >= record.KindArray, v.Kind == record.KindNull:
 		return nil
 	}
 	return tr.Raw(n)
@@ -451,16 +453,18 @@ func (e *ecs) set(f fieldID, how conversion, text []byte, source uint16) bool {
 		i, ok := record.ParseInteger(text)
 		return ok && s.setInteger(f, i, source)
 	case asDate:
-		d, ok := splitDate(text)
-		if !ok {
-			return false
-		}
-		if d.exact {
+		if isExact(text) {
 			return s.setText(f, text, source)
+		}
+		if _, ok := splitDate(text); !ok {
+			return false
 		}
 		s.text = append(append(append(s.text, text[:10]...), 'T'), text[11:]...)
 		return s.setText(f, e.made(from), noSource)
 	case asIP:
+		if isIPv4(text) {
+			return s.setText(f, text, source)
+		}
 		ip, mapped, ok := parseIP(text)
 		if !ok {
 			return false
@@ -557,7 +561,7 @@ func (e *ecs) envelope() {
 	e.envelopeText(f.operation, env.Operation)
 	if env.Time != 0 {
 		if text := e.scalar(doc, env.Time); len(text) > 0 {
-			if d, ok := splitDate(text); ok && d.exact {
+			if isExact(text) {
 				s.setText(f.created, text, noSource)
 				s.setText(f.time, text, noSource)
 			} else {
@@ -568,7 +572,7 @@ func (e *ecs) envelope() {
 	}
 	if env.Received != 0 {
 		if text := e.scalar(doc, env.Received); len(text) > 0 {
-			if d, ok := splitDate(text); ok && d.exact {
+			if isExact(text) {
 				s.setText(f.received, text, noSource)
 			} else {
 				s.setText(f.receivedRaw, text, noSource)

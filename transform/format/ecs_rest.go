@@ -383,7 +383,7 @@ func (e *ecs) leave(c columnNumber) {
 			return
 		}
 	case typeDate:
-		if d, ok := splitDate(text); ok && d.exact {
+		if isExact(text) {
 			e.keepText(col, text)
 			return
 		}

@@ -55,6 +55,29 @@ func parseIP(b []byte) (ip netip.Addr, mapped, ok bool) {
 	return ip.Unmap(), ip.Is4In6(), true
 }
 
+// isIPv4 reports whether parseIP reads a text as four numbers with dots, as it reads most.
+func isIPv4(b []byte) bool {
+	numbers, digits, number := 0, 0, 0
+	for _, c := range b {
+		switch d := int(c) - '0'; {
+		case c == '.':
+			if digits == 0 {
+				return false
+			}
+			numbers++
+			digits, number = 0, 0
+		case d < 0 || d > 9 || digits > 0 && number == 0: // no zero in front
+			return false
+		default:
+			digits++
+			if number = 10*number + d; number > 255 {
+				return false
+			}
+		}
+	}
+	return numbers == 3 && digits > 0
+}
+
 // appendMAC appends a hardware address as ECS and RFC 7042 write it, 00-15-5D-01-02-03. It takes
 // colons, dashes, dots and none; ok is false for anything else, and then nothing is appended.
 func appendMAC(dst, b []byte) (_ []byte, ok bool) {

@@ -288,6 +288,39 @@ func TestDate(t *testing.T) {
 		if d, ok := splitDate([]byte(text)); ok != want.ok || ok && d.exact != want.exact {
 			t.Errorf("%s: %+v %t", text, d, ok)
 		}
+		if got := isExact([]byte(text)); got != (want.ok && want.exact) {
+			t.Errorf("%s: exact %t", text, got)
+		}
+	}
+	for at := range len("2006-01-02T15:04:05.1234567Z") { // each byte of the usual form, as any other
+		for c := range 256 {
+			b := []byte("2006-01-02T15:04:05.1234567Z")
+			b[at] = byte(c)
+			if d, ok := splitDate(b); isExact(b) != (ok && d.exact) || isStamp(b) && b[27] != 'Z' {
+				t.Errorf("%q: exact %t, want %t", b, isExact(b), ok && d.exact)
+			}
+		}
+	}
+}
+
+func TestIsIPv4(t *testing.T) {
+	check := func(text string) {
+		t.Helper()
+		ip, mapped, ok := parseIP([]byte(text))
+		if got, want := isIPv4([]byte(text)), ok && !mapped && ip.Is4(); got != want {
+			t.Errorf("%q: %t, want %t", text, got, want)
+		}
+	}
+	for _, text := range []string{"0.0.0.0", "255.255.255.255", "1.2.3", "1.2.3.4.5", "1.2.3.", ".1.2.3", "1..2.3", "1.2.3.256", "01.2.3.4",
+		"1.2.3.00", "1.2.3.4 ", "1.2.3.-4", "", "...", "1.2.3.99999999999999999999999999", "::1", "::ffff:1.2.3.4", "1.2.3.٤"} {
+		check(text)
+	}
+	for at := range len("10.20.30.40") {
+		for c := range 256 {
+			b := []byte("10.20.30.40")
+			b[at] = byte(c)
+			check(string(b))
+		}
 	}
 }
 
