@@ -188,7 +188,7 @@ func (sh *sharing) keep(c *claim) {
 			sh.lose(c, err)
 			return
 		default:
-			s.retried(kindOf(err))
+			s.troubles.Count(string(kindOf(err)))
 		}
 	}
 }

@@ -47,7 +47,6 @@ type container struct {
 
 	sweeper sweeper
 
-	failed  trouble               // of listing, that was logged
 	listed  bool                  // listing has worked; s.mu
 	failing int                   // blobs that cannot be read now; s.mu
 	kinds   map[trouble]*failures // of those; s.mu
@@ -56,7 +55,9 @@ type container struct {
 	some    bool                  // a listing has shown blobs, or the log has that none are under blob.prefix
 }
 
-// failures are the blobs of a container that cannot be read, for one kind of trouble.
+// failures are the blobs of a container that cannot be read, for one kind of trouble. They are no
+// input.Troubles, which would log the first blob at once: their line has the number of blobs, and
+// so waits for the others.
 type failures struct {
 	blobs         int
 	first         string // the lane of one of them
@@ -111,10 +112,7 @@ func (c *container) run() {
 			if c.isFar() {
 				c.listedFar()
 			}
-			if c.failed != "" {
-				s.log.Info("list container: works again", "container", c.name)
-				c.failed = ""
-			}
+			s.troubles.End(c.listing(), "")
 		}
 		c.rest(begun.Add(pause))
 	}
@@ -201,14 +199,18 @@ func (c *container) report() (next time.Time) {
 	return next
 }
 
+// listing is the subject of the trouble with listing.
+func (c *container) listing() string { return "list container " + c.name }
+
 // explain logs the trouble with listing, once. It returns false when there is nothing left to poll.
 func (c *container) explain(err error) (goOn bool) {
 	s := c.s
 	kind := kindOf(err)
-	s.retried(kind)
 	if kind == missing && isPattern(c.origin) {
 		// It is found again when it comes back.
 		s.log.Info("container is gone", "container", c.name)
+		s.troubles.Count(string(kind))
+		s.troubles.Forget(c.listing(), "")
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for _, b := range c.blobs {
@@ -217,13 +219,12 @@ func (c *container) explain(err error) (goOn bool) {
 		delete(s.containers, c.name)
 		return false
 	}
-	if c.failed == kind {
-		return true
+	begin := func(level slog.Level, text string, attrs ...any) {
+		s.troubles.Begin(c.listing(), "", string(kind), level, text, append([]any{"container", c.name}, attrs...)...)
 	}
-	c.failed = kind
 	switch {
 	case kind == missing && c.exists:
-		s.log.Warn("container was deleted; waiting for it to come back", "container", c.name)
+		begin(slog.LevelWarn, "container was deleted; waiting for it to come back")
 		c.exists = false
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -231,11 +232,11 @@ func (c *container) explain(err error) (goOn bool) {
 			s.forget(b)
 		}
 	case kind == missing:
-		s.log.Info("container does not exist yet: Defender creates it with the first event of its table", "container", c.name, "account", s.account.host)
+		begin(slog.LevelInfo, "container does not exist yet: Defender creates it with the first event of its table", "account", s.account.host)
 	case kind == throttled, kind == network:
-		s.log.Warn("list container: retrying", "container", c.name, "error", s.account.explain(err, false))
+		begin(slog.LevelWarn, "list container: retrying", "error", s.account.explain(err, false))
 	default:
-		s.log.Error("list container: retrying", "container", c.name, "error", s.account.explain(err, false))
+		begin(slog.LevelError, "list container: retrying", "error", s.account.explain(err, false))
 	}
 	return true
 }

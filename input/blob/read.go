@@ -72,7 +72,7 @@ func (s *Source) endTurn(b *tail, err error) {
 // account's. s.mu is held.
 func (s *Source) fails(b *tail, err error) {
 	kind, q, c := kindOf(err), &s.queue, b.c
-	s.counts.retries[kind]++
+	s.troubles.Count(string(kind))
 	wait := max(b.wait.Next(), retryAfter(err))
 	b.notBefore = time.Now().Add(wait)
 	switch kind {
@@ -183,7 +183,7 @@ func (s *Source) fill(b *tail, p []byte, offset int64) (n int, err error) {
 		case missing:
 			return n, errGone
 		case changed, outside:
-			s.retried(kind)
+			s.troubles.Count(string(kind))
 			if e := s.refresh(b); e != nil {
 				return n, e
 			}
@@ -192,7 +192,7 @@ func (s *Source) fill(b *tail, p []byte, offset int64) (n int, err error) {
 			if k == 0 || resumes == maxResumes {
 				return n, err
 			}
-			s.retried(kind)
+			s.troubles.Count(string(kind))
 		default:
 			return n, err
 		}

@@ -46,11 +46,10 @@ type sharing struct {
 	worker    string
 	lasts     time.Duration // of a lease
 
-	known    map[int]bool  // shards that were seen to have an owner; of the goroutine of run
-	gone     time.Time     // when shards were first seen to be gone; of the goroutine of run
-	books    map[int]*book // of shards that were read before, should their blobs be gone; s.mu
-	troubles *input.Troubles
-	counts   sharingCounts // s.mu
+	known  map[int]bool  // shards that were seen to have an owner; of the goroutine of run
+	gone   time.Time     // when shards were first seen to be gone; of the goroutine of run
+	books  map[int]*book // of shards that were read before, should their blobs be gone; s.mu
+	counts sharingCounts // s.mu
 }
 
 // sharingCounts are figures, and the news for the log at the next look.
@@ -65,7 +64,7 @@ type sharingCounts struct {
 
 // openSharing prepares to share. Nothing is claimed yet.
 func openSharing(s *Source) (*sharing, error) {
-	sh := &sharing{s: s, account: s.account, container: s.cfg.Shared, lasts: s.cfg.Lease, known: make(map[int]bool), books: make(map[int]*book), troubles: input.NewTroubles(s.log)}
+	sh := &sharing{s: s, account: s.account, container: s.cfg.Shared, lasts: s.cfg.Lease, known: make(map[int]bool), books: make(map[int]*book)}
 	sh.counts.from = make(map[string]bool)
 	if sh.lasts <= 0 {
 		sh.lasts = defaultLease
@@ -118,7 +117,7 @@ func (sh *sharing) run() {
 			pause = max(min(wait.Next(), pause), retryAfter(err))
 		} else {
 			wait.Reset()
-			sh.troubles.End("look at the other workers", "")
+			sh.s.troubles.End("look at the other workers", "")
 			if time.Since(began) < sh.lasts && len(s.readNow()) < len(s.shards) {
 				// A rolling update ends those that hold the others soon.
 				pause /= 10
@@ -131,8 +130,7 @@ func (sh *sharing) run() {
 
 // fails logs once what does not work in the shared container.
 func (sh *sharing) fails(subject string, err error) {
-	s, kind := sh.s, kindOf(err)
-	s.retried(kind)
+	kind := kindOf(err)
 	level := slog.LevelError
 	if kind == throttled || kind == network {
 		level = slog.LevelWarn
@@ -140,7 +138,7 @@ func (sh *sharing) fails(subject string, err error) {
 	if other := new(shardsError); errors.As(err, &other) {
 		level = slog.LevelError
 	}
-	sh.troubles.Begin(subject, "", string(kind), level, "blob.shared: "+subject+": retrying; events that may be another worker's are not handed over",
+	sh.s.troubles.Begin(subject, "", string(kind), level, "blob.shared: "+subject+": retrying; events that may be another worker's are not handed over",
 		"container", sh.container, "error", sh.account.explainShared(err, sh.container))
 }
 
@@ -343,7 +341,7 @@ func (sh *sharing) each(all []owned, f func(owned) error) {
 			switch err := f(o); {
 			case sh.s.ctx.Err() != nil:
 			case err == nil:
-				sh.troubles.End(subject, "")
+				sh.s.troubles.End(subject, "")
 			default:
 				sh.fails(subject, err)
 			}

@@ -55,6 +55,8 @@ type Source struct {
 	held   []*piece    // of the last Fetch
 	out    []input.Message
 
+	troubles *input.Troubles
+
 	warmTold bool // Config.Warmed was called; of Fetch
 
 	mu         sync.Mutex // covers the fields below, the blobs and containers, except a busy blob's fields that its worker owns
@@ -114,7 +116,7 @@ func Open(_ context.Context, cfg Config, state *input.State, log *slog.Logger) (
 		maxIdle:    maxIdle,
 		maxActive:  maxActive,
 		queue:      queue{changed: make(chan struct{})},
-		counts:     counts{retries: make(map[trouble]int64)},
+		troubles:   input.NewTroubles(log),
 		warm:       newWarmUp(cfg.Warmed != nil),
 	}
 	s.cfg.LineLimit = max(s.cfg.LineLimit, s.buffers.piece) // so that longAsk is more than a piece
@@ -313,7 +315,7 @@ func (s *Source) follow(name, origin string, early bool) {
 // table's first event.
 func (s *Source) find(patterns []string) {
 	var wait input.Backoff
-	said := trouble("")
+	const subject = "list containers"
 	empty, early := false, make(map[string]bool)
 	for s.ctx.Err() == nil {
 		begun := time.Now()
@@ -324,22 +326,16 @@ func (s *Source) find(patterns []string) {
 			return
 		case err != nil:
 			pause = max(min(wait.Next(), s.cfg.PollInterval), retryAfter(err))
-			s.retried(kind)
-			if said != kind {
-				said = kind
-				remedy := ""
-				if kind == denied {
-					remedy = "; a signature for one container cannot list containers: then name it in blob.containers"
-				}
-				s.log.Error("list containers: no new ones are found until this works"+remedy, "account", s.account.host, "error", s.account.explain(err, false))
+			remedy := ""
+			if kind == denied {
+				remedy = "; a signature for one container cannot list containers: then name it in blob.containers"
 			}
+			s.troubles.Begin(subject, "", string(kind), slog.LevelError, "list containers: no new ones are found until this works"+remedy,
+				"account", s.account.host, "error", s.account.explain(err, false))
 		default:
 			wait.Reset()
 			s.found()
-			if said != "" {
-				s.log.Info("list containers: works again", "account", s.account.host)
-				said = ""
-			}
+			s.troubles.End(subject, "", "account", s.account.host)
 			if found == 0 {
 				pause = s.cfg.PollInterval
 				if !empty {
@@ -419,12 +415,6 @@ func (s *Source) since(h *shard, k *book, origin string, now time.Time) (time.Ti
 	defer s.mu.Unlock()
 	h.fresh[origin] = true
 	return now, nil
-}
-
-func (s *Source) retried(kind trouble) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.counts.retries[kind]++
 }
 
 // emit hands a piece to Fetch, or takes it back when it holds nothing. Then pos is b's position.

@@ -12,7 +12,7 @@ import (
 // that was asked for before.
 func staleSource(now time.Time) (c *container, b *tail, older []item) {
 	s := &Source{log: slog.New(slog.DiscardHandler), account: &account{}, shards: []*shard{{book: newBook(nil), reading: true, fresh: make(map[string]bool)}}, buffers: newBuffers(1<<20, 1), cfg: Config{Lookback: 48 * time.Hour},
-		counts: counts{retries: make(map[trouble]int64)}, queue: queue{changed: make(chan struct{}, 1)}, active: 1, maxIdle: 1}
+		troubles: input.NewTroubles(slog.New(slog.DiscardHandler)), queue: queue{changed: make(chan struct{}, 1)}, active: 1, maxIdle: 1}
 	c = newContainer(s, "c", "c", false)
 	if err := c.load(true); err != nil {
 		panic(err)

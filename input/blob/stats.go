@@ -9,7 +9,6 @@ type counts struct {
 	found, replaced, gone int64
 	cut, skipped          int64
 	asleep, asleepBytes   int64
-	retries               map[trouble]int64
 }
 
 // Stats are the counts of a source since it was opened, and its present state.
@@ -50,13 +49,10 @@ func (s *Source) Stats() Stats {
 	defer s.mu.Unlock()
 	st := Stats{
 		Lists: s.account.lists.Load(), Reads: s.account.reads.Load(),
-		Retries: make(map[string]int64, len(s.counts.retries)),
+		Retries: s.troubles.Retries(),
 		Blobs:   s.counts.found, Replaced: s.counts.replaced, Gone: s.counts.gone,
 		LinesCut: s.counts.cut, BytesSkipped: s.counts.skipped, Archived: s.counts.asleep, ArchivedBytes: s.counts.asleepBytes,
 		Containers: make(map[string]ContainerStats, len(s.containers)),
-	}
-	for kind, n := range s.counts.retries {
-		st.Retries[string(kind)] = n
 	}
 	if sh := s.shared; sh != nil {
 		st.Shared = &SharedStats{Shards: len(s.shards), Claimed: sh.counts.claimed, Takeovers: sh.counts.takeovers, Lost: sh.counts.lost}
