@@ -42,7 +42,7 @@ type host struct {
 	library  string
 
 	flags         []string // of the C host
-	forget        bool     // of the C host: what was counted is cut out of its storage
+	forget        bool     // of the C host: counted events are cut out of its storage
 	memoryStorage bool     // of Fluent Bit: storage.type memory
 	limits        []string // of Fluent Bit: mem_buf_limit of the first sections, which have memory storage then
 	outputs       []output // of Fluent Bit; without any, all goes to the run's sink
@@ -254,12 +254,12 @@ func (h *host) crash() {
 	}
 }
 
-// repeatedWithin: of what was handed over so long before a SIGKILL, all may come again. Marks are
+// repeatedWithin: all events handed over so long before a SIGKILL may come again. Marks are
 // written five times a second.
 const repeatedWithin = 300 * time.Millisecond
 
-// repeatsAreBounded fails the row when more came again than what was handed over just before each
-// SIGKILL. Of Fluent Bit we see what it delivers, not when it was handed over.
+// repeatsAreBounded fails the row when more came again than was handed over just before each
+// SIGKILL. Of Fluent Bit we see the deliveries, not when events were handed over.
 func (r *run) repeatsAreBounded() {
 	if r.real {
 		return
@@ -278,7 +278,7 @@ func (h *host) again() {
 		ended = h.process.killed
 	}
 	if h.tail != nil {
-		h.tail.catchUp() // what was handed over before is no recovery
+		h.tail.catchUp() // events handed over before are no recovery
 	}
 	if ended == h.killed && !h.real {
 		h.r.repeatable += h.r.ledger.handedFrom(ended.Add(-repeatedWithin), time.Now())
@@ -311,8 +311,8 @@ func (h *host) expectLog(text string) {
 	h.r.fatalf("%s: the log does not say %q; its end:\n%s", h.name, text, h.lastLog(12))
 }
 
-// stored tells whether anything was handed over since mark, which it moves: what the storage holds
-// has changed.
+// stored tells whether anything was handed over since mark, which it moves: the content of the
+// storage has changed.
 func (h *host) stored(mark *string) bool {
 	var now strings.Builder
 	_ = filepath.WalkDir(h.storage(), func(path string, d fs.DirEntry, err error) error {
@@ -345,7 +345,7 @@ const (
 	fallocPunchHole = 2
 )
 
-// A tail reads what the C host stores, while it does: what is there in whole frames was taken,
+// A tail reads the storage of the C host while it grows: every whole frame there was taken,
 // whatever comes after.
 type tail struct {
 	stop, done chan struct{}
@@ -353,7 +353,7 @@ type tail struct {
 }
 
 // follow begins to read the files of so many sections into l; wrong gets the parts that cannot be
-// read. With forget, what was read takes no room any more.
+// read. With forget, read frames take no room any more.
 func follow(storage string, sections int, forget bool, l *ledger, wrong func(error)) *tail {
 	t := &tail{stop: make(chan struct{}), done: make(chan struct{})}
 	go func() {

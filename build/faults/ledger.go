@@ -26,9 +26,9 @@ type ledger struct {
 	bodies     map[[sha256.Size]byte]bool
 	flow       []handed
 	unreadable int
-	others     int               // events without a number: of what a poison message made
+	others     int               // events without a number, of poison messages
 	devices    map[string]string // of evidence without a number: its AlertId to its DeviceInfo.status
-	strange    []string          // what came out that never went in, or came out changed
+	strange    []string          // events that never went in, or came out changed
 
 	healed  time.Time     // when the fault last ended
 	waiting bool          // for the first event since then
@@ -127,7 +127,7 @@ func (l *ledger) recovered(d time.Duration) {
 	l.slowest = max(l.slowest, d)
 }
 
-// excuse takes events out of what must come out, those excepted that have already.
+// excuse takes events out of those that must come out, except those that have already.
 func (l *ledger) excuse(numbers []int) (excused int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

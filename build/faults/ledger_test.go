@@ -7,7 +7,7 @@ import (
 	"github.com/tinylib/msgp/msgp"
 )
 
-// The ledger must not overlook what it is there to find.
+// The ledger must not overlook a loss, a repeat or a changed event.
 func TestLedger(t *testing.T) {
 	l := &ledger{}
 	g := newGenerator(1, l)

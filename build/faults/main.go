@@ -1,7 +1,7 @@
 // Command faults is the fault matrix: it brings every fault about under load, counts events in and
 // out, and fails when one is lost.
 //
-//	generator --> fakehub, fakeblob --> the plugin in a host --> what the host has stored, or delivered
+//	generator --> fakehub, fakeblob --> the plugin in a host --> the events of the host, stored or delivered
 //	    |                                                                     |
 //	    +-------------------------------> ledger <----------------------------+
 //
@@ -26,7 +26,7 @@
 //	rows_sharing.go  faults of workers that share an account
 //	rows_host.go   faults of the host
 //	rows_state.go  faults of the disk, the clock and memory
-//	rows_attack.go what an attacker sends to fill the memory
+//	rows_attack.go messages of an attacker, to fill the memory
 //	rows_device.go faults that may cost an alert its device
 //	rows_real.go   faults of Apache Kafka and Azurite
 //	host.go        the hosts: the small one in C, and Fluent Bit

@@ -25,7 +25,7 @@ func TestNeeds(t *testing.T) {
 	}
 }
 
-// What a run writes into the page replaces all that the page says of an older one, and nothing
+// The table of a run replaces all that the page says of an older one, and nothing
 // around it.
 func TestWriteReadme(t *testing.T) {
 	page := filepath.Join(t.TempDir(), "README.md")

@@ -27,7 +27,7 @@ type process struct {
 // usage is the most that a process was seen to use.
 type usage struct {
 	resident int64 // bytes, as the kernel keeps the peak
-	private  int64 // bytes, without what is mapped from files; sampled
+	private  int64 // bytes, without mapped files; sampled
 	threads  int
 	files    int
 }
@@ -97,7 +97,7 @@ func (p *process) peak() usage {
 	return p.usage
 }
 
-// usageOf reads what a process uses now, from /proc.
+// usageOf reads the present use of a process, from /proc.
 func usageOf(pid int) (u usage, err error) {
 	dir := fmt.Sprintf("/proc/%d", pid)
 	status, err := os.ReadFile(dir + "/status")

@@ -97,7 +97,7 @@ func (r *run) startKafka(partitions int32) section {
 	return r.hubSection()
 }
 
-// clear takes out of Kafka what a row had there.
+// clear deletes the topics and groups of a row from Kafka.
 func (s *realServers) clear(ctx context.Context) error {
 	if !s.kafka.Running() {
 		return errors.New("it was left stopped")

@@ -20,7 +20,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// What somebody sends who may send to the hub or write blobs, to fill the memory of the host.
+// Messages and blobs of somebody who may send to the hub or write blobs, to fill the memory of the
+// host.
 // Without limits, single ones of these took up to 2.4 GB.
 var attackRows = []*row{
 	{
@@ -72,7 +73,7 @@ var attackRows = []*row{
 	},
 }
 
-// goodOnes puts records into the hub, and into a blob, behind what came before.
+// goodOnes puts records into the hub, and into a blob, behind those that came before.
 func (r *run) goodOnes() {
 	if err := r.toHub(hubName)(400); err != nil {
 		r.fatalf("%v", err)

@@ -118,7 +118,7 @@ var blobRows = []*row{
 				h.again()
 			}
 			r.drain()
-			// It only grew: what is new is read, and nothing else comes again.
+			// It only grew: the new part is read, and nothing else comes again.
 			before := r.ledger.count()
 			more := r.gen.envelopeOf(1 << 20)
 			grown := append(text[:len(text)-len("]}")], ',')
@@ -175,7 +175,7 @@ var blobRows = []*row{
 			}
 			// Now the old events are handed over, and their marks must not be stored as positions
 			// in the new blob. The kill comes after a commit (every 5 s), and before a mark of the
-			// new blob could cover up what the commit did.
+			// new blob could cover up the work of the commit.
 			r.until(30*time.Second, "the old events to come out", func() bool { return r.ledger.count().distinct > 0 })
 			r.sleep(6500 * time.Millisecond)
 			if out := r.ledger.count().distinct; out >= old {
@@ -284,8 +284,8 @@ func (r *run) repeatsDropped(s section, puts ...func(events int) error) {
 		h.flags = []string{"-slow", "20"} // so that batches always wait when the SIGKILL comes
 	}
 	h.start()
-	// Without a crash, and one source after the other, nothing comes twice: not even what came
-	// before a clean stop.
+	// Without a crash, and one source after the other, nothing comes twice: not even events that
+	// came before a clean stop.
 	fed := 0
 	for _, put := range append(puts[:1:1], puts...) {
 		r.feed(4000, 0, put).wait(r)
@@ -310,9 +310,9 @@ func (r *run) repeatsDropped(s section, puts ...func(events int) error) {
 	if c.in == fed {
 		r.failf("no record was delivered again: the row shows nothing")
 	}
-	// What was handed over since the last write of the marks, and pairs that came through both
-	// sources at the same moment. For Fluent Bit this is not a bound: what it had on disk when it
-	// was killed, it delivers by itself.
+	// Events handed over since the last write of the marks, and pairs that came through both
+	// sources at the same moment. For Fluent Bit this is not a bound: events that it had on disk
+	// when it was killed, it delivers by itself.
 	if most := kills * 1000; c.duplicates > most && !r.real {
 		r.failf("%d duplicates, want %d at most for %d kills", c.duplicates, most, kills)
 	}

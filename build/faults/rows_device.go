@@ -14,8 +14,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/examples/demo/story"
 )
 
-// deviceRows bring about what may cost an alert its device. Their reports and alerts have no number
-// and stand beside the load.
+// deviceRows have the faults that may cost an alert its device. Their reports and alerts have no
+// number and stand beside the load.
 var deviceRows = []*row{
 	{
 		name: "device-kill", fault: "SIGKILL right after the report of a device was handed over: its next alert has the device", source: "hub", hosts: both, ci: true,

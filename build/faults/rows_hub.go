@@ -199,8 +199,8 @@ var hubRows = []*row{
 			h.start()
 			r.feedHub(10_000, 0).wait(r)
 			r.sleep(4 * time.Second) // they are in the plugin
-			// What the plugin holds is handed over later; what it has not read is gone with the
-			// hub.
+			// Events that the plugin holds are handed over later; those that it has not read are
+			// gone with the hub.
 			old := r.ledger.count().in
 			r.recreateHub()
 			r.feedHub(20_000, 0).wait(r)
@@ -372,8 +372,8 @@ func (r *run) rebalances(times int) {
 
 const copyDecides = "the copy in the state file decides"
 
-// forgetGroup has the host read some events, and takes from the group what it has committed while
-// the host is stopped and more come.
+// forgetGroup has the host read some events. While the host is stopped and more come, the group
+// forgets its offsets.
 func (r *run) forgetGroup(h *host, forget func(ctx context.Context, a *kadm.Client) error) {
 	r.feedHub(20_000, 2*time.Second).wait(r)
 	r.drain()
@@ -388,8 +388,8 @@ func deleteGroup(ctx context.Context, a *kadm.Client) error {
 	return err
 }
 
-// retentionWhileStopped has the host read some events, and retention delete what it would read next
-// while it is stopped.
+// retentionWhileStopped has the host read some events, and retention delete the events that it
+// would read next while it is stopped.
 func (r *run) retentionWhileStopped(h *host) {
 	h.start()
 	r.feedHub(10_000, time.Second).wait(r)
@@ -429,7 +429,7 @@ func (r *run) retention(n int) (numbers []int) {
 	return numbers
 }
 
-// poison is messages that cannot be read, wholly or in part. What is good in them is in the ledger.
+// poison is messages that cannot be read, wholly or in part. Their good records are in the ledger.
 func (r *run) poison() [][]byte {
 	cut := r.gen.envelope(10) // in its last record
 	cut = cut[:len(cut)-300]

@@ -10,7 +10,7 @@ import (
 )
 
 // Faults of several workers that share a storage account. Leases last a minute, so these rows take
-// minutes: what a worker leaves behind is taken over within 75 seconds.
+// minutes: the shards of a worker that died are taken over within 75 seconds.
 var sharingRows = []*row{
 	{
 		name: "blob-shared", fault: "three workers share the blobs: one is killed, one ended with SIGTERM, one suspended for 90 s, one added", source: "blob", hosts: cHost, limit: 12 * time.Minute,

@@ -105,7 +105,7 @@ var stateRows = []*row{
 					}
 					return errors.Join(err, os.WriteFile(path, b, 0o600))
 				},
-				func(size int64) error { // a page that is in use: what a disk loses
+				func(size int64) error { // a page that is in use, as a disk loses one
 					b, err := os.ReadFile(path)
 					if err == nil && len(b) < 2*statePage {
 						err = errors.New("it is too short")
@@ -294,8 +294,8 @@ func (r *run) stateRow(change func(path string, old []byte) error, closed bool, 
 	r.finish(f, g)
 }
 
-// beside is what the process of the C host may take beside memory_limit: the host itself, and the
-// data of the libraries.
+// beside is the memory that the process of the C host may take beside memory_limit: the host
+// itself, and the data of the libraries.
 const beside = 16 << 20
 
 // memoryRow fills the plugin's memory: nothing is taken for a while, then slowly.
@@ -307,7 +307,7 @@ func (r *run) memoryRow(limit int64, blobs bool) {
 	// Without devices all of the memory is for events.
 	h := r.host(s.with("memory_limit", fmt.Sprint(limit)).with("device_info", "off"))
 	h.flags = []string{"-refuse-between", "0,12", "-slow", "20"}
-	for range 2 + 3*int(limit>>20) { // three times what may be held
+	for range 2 + 3*int(limit>>20) { // three times the bytes that may be held
 		if err := r.produce(hubName, r.gen.envelopeOf(1_000_000)); err != nil {
 			r.fatalf("%v", err)
 		}

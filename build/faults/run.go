@@ -27,13 +27,13 @@ import (
 // A row is one fault, as a script that brings it about under load.
 type row struct {
 	name   string
-	fault  string // what happens, for the table
+	fault  string // its description in the table
 	source string
 	hosts  hosts
 	ci     bool
 	loses  string                      // not empty: a loss that is the host's and promised by nobody, and why
-	excuse string                      // what became of events that nobody can deliver any more
-	needs  func(context.Context) error // not nil: prepares what the row cannot be run without, or says how to get it
+	excuse string                      // the fate of events that nobody can deliver any more
+	needs  func(context.Context) error // not nil: prepares the servers of the row, or says how to get them
 	limit  time.Duration
 	script func(r *run)
 }
@@ -151,7 +151,7 @@ func (o *options) do(ctx context.Context, w *row, real bool) outcome {
 	return result
 }
 
-// judge fails the row for what no row may show.
+// judge fails the row for findings that no row may have.
 func (r *run) judge() {
 	c := r.ledger.count()
 	if c.lost > 0 && r.row.loses == "" && len(r.failures) == 0 {
@@ -252,7 +252,7 @@ func (r *run) until(d time.Duration, what string, ok func() bool) {
 }
 
 // drain waits until everything that went in has come out. When nothing new has come for longer than
-// the longest back-off, it gives up, and what is missing is lost.
+// the longest back-off, it gives up, and the missing events are lost.
 func (r *run) drain() {
 	// A host that refused is asked again after 15 s at most. A member of the group may be gone
 	// without a word, such as one that ends while its credentials are revoked. It holds the others
@@ -274,7 +274,7 @@ func (r *run) drain() {
 	}
 }
 
-// finish waits for the rest of what goes in and for all to come out, then stops the hosts.
+// finish waits for the rest of the feed and for all to come out, then stops the hosts.
 func (r *run) finish(feeds ...*feed) {
 	for _, f := range feeds {
 		f.wait(r)
@@ -478,7 +478,7 @@ func merge(sections ...section) section {
 	return all
 }
 
-// finishNow stops the hosts without waiting for what is missing.
+// finishNow stops the hosts without waiting for missing events.
 func (r *run) finishNow() {
 	for _, h := range r.hosts {
 		if h.process != nil && h.process.running() {
@@ -506,7 +506,7 @@ func (r *run) allCommitted() bool {
 	return committed == r.messages[hubName]
 }
 
-// draw returns a source of random numbers of its own, for what is called from other goroutines, one
+// draw returns a source of random numbers of its own, for functions that other goroutines call, one
 // at a time.
 func (r *run) draw() func(n int) int {
 	rnd := rand.New(rand.NewPCG(r.rnd.Uint64(), r.rnd.Uint64()))

@@ -31,7 +31,7 @@ type soak struct {
 	samples []sample
 }
 
-// sample is what the process is in a calm.
+// sample is the size of the process in a calm.
 type sample struct {
 	goroutines, threads, megabytes int
 
@@ -158,7 +158,8 @@ func (s *soak) load(stop chan struct{}) error {
 	}
 }
 
-// measure returns what the process is now. The number of goroutines is written twice a second.
+// measure returns the present size of the process. The number of goroutines is written twice a
+// second.
 func (s *soak) measure(path string) sample {
 	u, err := usageOf(s.h.pid())
 	if err != nil {
@@ -177,8 +178,8 @@ func (s *soak) measure(path string) sample {
 	return sample{goroutines: n, threads: u.threads, megabytes: int(u.private >> 20), files: files}
 }
 
-// forgetRead takes what was read out of the hub and the account: a soak is longer than memory is
-// large.
+// forgetRead deletes the read messages and blobs from the hub and the account: a soak is longer
+// than memory is large.
 func (s *soak) forgetRead() {
 	s.admin(func(ctx context.Context, a *kadm.Client) error {
 		ends, err := a.ListEndOffsets(ctx, hubName)

@@ -29,7 +29,7 @@ type account struct {
 	growing sync.WaitGroup
 }
 
-// block is what one append writes.
+// block is the content of one append.
 type block struct {
 	container, name string
 	text            []byte
@@ -66,7 +66,7 @@ func (a *account) grow(ctx context.Context) {
 	})
 }
 
-// close waits for what grow started, whose ctx has ended, and stops the server.
+// close waits for the goroutines of grow, whose ctx has ended, and stops the server.
 func (a *account) close() {
 	a.growing.Wait()
 	a.Close()

@@ -49,7 +49,7 @@ func unpack(b []byte) []byte {
 	return []byte(string(utf16.Decode(units)))
 }
 
-// count adds what is in a message to the records that must come out, and returns 1 if it is no
+// count adds the records of a message to those that must come out, and returns 1 if it is no
 // JSON.
 func (f *feed) count(body []byte) (damaged int) {
 	values, ok := split(unpack(body))
@@ -210,7 +210,7 @@ var notInTags = regexp.MustCompile(`(?s)[^A-Za-z0-9-]`)
 func tableOf(category string, members []member, find func([]member, string) json.RawMessage) string {
 	const prefix = "advancedhunting-"
 	if len(category) > len(prefix) && strings.EqualFold(category[:len(prefix)], prefix) {
-		// What a tag cannot hold comes out as _.
+		// Characters that a tag cannot hold come out as _.
 		name := record.TableName(strings.TrimSpace(category[len(prefix):]))
 		return withoutPrefix(notInTags.ReplaceAllString(name[:min(len(name), 64)], "_"))
 	}
@@ -221,8 +221,8 @@ func tableOf(category string, members []member, find func([]member, string) json
 	return other
 }
 
-// besideRaw tells what the format raw, and outputs of Fluent Bit, write beside the text of a
-// record.
+// besideRaw has the fields that the format raw, and outputs of Fluent Bit, write beside the text of
+// a record.
 func besideRaw(key string) bool {
 	return strings.HasPrefix(key, "DeviceInfo") ||
 		slices.Contains([]string{"table", "tenant_id", "event_id", "repaired_text", "alert_url", "date", "@timestamp", "time", "timestamp", "tag"}, key)

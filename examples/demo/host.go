@@ -28,7 +28,7 @@ const (
 type host struct {
 	name    string // as shown
 	cmd     *exec.Cmd
-	log     string        // path of what it logged
+	log     string        // path of its log
 	read    chan struct{} // closed when all its output has been read
 	cleanup func()
 }
@@ -197,7 +197,7 @@ func (h *host) start(dir string) error {
 // wait returns when t has everything, nothing has come for patience, the process has ended or ctx
 // has.
 func (h *host) wait(ctx context.Context, t *tally, want int, patience time.Duration) (exited bool) {
-	const settle = 1500 * time.Millisecond // longer than a tick of the host: what comes twice would come within it
+	const settle = 1500 * time.Millisecond // longer than a tick of the host: a repeat would come within it
 	ended := make(chan struct{})
 	go func() {
 		_ = h.cmd.Wait()

@@ -141,7 +141,7 @@ func run(ctx context.Context, o options, v *view) (ok bool, err error) {
 			return false, err
 		}
 		defer a.close()
-		defer cancel() // before close, which waits for what grows
+		defer cancel() // before close, which waits for the goroutines of grow
 		if set, err = a.settings(dir); err != nil {
 			return false, err
 		}

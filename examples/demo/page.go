@@ -25,7 +25,7 @@ var pageHTML string
 
 var pageTemplate = template.Must(template.New("page").Parse(pageHTML))
 
-// A page is what demo.html shows: one file, without network or scripts.
+// A page is the content of demo.html: one file, without network or scripts.
 type page struct {
 	Host           string
 	Records        int
@@ -74,7 +74,7 @@ type pageField struct {
 // longestShown is how much of a value the page shows.
 const longestShown = 600
 
-// writePage writes what became of the alert into a file. The records go through each format once
+// writePage writes the alert's events into a file. The records go through each format once
 // more, in this process: the plugin has written one only. Where that is the format, the page says
 // whether both are the same.
 func writePage(path string, f *feed, t *tally, alert, hostName, format string) error {
@@ -105,7 +105,7 @@ func writePage(path string, f *feed, t *tally, alert, hostName, format string) e
 		events = append(events, all)
 	}
 	flat := events[slices.Index(p.Formats, "flat")]
-	came := make(map[string][]line) // by event_id, what came out of the plugin
+	came := make(map[string][]line) // by event_id, the events of the plugin
 	for _, text := range t.kept {
 		if v, err := fastjson.ParseBytes(text); err == nil {
 			s := t.shape.read(v)
@@ -163,7 +163,7 @@ func writePage(path string, f *feed, t *tally, alert, hostName, format string) e
 }
 
 // deviceFields are the columns of a device that the plugin adds by default (plugin/device.go). A
-// test compares what the page shows with what the plugin handed over.
+// test compares the page with the events that the plugin handed over.
 var deviceFields = strings.Split("DeviceName,OSPlatform,OSFamily,OSVersion,OSVersionInfo,OSBuild,OSArchitecture,DeviceCategory,DeviceType,Model,"+
 	"Vendor,MachineGroup,JoinType,AadDeviceId,PublicIP,LastIPAddress,LoggedOnUsers,OnboardingStatus,SensorHealthState,ExposureLevel,RiskScore,"+
 	"AssetValue,IsInternetFacing,RegistryDeviceTag,DeviceManualTags,DeviceDynamicTags,AzureResourceId,Timestamp,MitigationStatus,IsExcluded,"+
@@ -236,7 +236,7 @@ func joined(l line, shape shape, known map[string]bool) bool {
 	return strings.HasPrefix(l.name, shape.device) || known[l.text] && !strings.Contains(l.name, "dditional")
 }
 
-// sameLines compares two records but for what a host adds, such as Fluent Bit's date.
+// sameLines compares two records without the fields that a host adds, such as Fluent Bit's date.
 func sameLines(a, b []line) bool {
 	fields := func(lines []line) map[string]string {
 		m := make(map[string]string, len(lines))

@@ -51,7 +51,7 @@ func browse(t *testing.T, browser, file string, flags ...string) string {
 	return string(out)
 }
 
-// look runs in the page, and leaves what it sees there as the page's title.
+// look runs in the page, and leaves its findings there as the page's title.
 const look = `<script>
 addEventListener("load", () => {
 	const seen = e => { const r = e.getBoundingClientRect(), s = getComputedStyle(e); return r.width > 0 && r.height > 0 && s.visibility == "visible" };
@@ -162,7 +162,7 @@ func TestPage(t *testing.T) {
 	if total != o.records {
 		t.Errorf("the tables show %d records, want %d", total, o.records)
 	}
-	// What the page wrote itself is what the plugin handed over.
+	// The page's own events are those that the plugin handed over.
 	if m := regexp.MustCompile(`(\d+) of the (\d+) records below came out of it`).FindStringSubmatch(string(html)); m == nil || m[1] != m[2] {
 		t.Errorf("not all records of the page are those of the plugin: %q", m)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/examples/demo/story"
 )
 
-// built returns options for what make plugin host has built; make test does that first.
+// built returns options for the files that make plugin host has built; make test does that first.
 func built(t *testing.T) options {
 	t.Helper()
 	t.Parallel()
@@ -41,7 +41,7 @@ func show(t *testing.T, o options) (ok bool, text string) {
 	return ok, b.String()
 }
 
-// moments are lines of the demo: what else happened on the device of the alert, and to its user.
+// moments are lines of the demo: other events on the device of the alert, and of its user.
 var moments = []string{
 	"07:30:58  EmailEvents                Din forsendelse er stoppet i tollen – handl…  oystein.asgard",
 	"07:31:41  DeviceFileEvents           FileCreated · Fraktseddel_2026-03.js          vsh-lt-1007",
@@ -134,7 +134,7 @@ func pretty(text []byte) string {
 	return b.String()
 }
 
-// What format raw wrote can be fed again, and every record has the event_id that it had.
+// The output of format raw can be fed again, and every record has the event_id that it had.
 func TestRawAgain(t *testing.T) {
 	o := built(t)
 	feedOnce := func(from string) (lines []byte, ids map[string]struct{}) {

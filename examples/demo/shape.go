@@ -10,7 +10,8 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
-// A shape tells where a format keeps what the demo looks at. Paths have a dot between the names.
+// A shape has the places where a format keeps the values that the demo looks at. Paths have a dot
+// between the names.
 type shape struct {
 	table  string // the table's name, or its category
 	id     string // the event_id
@@ -106,7 +107,7 @@ func at(v *fastjson.Value, path string) *fastjson.Value {
 	return nil
 }
 
-// both looks a path up in what came out, and then in Microsoft's record inside it.
+// both looks a path up in an event, and then in Microsoft's record inside it.
 func (r seen) both(path string) *fastjson.Value {
 	if v := at(r.value, path); v != nil || r.inner == r.value {
 		return v

@@ -7,13 +7,13 @@ import (
 	"github.com/valyala/fastjson"
 )
 
-// A tally takes what came out of the pipeline: it counts everything and keeps what is worth
+// A tally takes the events of the pipeline: it counts everything and keeps the events worth
 // showing.
 type tally struct {
 	feed  *feed
 	shape shape
 
-	mu          sync.Mutex // covers what follows
+	mu          sync.Mutex // covers the fields below
 	parser      fastjson.Parser
 	records     map[string]int
 	total       int
@@ -82,8 +82,8 @@ func (t *tally) add(text []byte, tag string, path ...string) {
 	}
 }
 
-// table is the name under which the record counts. What has no category of Defender's may be called
-// anything.
+// table is the name under which the record counts. A record without a category of Defender's may be
+// called anything.
 func (t *tally) table(r seen) string {
 	if r.unreadable() {
 		return unreadable
@@ -114,7 +114,7 @@ func (t *tally) progress() (total int, last time.Time) {
 	return t.total, t.last
 }
 
-// result is what there is to say at the end.
+// result is the summary at the end.
 type result struct {
 	missing    int // records that did not come
 	again      int // records that came more than once
@@ -138,7 +138,7 @@ func (t *tally) result() (r result) {
 		}
 	}
 	if n := t.feed.records[damaged]; n > 0 {
-		// Whatever came beyond what is known is what was saved of damaged messages.
+		// Records beyond the known ones are the rest of damaged messages.
 		r.saved = r.again + r.unexpected
 		r.missing += max(0, n-r.saved)
 		r.again, r.unexpected = 0, 0

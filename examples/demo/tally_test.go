@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// out is what the C host would print for a record of the story.
+// out is the line of the C host for a record of the story.
 func out(table string, number int) []byte {
 	return fmt.Appendf(nil, `{"tag":"defender","time":1.5,"record":{"table":%q,"Timestamp":"2026-03-09T07:30:00Z","StoryNumber":%d}}`, table, number)
 }

@@ -129,7 +129,7 @@ func (v *view) records(kept [][]byte, shape shape, alert string, everything bool
 		} else {
 			v.heading("the alert, and its evidence")
 		}
-		above := make(map[string]string) // what was shown of the alert already
+		above := make(map[string]string) // the fields of the alert that were shown already
 		for _, s := range all {
 			if s.get("AlertId") != alert {
 				continue
@@ -247,8 +247,8 @@ func (v *view) line(s shown) {
 	v.printf("%s %s%s\n", v.paint(cyan, head), what, v.paint(dim, tail))
 }
 
-// full shows a record field by field, without what is the same as above. Of what was opened from
-// AdditionalFields it shows only the beginning: it is long.
+// full shows a record field by field, without the fields that are the same as above. Of objects
+// opened from AdditionalFields it shows only the beginning: it is long.
 func (v *view) full(s shown, above map[string]string) {
 	const opened, openedShown = "AdditionalFields.", 5
 	v.printf("\n%s\n", v.paint(cyan, strings.TrimSpace(s.table+"  "+s.get("EntityType"))))
@@ -285,7 +285,7 @@ func (v *view) full(s shown, above map[string]string) {
 	}
 }
 
-// summary says what went in and what came out. It returns false when something is missing.
+// summary counts the records that went in and came out. It returns false when something is missing.
 func (v *view) summary(t *tally, hostName string, started time.Time) bool {
 	r := t.result()
 	t.mu.Lock()

@@ -17,7 +17,7 @@ type user struct {
 	name, display, upn, sid, oid string
 }
 
-// incident holds what the records of one attack have in common.
+// incident has the values that the records of one attack share.
 type incident struct {
 	device *device
 	user   *user

@@ -1,6 +1,6 @@
 package story
 
-// attack is what happens to one user, scene by scene; between scenes there is ordinary traffic. The
+// attack is the story of one user, scene by scene; between scenes there is ordinary traffic. The
 // records of a scene come one after the other.
 var attack = [][]string{
 	{"DeviceInfo.case", "DeviceNetworkInfo.usual"}, // the laptop reports itself in full, as it does every hour
@@ -20,7 +20,7 @@ var attack = [][]string{
 	{"EmailPostDeliveryEvents.phish"},
 }
 
-// aftermath is what happens to two other laptops when the attack is over, in the same form. One was
+// aftermath is the story of two other laptops when the attack is over, in the same form. One was
 // isolated, is released, and is merged with its old self when it is set up again. An alert is about
 // its old id. Another is about both laptops, with a row that knows its device by name only.
 var aftermath = [][]string{

@@ -38,7 +38,7 @@ import (
 const Tenant = "5f0c1d2e-7a34-4b56-9c78-0d1e2f3a4b5c"
 
 // NumberColumn is in the properties of every record, in every table: a number that no other record
-// of the story has. A test counts what arrived by it.
+// of the story has. A test counts arrivals by it.
 const NumberColumn = "StoryNumber"
 
 // Options of a story. The zero value tells the one with the attack in its first 260 records, its
@@ -61,7 +61,7 @@ type Story struct {
 	devices  []device
 	users    []user
 
-	scenes     [][]*template // what is left of the attack
+	scenes     [][]*template // the rest of the attack
 	quiet      int           // ordinary records before the next scene
 	pending    []*template   // the rest of the scene that is on
 	alert      []*template
@@ -86,7 +86,7 @@ type Story struct {
 	repeated int64
 }
 
-// toldRecord is what a repeat has in common with the record that came first.
+// toldRecord has the values that a repeat shares with the record that came first.
 type toldRecord struct {
 	table      string
 	properties []byte
@@ -253,7 +253,7 @@ func (s *Story) head(dst []byte, form *style, table string) []byte {
 	return append(dst, form.properties...)
 }
 
-// next picks the template of the next record and sets what it is about.
+// next picks the template of the next record, and sets its device, its user and the clocks.
 func (s *Story) next() *template {
 	if len(s.pending) == 0 {
 		switch {
@@ -300,8 +300,8 @@ func (s *Story) begin() {
 	s.stamp()
 }
 
-// stamp sets when the service received and exported what happens now: half a minute to five minutes
-// later.
+// stamp sets when the service received and exported the present events: half a minute to five
+// minutes later.
 func (s *Story) stamp() {
 	s.received = s.now + s.between(200_000_000, 2_400_000_000)
 	s.exported = s.received + s.between(150_000_000, 600_000_000)

@@ -58,7 +58,7 @@ func readTemplates() []*template {
 }
 
 // cut splits the text of a template into parts. Text between ⟪ and ⟫ becomes a JSON string, as
-// often escaped as it is nested; values never contain what would need escaping.
+// often escaped as it is nested; values never contain characters that need escaping.
 func cut(text string) ([]part, error) {
 	const marks = "«⟪⟫"
 	var parts []part

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// kind is what a «value» of a template becomes.
+// kind is the sort of text that a «value» of a template becomes.
 type kind uint8
 
 const (
