@@ -25,6 +25,12 @@ var blobRows = []*row{
 		},
 	},
 	{
+		name: "blob-sigterm", fault: "SIGTERM under load, blobs growing", source: "blob", hosts: both,
+		script: func(r *run) {
+			r.sigterms(r.host(r.startBlob()), r.either(10, 5), r.toBlob)
+		},
+	},
+	{
 		name: "both-sigkill", fault: "SIGKILL at random, one instance with both sources and a tag a table", source: "hub and blob", hosts: both,
 		script: func(r *run) {
 			h := r.host(merge(r.startHub(4), r.startBlob()).with("tag_pattern", "defender.*"))
