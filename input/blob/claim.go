@@ -28,6 +28,7 @@ type claim struct {
 	id    string // of the lease, for the service
 	lease *input.Lease
 	leave chan struct{} // has one when the shard is asked for
+	lost  bool          // s.mu
 
 	saving sync.Mutex // one write at a time; covers the fields below
 	etag   azcore.ETag
@@ -348,11 +349,18 @@ func (sh *sharing) stopReading(c *claim) {
 	}
 }
 
-// lose ends a claim whose lease is lost. Marks that come are dropped from now on.
+// lose ends a claim whose lease is lost, once. Marks that come are dropped from now on.
 func (sh *sharing) lose(c *claim, why error) {
 	c.lease.Lose()
-	sh.stopReading(c)
 	s := sh.s
+	s.mu.Lock()
+	again := c.lost
+	c.lost = true
+	s.mu.Unlock()
+	if again {
+		return
+	}
+	sh.stopReading(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sh.counts.lost++

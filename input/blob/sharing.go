@@ -291,7 +291,10 @@ func (sh *sharing) look() error {
 			}
 			continue
 		case c != nil && h.reading:
+			// It may be claimed anew once no event of it is on its way: under a new lease, the
+			// marks of events that were not handed over would count.
 			broken = append(broken, c)
+			o.owner, o.leaving = nobody, true
 			continue
 		case c != nil && !c.lease.Held() && h.tails == 0:
 			// No event of it is on its way any more. The next owner reads again the events that
