@@ -121,6 +121,7 @@ func TestGatherPassesOverLostLeases(t *testing.T) {
 // Whatever is refused, and however batches come: each event is handed over once, in the order of
 // its tag, and a mark is safe only when all before it is handed over.
 func TestGatherLosesNothing(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(50) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		o := input.NewOutbox(64 << 20)

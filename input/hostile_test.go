@@ -53,6 +53,7 @@ func crcOf(bucket, key string, value []byte) int64 {
 
 // Files that are whole as SQLite sees them, and made to keep it busy for ever, or to fill memory.
 func TestHostileDatabase(t *testing.T) {
+	t.Parallel()
 	const endless = "with recursive c(x) as (select 1 union all select x + 1 from c)"
 	for name, make := range map[string]func(t *testing.T, path string){
 		"a view without end": func(t *testing.T, path string) {

@@ -116,6 +116,7 @@ func TestStateFileMistakes(t *testing.T) {
 
 // The bbolt database of earlier versions is read once, as far as it can be, and stays beside.
 func TestStateFileOfAnEarlierVersion(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	good := filepath.Join(dir, "good.db")
 	db, err := bbolt.Open(good, 0o600, nil)
@@ -348,6 +349,7 @@ func TestStateIsGivenUpAndComesBack(t *testing.T) {
 // However the file was damaged: it is either read as it should be, or set aside whole, with an
 // error that says so.
 func TestDamagedStateFileIsSetAside(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	good := filepath.Join(dir, "good.db")
 	s := openState(t, good)

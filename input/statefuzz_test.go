@@ -27,6 +27,7 @@ import (
 // DEFENDER_STATEFUZZ is the number of changes (`make statefuzz`), DEFENDER_SEED the seed, which is
 // printed.
 func TestStateFileChanges(t *testing.T) {
+	t.Parallel()
 	n, seed := 40, uint64(time.Now().UnixNano())
 	if raceDetector {
 		n = 8

@@ -166,6 +166,7 @@ func (m *withheldModel) fail(format string, args ...any) {
 // For any order of the steps of the two goroutines, a mark is put once, in order, after all rows
 // that it covers. The newest mark of each lane comes in the end, and nothing is left over.
 func TestMarksAreWithheldInEveryOrder(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(3000) {
 		m := &withheldModel{t: t, w: newWithheld(), rand: rand.New(rand.NewPCG(seed, 3)), next: make(map[string]int64),
 			of: make(map[Mark]int), put: make(map[string]int64), last: make(map[string]Mark)}

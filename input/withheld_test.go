@@ -167,6 +167,7 @@ func (k *keeper) late(ctx context.Context, dst *input.Batch) error {
 // that a position covers are with the host, positions go forwards, and the next pump brings the
 // rest.
 func TestRecordsThatWaitKeepTheirMarks(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -40,6 +40,7 @@ func TestMetricsAreDeclaredWell(t *testing.T) {
 
 // The C host exports the same functions of cmetrics as Fluent Bit, and checks their arguments.
 func TestMetricsOfARunningSection(t *testing.T) {
+	t.Parallel()
 	h := startHub(t, 2)
 	produce(t, h, 0, 3000)
 	if err := h.Produce(t.Context(), hub, []byte("no JSON")); err != nil {

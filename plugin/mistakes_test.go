@@ -47,6 +47,7 @@ func startWith(t *testing.T, values map[string]string) (errors []string) {
 // Each of these is a mistake that users make. Each has one line of the log, which names the setting
 // and what to do.
 func TestTypicalMistakes(t *testing.T) {
+	t.Parallel()
 	h := startHub(t, 1)
 	const container = "insights-logs-advancedhunting-alertinfo"
 	account := startAccount(t, container, []byte("{}\r\n"))

@@ -307,6 +307,39 @@ func TestGoroutinesAreWaitedFor(t *testing.T) {
 	}
 }
 
+// The Makefile leaves out tests under the race detector. They start no goroutine.
+func TestOnlyOneGoroutine(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(root, "Makefile"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := regexp.MustCompile(`(?m)^SINGLE +=((?:.*\\\n)*.*)$`).FindSubmatch(text)
+	if list == nil {
+		t.Fatal("the Makefile has no SINGLE")
+	}
+	names := regexp.MustCompile(`Test\w+`).FindAllString(string(list[1]), -1)
+	_, files := goFiles(t)
+	for _, f := range files {
+		for _, d := range f.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok || !f.test || !slices.Contains(names, fn.Name.Name) {
+				continue
+			}
+			names = slices.DeleteFunc(names, func(name string) bool { return name == fn.Name.Name })
+			ast.Inspect(fn, func(n ast.Node) bool {
+				_, goes := n.(*ast.GoStmt)
+				if s, ok := n.(*ast.SelectorExpr); goes || ok && (s.Sel.Name == "Go" || s.Sel.Name == "Parallel") || f.dir != "transform" {
+					t.Errorf("%s: %s needs the race detector: take it out of SINGLE in the Makefile", f.path, fn.Name.Name)
+				}
+				return true
+			})
+		}
+	}
+	if len(names) > 0 {
+		t.Errorf("no tests %v, which SINGLE in the Makefile names", names)
+	}
+}
+
 // The host never calls main, so nothing may depend on it.
 func TestMainDoesNothing(t *testing.T) {
 	_, files := goFiles(t)

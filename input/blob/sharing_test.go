@@ -426,6 +426,9 @@ func (l *reading) check(f *fleet, margin time.Duration) (longest time.Duration) 
 func TestShared(t *testing.T) {
 	t.Parallel()
 	d := 25 * time.Second
+	if raceDetector {
+		d = 10 * time.Second
+	}
 	if text := os.Getenv("BLOB_SHARED_FOR"); text != "" { // such as 5m
 		var err error
 		if d, err = time.ParseDuration(text); err != nil {
