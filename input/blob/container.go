@@ -103,6 +103,7 @@ func (c *container) run() {
 			}
 			if k != missing {
 				pause = max(min(wait.Next(), max(pause, time.Minute)), retryAfter(err))
+				begun = time.Now() // what the service asks for counts from its answer
 			}
 		} else {
 			wait.Reset()

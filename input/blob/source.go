@@ -325,7 +325,7 @@ func (s *Source) find(patterns []string) {
 		case s.ctx.Err() != nil:
 			return
 		case err != nil:
-			pause = max(min(wait.Next(), s.cfg.PollInterval), retryAfter(err))
+			begun, pause = time.Now(), max(min(wait.Next(), s.cfg.PollInterval), retryAfter(err))
 			remedy := ""
 			if kind == denied {
 				remedy = "; a signature for one container cannot list containers: then name it in blob.containers"
