@@ -392,3 +392,16 @@ func BenchmarkShapes(b *testing.B) {
 		})
 	}
 }
+
+// The speed of ecs as a part of that of flat, over the same envelope, in turns.
+func BenchmarkECSInTurns(b *testing.B) {
+	payloads := []transform.Payload{{Body: envelope(400), Lane: "hub/0"}}
+	work := func(format string) func() {
+		tr := transform.New(transform.Config{EventID: true, Format: format})
+		run := func() { tr.Append(b.Context(), payloads, func(string, []byte) {}) }
+		run()
+		return run
+	}
+	flat, ecs := inTurns(b, func() {}, work("flat"), work("ecs"))
+	b.ReportMetric(100*float64(flat)/float64(ecs), "%-of-flat")
+}

@@ -3,13 +3,8 @@ package transform_test
 import (
 	"bytes"
 	"fmt"
-	"runtime"
-	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
-	"unsafe"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/repeats"
@@ -122,15 +117,6 @@ func BenchmarkRepeats(b *testing.B) {
 }
 
 func benchmarkRepeats(b *testing.B, drop bool) {
-	runtime.LockOSThread()
-	used := func() time.Duration {
-		const threadTime = 3 // CLOCK_THREAD_CPUTIME_ID
-		var t syscall.Timespec
-		if _, _, err := syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, threadTime, uintptr(unsafe.Pointer(&t)), 0); err != 0 {
-			b.Fatal(err)
-		}
-		return time.Duration(t.Nano())
-	}
 	body := envelope(400)
 	at := stamps(body)
 	if len(at) != 400 {
@@ -141,33 +127,17 @@ func benchmarkRepeats(b *testing.B, drop bool) {
 	plain := transform.New(transform.Config{EventID: true})
 	telling := transform.New(transform.Config{EventID: true, Repeats: memory, DropRepeats: drop})
 	n := 0
-	run := func(tr *transform.Transformer) time.Duration {
-		renew(body, at, &n)
-		before := used()
+	next := func() { renew(body, at, &n) }
+	run := func(tr *transform.Transformer) {
 		tr.Append(b.Context(), payloads, func(string, []byte) {})
 		tr.Queued()
-		return used() - before
 	}
+	run(plain)
 	for range 3000 { // a table that is full
-		renew(body, at, &n)
-		telling.Append(b.Context(), payloads, func(string, []byte) {})
-		telling.Queued()
+		next()
+		run(telling)
 	}
-	var without, with []time.Duration
-	rounds := 0
-	b.ReportAllocs()
-	for b.Loop() {
-		if rounds++; rounds%2 == 0 {
-			without = append(without, run(plain))
-			with = append(with, run(telling))
-		} else {
-			with = append(with, run(telling))
-			without = append(without, run(plain))
-		}
-	}
-	slices.Sort(without)
-	slices.Sort(with)
-	less, more := without[rounds/2], with[rounds/2]
+	less, more := inTurns(b, next, func() { run(plain) }, func() { run(telling) })
 	b.ReportMetric(100*(float64(more)/float64(less)-1), "%-more")
 	b.ReportMetric(float64(more-less)/400, "ns/record-more")
 	if n := telling.Stats().Repeats(); len(n) > 0 {

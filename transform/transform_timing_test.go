@@ -6,10 +6,13 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/tinylib/msgp/msgp"
 	"github.com/valyala/fastjson"
@@ -31,6 +34,41 @@ func perCPU(b *testing.B, size int) {
 	b.ReportAllocs()
 	start := used()
 	b.Cleanup(func() { b.ReportMetric(float64(size)*float64(b.N)/1e6/(used()-start).Seconds(), "MB/cpu-s") })
+}
+
+// inTurns runs two works in turns until the benchmark is over, prepare before each, and returns the
+// medians of their processor time. A work that ran alone would be compared with another moment of a
+// busy machine.
+func inTurns(b *testing.B, prepare, one, other func()) (ofOne, ofOther time.Duration) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var now syscall.Timespec
+	used := func() time.Duration {
+		const threadTime = 3 // CLOCK_THREAD_CPUTIME_ID
+		if _, _, err := syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, threadTime, uintptr(unsafe.Pointer(&now)), 0); err != 0 {
+			b.Fatal(err)
+		}
+		return time.Duration(now.Nano())
+	}
+	const most = 1 << 14 // rounds that are kept
+	works := [2]func(){one, other}
+	times := [2][]time.Duration{make([]time.Duration, 0, most), make([]time.Duration, 0, most)}
+	b.ReportAllocs()
+	for round := 0; b.Loop(); round++ {
+		for turn := range works {
+			i := (round + turn) % len(works)
+			prepare()
+			before := used()
+			works[i]()
+			if took := used() - before; round < most {
+				times[i] = append(times[i], took)
+			}
+		}
+	}
+	for _, t := range times {
+		slices.Sort(t)
+	}
+	return times[0][len(times[0])/2], times[1][len(times[1])/2]
 }
 
 // A whole message of 400 records from ten tables, every default on.
