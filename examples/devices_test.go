@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -94,12 +95,14 @@ func TestDevicesFromBlobs(t *testing.T) {
 	t.Parallel()
 	account, report := deviceAccount(t)
 	hub := deviceHub(t)
-	go func() { // the report, and when it has surely been read, the alert
+	var fed sync.WaitGroup
+	t.Cleanup(fed.Wait)
+	fed.Go(func() { // the report, and when it has surely been read, the alert
 		time.Sleep(3 * time.Second)
 		report(deviceRecord("DeviceInfo", `"DeviceId":"`+deviceID+`","DeviceName":"ws.contoso.example","OSPlatform":"Windows11"`) + "\r\n")
 		time.Sleep(6 * time.Second)
 		_ = hub.Produce(context.Background(), hubName, alert("File"))
-	}()
+	})
 	records, log := runSection(t, "devices/hub-and-blobs.yaml", "1", map[string]string{
 		"eventhub.connection_string": hub.ConnectionString(), "db": filepath.Join(t.TempDir(), "defender.db"),
 		"blob.account_url": "", "blob.auth": "", "azure.tenant_id": "", "azure.client_id": "", "azure.client_secret": "",

@@ -376,6 +376,27 @@ func TestBounded(t *testing.T) {
 	}
 }
 
+// No format keeps the memory that a giant record needed.
+func TestGiantRecordIsNotKept(t *testing.T) {
+	text := strings.Repeat("\n\u00fc", 1<<19)
+	giant := recordOf("DeviceProcessEvents", "DeviceName", text, "FileName", text, "ProcessCommandLine", text, "AccountName", text, "AccountSid", text, "RemoteUrl", text, "ActionType", text,
+		"InitiatingProcessFolderPath", text, "AdditionalFields", text)
+	for _, name := range transform.Formats() {
+		t.Run(name, func(t *testing.T) {
+			grown := kept(func() any {
+				tr := transform.New(transform.Config{Format: name, EventID: true})
+				for _, body := range []string{giant, good(1), good(2)} {
+					tr.Append(t.Context(), []transform.Payload{{Body: []byte(body)}}, func(string, []byte) {})
+				}
+				return tr
+			})
+			if grown > 8<<20 {
+				t.Errorf("%d MB are kept after a record of %d MB", grown>>20, len(giant)>>20)
+			}
+		})
+	}
+}
+
 func TestEndedContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	tr := transform.New(transform.Config{})

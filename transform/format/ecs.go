@@ -109,6 +109,20 @@ func (e *ecs) record(w *event.Writer, r *record.Record, own *Own) {
 	e.system(table)
 	e.leftovers()
 	e.write()
+	if len(r.Doc.Src) > record.KeepBytes {
+		e.release()
+	}
+}
+
+// release gives back the memory that a giant record needed, and forgets its texts.
+func (e *ecs) release() {
+	e.sheet.release()
+	clear(e.cells[:])
+	for i := range e.more {
+		e.more[i].reset()
+	}
+	e.tree, e.additional = nil, record.Tree{}
+	e.w, e.r, e.own = nil, nil, nil
 }
 
 func (e *ecs) begin(w *event.Writer, r *record.Record, own *Own) {

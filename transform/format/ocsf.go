@@ -198,9 +198,21 @@ func (o *ocsf) record(w *event.Writer, r *record.Record, own *Own) {
 	w.Count(int(n))
 	o.observables(ready.layout, base)
 	o.rest()
+	if len(r.Doc.Src) > record.KeepBytes {
+		o.release()
+	}
 }
 
-func (o *ocsf) begin(w *event.Writer, r *record.Record, own *Own) {
+// release gives back the memory that a giant record needed, and forgets its texts.
+func (o *ocsf) release() {
+	o.forget()
+	o.sheet.release()
+	o.exported, o.received = ocsfTime{}, ocsfTime{}
+	o.w, o.r, o.own = nil, nil, nil
+}
+
+// forget lets go of the last record.
+func (o *ocsf) forget() {
 	for _, s := range o.used {
 		o.values[s] = ocsfValue{}
 	}
@@ -208,14 +220,16 @@ func (o *ocsf) begin(w *event.Writer, r *record.Record, own *Own) {
 	clear(o.trees)
 	clear(o.hashes)
 	clear(o.seen)
-	o.used, o.columns, o.trees = o.used[:0], o.columns[:0], append(o.trees[:0], r.Columns)
+	o.used, o.columns, o.trees = o.used[:0], o.columns[:0], o.trees[:0]
 	o.hashes, o.seen, o.text = o.hashes[:0], o.seen[:0], o.text[:0]
 	if cap(o.text) > record.KeepBytes {
 		o.text = nil
 	}
-	if cap(o.sheet.text) > record.KeepBytes {
-		o.sheet.release()
-	}
+}
+
+func (o *ocsf) begin(w *event.Writer, r *record.Record, own *Own) {
+	o.forget()
+	o.trees = append(o.trees, r.Columns)
 	o.directed, o.repairs = false, 0
 	o.w, o.r, o.own = w, r, own
 	o.exported, o.received = readTime(o.envelope(r.Envelope.Time)), readTime(o.envelope(r.Envelope.Received))
