@@ -393,10 +393,11 @@ func TestShardsAreDamaged(t *testing.T) {
 				all = append(all, third)
 				repeats = n
 				defer third.log.says(t, "its positions are damaged")
-			} else {
-				repeats = n // what the other of the two had read, at most
 			}
 			n += spread(a, "three")
+			if !c.stop {
+				repeats = n // what the other of the two had read, or reads until it sees the damage
+			}
 			each(t, n, repeats, all...)
 		})
 	}
