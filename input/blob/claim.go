@@ -355,17 +355,16 @@ func (sh *sharing) lose(c *claim, why error) {
 	s := sh.s
 	s.mu.Lock()
 	again := c.lost
-	c.lost = true
-	s.mu.Unlock()
-	if again {
-		return
+	if !again {
+		c.lost = true
+		sh.counts.lost++
+		sh.counts.justLost++
+		sh.counts.why = why
 	}
-	sh.stopReading(c)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sh.counts.lost++
-	sh.counts.justLost++
-	sh.counts.why = why
+	s.mu.Unlock()
+	if !again {
+		sh.stopReading(c)
+	}
 }
 
 // giveBack ends a claim without events on their way.
