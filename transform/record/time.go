@@ -294,7 +294,7 @@ func (r *Record) Time() (sec int64, nsec uint32, from TimeSource) {
 // in the record. Application gateways write timeStamp, and no time.
 func (tr *Tree) memberTime(n uint32, name string) (sec int64, nsec uint32, ok bool) {
 	for k, end := n+1, tr.Nodes[n].Next; k < end && !ok; k = tr.Nodes[k+1].Next {
-		if key := tr.Inner(k); len(key) == len(name) && equalFold(key, name) {
+		if is(tr.Inner(k), name) {
 			sec, nsec, ok = tr.time(k + 1)
 		}
 	}
