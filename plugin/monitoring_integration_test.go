@@ -342,7 +342,7 @@ func tellToAccount(ctx context.Context, account *fakeblob.Server) {
 			}
 			return nil
 		})
-		name := time.Now().UTC().Format("tenantId=" + story.Tenant + "/y=2006/m=01/d=02/h=15/m=00/PT1H.json")
+		name := "tenantId=" + story.Tenant + time.Now().UTC().Format("/y=2006/m=01/d=02/h=15") + "/m=00/PT1H.json"
 		for range 10 * (1 + i%20) {
 			line := s.AppendLine(nil)
 			_, rest, _ := bytes.Cut(line, []byte(`"AdvancedHunting-`))

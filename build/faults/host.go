@@ -302,7 +302,7 @@ func (h *host) lastLog(lines int) string {
 
 // expectLog fails the row unless the log has text, soon.
 func (h *host) expectLog(text string) {
-	for range 100 {
+	for range 600 {
 		if strings.Contains(h.log(), text) {
 			return
 		}

@@ -446,7 +446,7 @@ func (r *run) startBlob() section {
 
 // blobName is the blob of an hour, as the streaming API names it.
 func blobName(at time.Time) string {
-	return at.UTC().Format("tenantId=5f0c1d2e-7a34-4b56-9c78-0d1e2f3a4b5c/y=2006/m=01/d=02/h=15/m=00/PT1H.json")
+	return "tenantId=5f0c1d2e-7a34-4b56-9c78-0d1e2f3a4b5c" + at.UTC().Format("/y=2006/m=01/d=02/h=15") + "/m=00/PT1H.json"
 }
 
 // toBlob appends events to the blob of this hour.
