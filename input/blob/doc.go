@@ -139,11 +139,12 @@
 //	claim    acquire 60 s, read the positions, write the owner: from here on its blobs are read
 //	renew    every 15 s
 //	write    with the lease and If-Match, only if something moved, with each commit (5 s)
-//	look     every 10 s, and in the first minute every second while others have shards: one list
-//	         call, who has which. Claim those that nobody has, up to the fair share. Ask for two at a
-//	         time of whoever has too many, by breaking the lease: it goes on for its time, and its
-//	         owner reads no more, waits until the host has taken what is on its way, writes, and
-//	         releases
+//	look     every 10 s; every second in the first minute while others have shards, and while a
+//	         shard that was asked for has not come: one list call, who has which. Claim those that
+//	         nobody has, up to the fair share. Ask for two at a time of whoever has too many, by
+//	         breaking the lease: it goes on for its time, and its owner reads no more, waits until
+//	         the host has taken what is on its way, writes, and releases. Whoever looks first claims
+//	         it, so a worker counts only on what it has asked for itself
 //	ended    by somebody else: its marks count no more, and it is claimed anew only when none of its
 //	         events is on its way
 //	close    write, release: another worker claims it at its next look. One that died is taken over

@@ -14,12 +14,15 @@ type owned struct {
 	n       int
 	owner   string // the holder of the lease; "" for none
 	leaving bool   // the owner was asked for it
+	coming  bool   // to me: I have asked for it, or it was mine and something of it is on its way
 	first   bool   // its blob is gone, and me knows its positions: better me than another
 }
 
 // fair returns which shards me should claim, and which of others it should ask for, so that each
 // worker comes to its share. Azure's own event processors do the same: free shards come first, then
-// some of a worker that has too many. Workers do not talk to each other: all see the same.
+// some of a worker that has too many. Workers do not talk to each other: all see the same, but for
+// what comes to each. What another has asked for may come to anyone; a worker that counted on it
+// would not ask, and might have none for long.
 func fair(all []owned, me string) (claim, ask []owned) {
 	has := map[string]int{me: 0}
 	var free []owned
@@ -28,7 +31,7 @@ func fair(all []owned, me string) (claim, ask []owned) {
 		switch {
 		case h.owner == "":
 			free = append(free, h)
-		case h.leaving && h.owner != me:
+		case h.coming:
 			coming++
 		case !h.leaving:
 			has[h.owner]++
@@ -61,7 +64,7 @@ func fair(all []owned, me string) (claim, ask []owned) {
 	})
 	claim = free[:min(want, len(free))]
 	for missing := min(want-len(claim)-coming, asksAtOnce); missing > 0; missing-- {
-		most, mine := "", has[me]+len(claim)+len(ask)
+		most, mine := "", has[me]+len(claim)+len(ask)+coming
 		for owner, n := range has {
 			if owner != me && n > mine+1 && (most == "" || n > has[most]) {
 				most = owner

@@ -26,8 +26,9 @@ import (
 const (
 	// defaultLease is the length of a lease, the longest that is not for ever. All other times are
 	// fractions of it. A renewal comes every 15 s, and a write every 5 s if something moved. A look
-	// at the other workers comes every 10 s, in a worker's first minute every second. A lease
-	// counts as lost 10 s before its end.
+	// at the other workers comes every 10 s. In a worker's first minute, and while it waits for a
+	// shard that it has asked for, one comes every second. A lease counts as lost 10 s before its
+	// end.
 	defaultLease = time.Minute
 
 	// sharedMost is how many requests of the shared container are under way at a time.
@@ -47,6 +48,7 @@ type sharing struct {
 	lasts     time.Duration // of a lease
 
 	known  map[int]bool  // shards that were seen to have an owner; of the goroutine of run
+	asked  map[int]bool  // shards that another gives up because this worker has asked; of the goroutine of run
 	gone   time.Time     // when shards were first seen to be gone; of the goroutine of run
 	books  map[int]*book // of shards that were read before, should their blobs be gone; s.mu
 	counts sharingCounts // s.mu
@@ -64,7 +66,7 @@ type sharingCounts struct {
 
 // openSharing prepares to share. Nothing is claimed yet.
 func openSharing(s *Source) (*sharing, error) {
-	sh := &sharing{s: s, account: s.account, container: s.cfg.Shared, lasts: s.cfg.Lease, known: make(map[int]bool), books: make(map[int]*book)}
+	sh := &sharing{s: s, account: s.account, container: s.cfg.Shared, lasts: s.cfg.Lease, known: make(map[int]bool), asked: make(map[int]bool), books: make(map[int]*book)}
 	sh.counts.from = make(map[string]bool)
 	if sh.lasts <= 0 {
 		sh.lasts = defaultLease
@@ -118,8 +120,9 @@ func (sh *sharing) run() {
 		} else {
 			wait.Reset()
 			sh.s.troubles.End("look at the other workers", "")
-			if time.Since(began) < sh.lasts && len(s.readNow()) < len(s.shards) {
-				// A rolling update ends those that hold the others soon.
+			if len(sh.asked) > 0 || time.Since(began) < sh.lasts && len(s.readNow()) < len(s.shards) {
+				// What was asked for comes soon, and is for whoever is first. A rolling update ends
+				// those that hold the others soon.
 				pause /= 10
 			}
 		}
@@ -271,6 +274,9 @@ func (sh *sharing) look() error {
 	for n, h := range s.shards {
 		o, c := &all[n], h.claim
 		mine := o.owner == sh.worker
+		if o.coming = sh.asked[n] && o.leaving && !mine; !o.coming {
+			delete(sh.asked, n)
+		}
 		o.first = !exists[n] && sh.books[n] != nil
 		if !exists[n] && sh.known[n] {
 			gone = true
@@ -294,7 +300,7 @@ func (sh *sharing) look() error {
 			// It may be claimed anew once no event of it is on its way: under a new lease, the
 			// marks of events that were not handed over would count.
 			broken = append(broken, c)
-			o.owner, o.leaving = nobody, true
+			o.owner, o.leaving, o.coming = nobody, true, true
 			continue
 		case c != nil && !c.lease.Held() && h.tails == 0:
 			// No event of it is on its way any more. The next owner reads again the events that
@@ -302,7 +308,7 @@ func (sh *sharing) look() error {
 			h.claim, c, drained = nil, nil, true
 		}
 		if mine || (c != nil || time.Since(h.gave) < sh.lasts/2) && o.owner == "" {
-			o.owner, o.leaving = nobody, true // it was given to another, or something of it is still on its way
+			o.owner, o.leaving, o.coming = nobody, true, c != nil // it was given to another, or something of it is still on its way
 		}
 	}
 	s.mu.Unlock()
@@ -323,6 +329,9 @@ func (sh *sharing) look() error {
 			c.poke() // once, for all that has come
 		}
 		s.mu.Unlock()
+	}
+	for _, o := range ask {
+		sh.asked[o.n] = true
 	}
 	sh.each(ask, sh.ask)
 	return nil
