@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -101,19 +100,14 @@ func TestDeviceOnAlertAndAfterARestart(t *testing.T) {
 func TestReportOutlivesAKill(t *testing.T) {
 	t.Parallel()
 	h := startHub(t, 1)
-	so, host := build(t)
-	args := append(settings(h, "db="+filepath.Join(t.TempDir(), "state.db")), "-quiet")
+	args := settings(h, "db="+filepath.Join(t.TempDir(), "state.db"))
 	send(t, h, reportOf(deviceA))
-	cmd := exec.Command(host, append(args, so)...)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	killed := startHost(t, nil, args...)
 	waitForCommit(t, h, 1)
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
+	killed.kill()
 	forgetMembers(t, h)
 	send(t, h, fileRow(1, deviceA))
-	r := runHost(t, append([]string{"-seconds", "60", "-records", "1"}, args[:len(args)-1]...)...).ok(t)
+	r := runHost(t, append([]string{"-seconds", "60", "-records", "1"}, args...)...).ok(t)
 	if len(r.events) != 1 {
 		t.Errorf("%d events, want the alert alone: the report was read again", len(r.events))
 	}
@@ -224,19 +218,15 @@ func TestSlowAPIHoldsUpNothingElse(t *testing.T) {
 	send(t, h, fileRow(10_000, deviceB))
 	produce(t, h, 0, 2000)
 	args := settings(h, append(api, db, "device_info.wait=30s")...)
-	so, host := build(t)
-	cmd := exec.Command(host, append(args, so)...)
-	out, err := cmd.StdoutPipe()
-	if err != nil || cmd.Start() != nil {
-		t.Fatal("the host does not start")
-	}
 	first := make(map[int]bool)
-	parseEvents(t, out, func(e event) {
+	others := make(chan struct{})
+	killed := startHost(t, func(e event) {
 		if first[e.Seq] = true; len(first) == 2000 {
-			_ = cmd.Process.Kill() // the row still waits: it needs 9 s, and others have come
+			close(others)
 		}
-	})
-	_ = cmd.Wait()
+	}, args...)
+	killed.await(t, others)
+	killed.kill() // the row still waits: it needs 9 s, and others have come
 	if first[10_000] {
 		t.Error("the row came before the 9 s were over, or others waited for it")
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -222,14 +221,14 @@ func forgetMembers(t *testing.T, h *fakehub.Hub) {
 // What a host has stored before it is killed, and what comes again after that, make up the whole.
 func TestKilledTwentyTimesUnderLoad(t *testing.T) {
 	t.Parallel()
-	so, host := build(t)
+	_, dumper := build(t)
 	h := startHub(t, 4)
 	dir := t.TempDir()
 	const kills, n = 20, 40_000
 	sent := feed(t, h, n, 500, 400*time.Millisecond)
 	flags := append(settings(h, "tag_pattern=defender.*", "db="+dir+"/state.db"), "-quiet", "-storage", dir+"/storage")
 	dump := func() []event {
-		cmd := exec.Command(host, "-dump", dir+"/storage")
+		cmd := exec.Command(dumper, "-dump", dir+"/storage")
 		out, err := cmd.StdoutPipe()
 		if err != nil || cmd.Start() != nil {
 			t.Fatal(err)
@@ -237,25 +236,17 @@ func TestKilledTwentyTimesUnderLoad(t *testing.T) {
 		defer cmd.Wait()
 		return parseEvents(t, out, nil)
 	}
-	start := func() *exec.Cmd {
-		cmd := exec.Command(host, append(flags, so)...)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		return cmd
-	}
 	for i := range kills {
-		cmd := start()
+		killed := startHost(t, nil, flags...)
 		wait := time.Duration(300+rand.N(900)) * time.Millisecond
 		if i%5 == 4 {
 			wait += 5 * time.Second // long enough for a commit
 		}
 		time.Sleep(wait)
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		killed.kill()
 		forgetMembers(t, h)
 	}
-	cmd := start()
+	last := startHost(t, nil, flags...)
 	<-sent
 	var events []event
 	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(time.Second) {
@@ -268,10 +259,7 @@ func TestKilledTwentyTimesUnderLoad(t *testing.T) {
 			break
 		}
 	}
-	_ = cmd.Process.Signal(os.Interrupt)
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("the last host: %v", err)
-	}
+	last.end(t)
 	again := tally(t, events, n)
 	t.Logf("killed %d times: %d events sent, %d stored more than once", kills, n, again)
 }

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -112,6 +111,81 @@ func parseEvents(t testing.TB, r io.Reader, see func(event)) (events []event) {
 	}
 }
 
+// A process is one of the C host.
+type process struct {
+	cmd    *exec.Cmd
+	events []event       // all that came, once ended is closed
+	ended  chan struct{} // its output is read to the end
+
+	mu  sync.Mutex
+	log bytes.Buffer
+}
+
+// startHost starts the C host with args and the library. It passes each event to see, if that is
+// not nil. The host is killed with the test at the latest.
+func startHost(t testing.TB, see func(event), args ...string) *process {
+	t.Helper()
+	so, path := build(t)
+	p := &process{cmd: exec.Command(path, append(args, so)...), ended: make(chan struct{})}
+	p.cmd.Stderr = p
+	stdout, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.ended)
+		defer func() { _ = p.cmd.Wait() }()
+		defer stdout.Close() // ends a host that shows what is no event
+		p.events = parseEvents(t, stdout, see)
+	}()
+	t.Cleanup(p.kill)
+	return p
+}
+
+// Write takes the log.
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.Write(b)
+}
+
+// text is the log until now.
+func (p *process) text() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.String()
+}
+
+// await waits until happened is closed. The test fails if the host ends before.
+func (p *process) await(t testing.TB, happened <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-happened:
+	case <-p.ended:
+		t.Fatalf("the host ends too early:\n%s", p.text())
+	}
+}
+
+func (p *process) signal(s syscall.Signal) { _ = p.cmd.Process.Signal(s) }
+
+func (p *process) kill() {
+	p.signal(syscall.SIGKILL)
+	<-p.ended
+}
+
+// end ends the host as a service manager does.
+func (p *process) end(t testing.TB) {
+	t.Helper()
+	p.signal(syscall.SIGTERM)
+	<-p.ended
+	if !p.cmd.ProcessState.Success() {
+		t.Fatalf("the host ends with %v:\n%s", p.cmd.ProcessState, p.text())
+	}
+}
+
 // run is a run of the C host.
 type run struct {
 	events []event
@@ -130,34 +204,31 @@ func runHost(t testing.TB, args ...string) run {
 // that run tests are slow at times.
 func runHostUntil(t testing.TB, n int, tag string, args ...string) run {
 	t.Helper()
-	so, host := build(t)
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, host, append(args, so)...)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	stdout, err := cmd.StdoutPipe()
-	if err != nil || cmd.Start() != nil {
-		t.Fatalf("start host: %v", err)
-	}
 	seen := make(map[int]bool)
-	events := parseEvents(t, stdout, func(e event) {
+	enough := make(chan struct{})
+	p := startHost(t, func(e event) {
 		if had := len(seen); n > 0 && (tag == "" || e.Tag == tag) {
 			if seen[e.Seq] = true; had < n && len(seen) == n {
-				_ = cmd.Process.Signal(syscall.SIGTERM)
+				close(enough)
 			}
 		}
-	})
-	err = cmd.Wait()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		t.Fatalf("run host: %v\n%s", err, stderr.String())
+	}, args...)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer cancel()
+	select {
+	case <-enough:
+		p.signal(syscall.SIGTERM)
+	case <-p.ended:
+	case <-ctx.Done():
 	}
-	if ctx.Err() != nil {
+	select {
+	case <-p.ended:
+	case <-ctx.Done():
+		p.kill()
 		t.Errorf("after three minutes %d of %d events have come", len(seen), n)
 	}
-	noSecrets(t, stderr.String())
-	return run{events, stderr.String(), cmd.ProcessState.ExitCode()}
+	noSecrets(t, p.text())
+	return run{p.events, p.text(), p.cmd.ProcessState.ExitCode()}
 }
 
 // noSecrets is called for every log of every run.

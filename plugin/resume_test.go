@@ -1,12 +1,11 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"math"
-	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -31,7 +30,7 @@ func TestACleanStopCostsNothing(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		source  func(t *testing.T, s *stream) (settings []string)
-		replace func(t *testing.T, s *stream, old *life, args []string) *life
+		replace func(t *testing.T, s *stream, old life, args []string) life
 	}{
 		{"SIGTERM, hub", streamToHubWithFile, restart},
 		{"SIGTERM, blobs", streamToBlobs, restart},
@@ -204,89 +203,40 @@ func streamToAccount(t *testing.T, s *stream) *fakeblob.Server {
 	return account
 }
 
-// A life of a host.
+// A life is a process of the host, or a generation of one, that reads the stream.
 type life struct {
-	cmd   *exec.Cmd
+	*process
 	since time.Time // it could read from then on
-	ended chan struct{}
-
-	stopped chan time.Time // when a generation has ended
-
-	mu  sync.Mutex
-	log bytes.Buffer
 }
 
-func (s *stream) startHost(t *testing.T, args []string) *life {
+func (s *stream) startHost(t *testing.T, args []string) life {
 	t.Helper()
-	so, host := build(t)
-	l := &life{cmd: exec.Command(host, append(args, so)...), ended: make(chan struct{}), stopped: make(chan time.Time, 1)}
-	l.cmd.Stderr = l
-	stdout, err := l.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.since = time.Now()
-	if err := l.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(l.ended)
-		parseEvents(t, stdout, s.see)
-		_ = l.cmd.Wait()
-	}()
-	t.Cleanup(func() { _ = l.cmd.Process.Kill(); <-l.ended })
-	return l
+	since := time.Now()
+	return life{startHost(t, s.see, args...), since}
 }
 
-// Write takes the log.
-func (l *life) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if bytes.Contains(b, []byte("] stopped")) {
-		select {
-		case l.stopped <- time.Now():
-		default:
-		}
-	}
-	return l.log.Write(b)
-}
-
-func (l *life) text() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.log.String()
-}
-
-// end ends the host with SIGTERM.
-func (l *life) end(t *testing.T) {
-	t.Helper()
-	_ = l.cmd.Process.Signal(syscall.SIGTERM)
-	<-l.ended
-	if !l.cmd.ProcessState.Success() {
-		t.Fatalf("the host ends with %v:\n%s", l.cmd.ProcessState, l.text())
-	}
-}
-
-func restart(t *testing.T, s *stream, old *life, args []string) *life {
+func restart(t *testing.T, s *stream, old life, args []string) life {
 	old.end(t)
 	return s.startHost(t, args)
 }
 
-func reload(t *testing.T, _ *stream, host *life, _ []string) *life {
-	_ = host.cmd.Process.Signal(syscall.SIGHUP)
-	select {
-	case host.since = <-host.stopped:
-	case <-time.After(time.Minute):
-		t.Fatalf("no generation has ended after a minute:\n%s", host.text())
+func reload(t *testing.T, _ *stream, old life, _ []string) life {
+	ended := func() int { return strings.Count(old.text(), "] stopped") }
+	before := ended()
+	old.signal(syscall.SIGHUP)
+	for deadline := time.Now().Add(time.Minute); ended() == before; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("no generation has ended after a minute:\n%s", old.text())
+		}
 	}
-	return host
+	return life{old.process, time.Now()}
 }
 
 // roll starts the new host beside the old one, which then ends.
-func roll(t *testing.T, s *stream, old *life, args []string) *life {
-	host := s.startHost(t, args)
+func roll(t *testing.T, s *stream, old life, args []string) life {
+	new := s.startHost(t, args)
 	s.settle(t)
 	old.end(t)
-	host.since = time.Now()
-	return host
+	new.since = time.Now()
+	return new
 }

@@ -4,10 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
+	"sync"
 	"testing"
 	"time"
 
@@ -140,21 +139,14 @@ func TestStopDuringTheWarmUp(t *testing.T) {
 	account.SetFault(fails)
 	send(t, h, fileRow(1, deviceNumber(3)), reportOf(deviceNumber(4)))
 	args := append(settings(h, "blob.connection_string="+account.ConnectionString(), "db="+filepath.Join(t.TempDir(), "state.db"), "device_info.warm_up_wait=10m"), "-grace", "0")
-	so, host := build(t)
-	cmd := exec.Command(host, append(args, so)...)
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	out, err := cmd.StdoutPipe()
-	if err != nil || cmd.Start() != nil {
-		t.Fatal("the host does not start")
-	}
-	var stopped time.Time
-	events := parseEvents(t, out, func(event) { // the report
-		stopped = time.Now()
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-	})
-	if err := cmd.Wait(); err != nil || len(events) != 1 || time.Since(stopped) > 14*time.Second {
-		t.Errorf("%v after %v: %d events\n%s", err, time.Since(stopped), len(events), log.String())
+	came := make(chan struct{})
+	first := sync.OnceFunc(func() { close(came) })
+	stopped := startHost(t, func(event) { first() }, args...)
+	stopped.await(t, came) // the report
+	since := time.Now()
+	stopped.end(t)
+	if took := time.Since(since); len(stopped.events) != 1 || took > 14*time.Second {
+		t.Errorf("%d events after %v\n%s", len(stopped.events), took, stopped.text())
 	}
 	account.SetFault(nil)
 	r := runHostUntil(t, 1, "", append(args, "-set", "tables_exclude=DeviceInfo")...).ok(t)
