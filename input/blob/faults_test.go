@@ -445,6 +445,9 @@ func TestFetchBytesBound(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer src.Close()
+	for end := time.Now().Add(time.Minute); asked.Load() == 0 && time.Now().Before(end); {
+		time.Sleep(2 * time.Millisecond)
+	}
 	time.Sleep(500 * time.Millisecond)
 	if n := asked.Load(); n == 0 || n > cfg.FetchBytes {
 		t.Errorf("%d bytes were asked for while nobody fetched, of %d", n, cfg.FetchBytes)

@@ -261,9 +261,14 @@ func (r *reader) quiet(n int) {
 	}
 }
 
+// until waits until ok. It gives up when no message has come for a minute: a machine may be slow.
 func (r *reader) until(what string, ok func() bool) {
 	r.t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(2 * time.Millisecond) {
+	had, end := r.count(), time.Now().Add(time.Minute)
+	for ; !ok(); time.Sleep(2 * time.Millisecond) {
+		if n := r.count(); n != had {
+			had, end = n, time.Now().Add(time.Minute)
+		}
 		if time.Now().After(end) {
 			r.mu.Lock()
 			err := r.err

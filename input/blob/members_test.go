@@ -234,7 +234,7 @@ func TestLeaseIsLost(t *testing.T) {
 	second := join(t, cfg)
 	all := []*member{first, second}
 	until(t, "the other to have all", all, func() bool { return second.owned() == 16 })
-	if took := time.Since(begun); took > lease*75/60+3*time.Second {
+	if took := time.Since(begun); took > lease*75/60+lease { // as long again for a slow machine
 		t.Errorf("taken over after %v, where leases last %v", took, lease)
 	}
 	if first.owned() != 0 || first.src.Stats().Shared.Lost != 16 {
@@ -299,7 +299,7 @@ func TestNothingIsClaimedOverWhatWaits(t *testing.T) {
 // worker is what the log says that a worker is called, the end of it.
 func (l *logs) worker(t *testing.T) string {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		if _, rest, ok := strings.Cut(l.String(), " worker="); ok {
 			name, _, _ := strings.Cut(rest, " ")
 			return name[strings.LastIndexByte(name, '-')+1:]
