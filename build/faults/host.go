@@ -119,7 +119,7 @@ func (h *host) start() {
 		h.r.fatalf("%v", err)
 	}
 	h.r.lives = append(h.r.lives, h.process)
-	h.r.until(30*time.Second, h.name+" to start the plugin", func() bool {
+	h.r.until(2*time.Minute, h.name+" to start the plugin", func() bool {
 		return !h.running() || strings.Count(h.log(), said) > before
 	})
 }

@@ -182,7 +182,7 @@ var blobRows = []*row{
 			// Now the old events are handed over, and their marks must not be stored as positions
 			// in the new blob. The kill comes after a commit (every 5 s), and before a mark of the
 			// new blob could cover up the work of the commit.
-			r.until(30*time.Second, "the old events to come out", func() bool { return r.ledger.count().distinct > 0 })
+			r.until(2*time.Minute, "the old events to come out", func() bool { return r.ledger.count().distinct > 0 })
 			r.sleep(6500 * time.Millisecond)
 			if out := r.ledger.count().distinct; out >= old {
 				r.fatalf("all %d old events are out already: the row shows nothing", old)

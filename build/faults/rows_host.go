@@ -184,7 +184,7 @@ var hostRows = []*row{
 			f := r.feedHub(8_000, 4*time.Second)
 			g := r.feed(40_000, 10*time.Second, r.toHub(other))
 			g.wait(r)
-			r.until(15*time.Second, "the instance within its limit to go on", func() bool { return r.ledger.count().distinct >= 40_000 })
+			r.until(time.Minute, "the instance within its limit to go on", func() bool { return r.ledger.count().distinct >= 40_000 })
 			if r.real {
 				h.expectLog("paused (mem buf overlimit")
 				if c := r.ledger.count(); c.distinct > 40_000 {
@@ -264,7 +264,7 @@ var hostRows = []*row{
 			h.again()
 			h.expectLog("events are not kept in files")
 			f.wait(r)
-			r.until(30*time.Second, "the group to have read everything", r.allCommitted)
+			r.until(2*time.Minute, "the group to have read everything", r.allCommitted)
 			r.sleep(3 * time.Second)
 			r.finishNow()
 		},

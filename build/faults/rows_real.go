@@ -135,7 +135,7 @@ var realRows = []*row{
 				r.fatalf("%v", err)
 			}
 			last := r.ledger.count().in - 1
-			r.until(30*time.Second, "what is left to be read", func() bool { return r.ledger.isOut(last) })
+			r.until(2*time.Minute, "what is left to be read", func() bool { return r.ledger.isOut(last) })
 			gone := r.ledger.excuse(numbers) / perMessage
 			if gone == 0 {
 				r.fatalf("all messages were read before they were deleted: the row shows nothing")
