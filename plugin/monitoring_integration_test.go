@@ -39,6 +39,7 @@ func TestIntegrationPrometheus(t *testing.T) {
 	}
 	h := startHub(t, 2)
 	account := startBlobs(t)
+	account.CreateContainer(workersContainer)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "metrics")
 	const seconds = "200" // the host is stopped at the end of the test
@@ -57,7 +58,7 @@ func TestIntegrationPrometheus(t *testing.T) {
 	defer feeding.Wait()
 	defer stopFeed()
 	so, host := build(t)
-	set := append(startMachines(t, story.Tenant), "blob.connection_string="+account.ConnectionString(), "blob.start=earliest", "blob.poll_interval=3s", "memory_limit=64M")
+	set := append(startMachines(t, story.Tenant), "blob.connection_string="+account.ConnectionString(), "blob.start=earliest", "blob.poll_interval=3s", "blob.shared="+workersContainer, "memory_limit=64M")
 	args := append(settings(h, set...), "-quiet", "-seconds", seconds, "-metrics", file, "-refuse-between", "60,95", "-slow", "40", so)
 	running := exec.CommandContext(t.Context(), host, args...)
 	running.Stderr = os.Stderr
@@ -264,8 +265,9 @@ func fluentBitWithOutput(t *testing.T, binary string) (address string) {
 	return address
 }
 
-// Three rules fire, and not before their time: for an output that retries, for one that gave events
-// up, and for a hub that cannot be reached. Nothing else shows these.
+// Some rules fire, and not before their time: for an output that retries, for one that gave events
+// up, and for a hub that cannot be reached. Nothing else shows these. So do those for workers that
+// share blobs, which are several instances of one name.
 func TestIntegrationAlertsFire(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
@@ -286,20 +288,34 @@ tests:
       - {series: 'fluentbit_output_retries_failed_total{name="splunk.0"}', values: '0x60'}
       - {series: 'fluentbit_defender_payloads_total{name="defender.0"}', values: '0x200'}
       - {series: 'fluentbit_defender_eventhub_retries_total{name="defender.0",kind="dns"}', values: '0+1x200'}
+      # one of two workers ends after 10 minutes, and nobody claims its shares until the 30th
+      - {series: 'fluentbit_defender_blob_shards{name="blobs",instance="a"}', values: '32x400'}
+      - {series: 'fluentbit_defender_blob_shards{name="blobs",instance="b"}', values: '32x20 stale'}
+      - {series: 'fluentbit_defender_blob_shards_owned{name="blobs",instance="a"}', values: '16x60 32x340'}
+      - {series: 'fluentbit_defender_blob_shards_owned{name="blobs",instance="b"}', values: '16x20 stale'}
+      - {series: 'fluentbit_defender_blob_leases_lost_total{name="blobs",instance="a"}', values: '0x80 16x320'}
+      - {series: 'fluentbit_defender_blob_shard_takeovers_total{name="blobs",instance="a"}', values: '0x100 0+4x300'}
     promql_expr_test:
 `, rules)
 	for _, c := range []struct {
-		alert, name  string
-		before, then string
+		alert, name, severity string
+		before, then          string // when it does not fire, and when it does
 	}{
-		{"OutputRetrying", "splunk.0", "19m", "22m"},
-		{"OutputDropped", "splunk.0", "15m", "17m"},
-		{"DefenderUnreachable", "defender.0", "5m", "8m"},
+		{"OutputRetrying", "splunk.0", "critical", "19m", "22m"},
+		{"OutputDropped", "splunk.0", "critical", "15m", "17m"},
+		{"DefenderUnreachable", "defender.0", "critical", "5m", "8m"},
+		{"DefenderSharesUnread", "blobs", "critical", "15m", "17m"},
+		{"DefenderSharesUnread", "blobs", "critical", "32m", ""}, // no more
+		{"DefenderLeasesLost", "blobs", "warning", "40m", "42m"},
+		{"DefenderSharesWander", "blobs", "warning", "80m", "95m"}, // 320 in an hour
 	} {
 		expr := fmt.Sprintf(`ALERTS{alertname=%q,alertstate="firing"}`, c.alert)
 		fmt.Fprintf(&b, "      - {expr: '%s', eval_time: %s, exp_samples: []}\n", expr, c.before)
-		fmt.Fprintf(&b, "      - {expr: '%s', eval_time: %s, exp_samples: [{labels: 'ALERTS{alertname=%q,alertstate=\"firing\",name=%q,severity=\"critical\"}', value: 1}]}\n",
-			expr, c.then, c.alert, c.name)
+		if c.then == "" {
+			continue
+		}
+		fmt.Fprintf(&b, "      - {expr: '%s', eval_time: %s, exp_samples: [{labels: 'ALERTS{alertname=%q,alertstate=\"firing\",name=%q,severity=%q}', value: 1}]}\n",
+			expr, c.then, c.alert, c.name, c.severity)
 	}
 	file := filepath.Join(t.TempDir(), "fire.yml")
 	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
