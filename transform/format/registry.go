@@ -12,11 +12,11 @@ var hives = [...]struct{ name, short string }{
 
 // splitHive splits a registry key as Defender writes it, HKEY_LOCAL_MACHINE\SOFTWARE\..., into the
 // short name of its hive and the key below. A key that names no hive has none. Short names are
-// taken, too.
+// taken, too, in any case.
 func splitHive(key []byte) (hive string, below []byte) {
 	root, below, _ := bytes.Cut(key, []byte{'\\'})
 	for i := range hives {
-		if h := &hives[i]; equalFold(root, h.name) || len(root) == len(h.short) && string(root) == h.short {
+		if h := &hives[i]; equalFold(root, h.name) || sameFold(root, bytesOf(h.short)) {
 			return h.short, below
 		}
 	}
@@ -25,12 +25,13 @@ func splitHive(key []byte) (hive string, below []byte) {
 
 // appendRegistryPath appends hive\key\value. Empty parts are left out.
 func appendRegistryPath(dst []byte, hive string, key, value []byte) []byte {
+	from := len(dst)
 	dst = append(dst, hive...)
 	for _, part := range [...][]byte{key, value} {
 		if len(part) == 0 {
 			continue
 		}
-		if len(dst) > 0 {
+		if len(dst) > from {
 			dst = append(dst, '\\')
 		}
 		dst = append(dst, part...)

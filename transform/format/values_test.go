@@ -81,13 +81,16 @@ func TestRegistry(t *testing.T) {
 		{`HKEY_CURRENT_USER\S-1-5-21-1\Run`, ``, `HKCU`, `S-1-5-21-1\Run`, `HKCU\S-1-5-21-1\Run`},
 		{`hkey_users\x`, `v`, `HKU`, `x`, `HKU\x\v`},
 		{`HKLM\x`, ``, `HKLM`, `x`, `HKLM\x`},
+		{`hklm\x`, `v`, `HKLM`, `x`, `HKLM\x\v`},
+		{`Hkcu\x`, ``, `HKCU`, `x`, `HKCU\x`},
 		{`HKEY_CLASSES_ROOT`, ``, `HKCR`, ``, `HKCR`},
 		{`HKEY_CURRENT_CONFIG\y`, ``, `HKCC`, `y`, `HKCC\y`},
 		{`\REGISTRY\MACHINE\x`, `v`, ``, `\REGISTRY\MACHINE\x`, `\REGISTRY\MACHINE\x\v`},
 		{``, `v`, ``, ``, `v`},
 	} {
 		hive, below := splitHive([]byte(c.key))
-		if path := appendRegistryPath(nil, hive, below, []byte(c.value)); hive != c.hive || string(below) != c.below || string(path) != c.path {
+		path := appendRegistryPath([]byte("before"), hive, below, []byte(c.value)) // as in a sheet's buffer
+		if hive != c.hive || string(below) != c.below || string(path) != "before"+c.path {
 			t.Errorf("%s %s: %q %q %q", c.key, c.value, hive, below, path)
 		}
 	}
