@@ -11,21 +11,25 @@ const (
 	directionOutbound           // the device began it
 )
 
-// connectionDirection tells the direction of a row of DeviceNetworkEvents. told is
-// AdditionalFields.direction, In or Out, and counts first. Else the ActionType has it. A connection
-// that was only found or inspected has no direction.
+// connectionDirection tells the direction of a row about a connection. told is
+// AdditionalFields.direction, In or Out, and counts first. Else the ActionType has it: a report of
+// several connections has more behind it. A connection that was only found or inspected has no
+// direction.
 func connectionDirection(action, told []byte) direction {
 	switch {
 	case equalFold(told, "in"), equalFold(told, "inbound"):
 		return directionInbound
 	case equalFold(told, "out"), equalFold(told, "outbound"):
 		return directionOutbound
-	case hasPrefixFold(action, "inbound"), hasPrefixFold(action, "listeningconnection"):
+	case hasPrefixFold(action, "inbound"), hasPrefixFold(action, "listeningconnection"), hasPrefixFold(action, "firewallinbound"):
 		return directionInbound
-	}
-	switch string(action) {
-	case "ConnectionSuccess", "ConnectionFailed", "ConnectionRequest", "ConnectionAttempt":
+	case hasPrefixFold(action, "firewalloutbound"):
 		return directionOutbound
+	}
+	for _, begun := range [...]string{"connectionsuccess", "connectionfailed", "connectionrequest", "connectionattempt"} {
+		if hasPrefixFold(action, begun) {
+			return directionOutbound
+		}
 	}
 	return directionUnknown
 }

@@ -516,16 +516,7 @@ func (o *ocsf) meets(n *ocsfNeed) bool {
 func (o *ocsf) isInbound() bool {
 	if !o.directed {
 		o.directed = true
-		action := o.get(slotActionType)
-		o.direction = connectionDirection(action, o.get(slotDirection))
-		if o.direction == directionUnknown {
-			switch {
-			case containsFold(action, "inbound"):
-				o.direction = directionInbound
-			case containsFold(action, "outbound"):
-				o.direction = directionOutbound
-			}
-		}
+		o.direction = connectionDirection(o.get(slotActionType), o.get(slotDirection))
 	}
 	return o.direction == directionInbound
 }

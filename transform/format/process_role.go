@@ -29,16 +29,20 @@ func actsItself(action []byte) bool {
 	if hasSuffixFold(action, "apicall") {
 		return true
 	}
-	switch string(action) {
-	case "DriverLoad",
-		"NamedPipeEvent", "DpapiAccessed", "GetClipboardData", "BrowserLaunchedToOpenUrl", "ProcessPrimaryTokenModified",
-		"PowerShellCommand", "ClrUnbackedModuleLoaded", "LdapSearch", "DnsQueryResponse", "MemoryRemoteProtect",
-		"ScreenshotTaken", "AntivirusScanCompleted", "AntivirusScanCancelled", "AntivirusScanFailed",
-		"ExploitGuardWin32SystemCallBlocked", "ExploitGuardAcgEnforced", "ControlFlowGuardViolation",
-		"WriteToLsassProcessMemory", "AppControlPolicyApplied", "AuditPolicyModification", "AppGuardCreateContainer",
-		"AppGuardLaunchedWithUrl", "AppGuardResumeContainer", "AppGuardBrowseToUrl", "SmartScreenUrlWarning",
-		"OtherAlertRelatedActivity":
-		return true
+	for _, name := range selfActions {
+		if equalFold(action, name) {
+			return true
+		}
 	}
 	return false
+}
+
+// selfActions are the ActionTypes of that list, in lower case.
+var selfActions = [...]string{
+	"driverload", "namedpipeevent", "dpapiaccessed", "getclipboarddata", "browserlaunchedtoopenurl", "processprimarytokenmodified",
+	"powershellcommand", "clrunbackedmoduleloaded", "ldapsearch", "dnsqueryresponse", "memoryremoteprotect", "screenshottaken",
+	"antivirusscancompleted", "antivirusscancancelled", "antivirusscanfailed", "exploitguardwin32systemcallblocked",
+	"exploitguardacgenforced", "controlflowguardviolation", "writetolsassprocessmemory", "appcontrolpolicyapplied",
+	"auditpolicymodification", "appguardcreatecontainer", "appguardlaunchedwithurl", "appguardresumecontainer", "appguardbrowsetourl",
+	"smartscreenurlwarning", "otheralertrelatedactivity",
 }

@@ -42,17 +42,18 @@ func appendRegistryPath(dst []byte, hive string, key, value []byte) []byte {
 // sysmonEventType names the action of a registry ActionType in the words of Sysmon's events 12 to
 // 14, which Sigma rules ask for. It is "" if Sysmon has no word for it.
 func sysmonEventType(action []byte) string {
-	switch string(action) {
-	case "RegistryValueSet":
-		return "SetValue"
-	case "RegistryKeyCreated":
-		return "CreateKey"
-	case "RegistryKeyDeleted":
-		return "DeleteKey"
-	case "RegistryValueDeleted":
-		return "DeleteValue"
-	case "RegistryKeyRenamed":
-		return "RenameKey"
+	for i := range sysmonWords {
+		if equalFold(action, sysmonWords[i].action) {
+			return sysmonWords[i].word
+		}
 	}
 	return ""
+}
+
+var sysmonWords = [...]struct{ action, word string }{
+	{"registryvalueset", "SetValue"},
+	{"registrykeycreated", "CreateKey"},
+	{"registrykeydeleted", "DeleteKey"},
+	{"registryvaluedeleted", "DeleteValue"},
+	{"registrykeyrenamed", "RenameKey"},
 }

@@ -151,6 +151,10 @@ func TestDirection(t *testing.T) {
 		{"DnsConnectionInspected", "", directionUnknown},
 		{"ConnectionAcknowledged", "sideways", directionUnknown},
 		{"ListeningConnectionCreated", "", directionInbound},
+		{"connectionfailed", "", directionOutbound},
+		{"ConnectionSuccessAggregatedReport", "", directionOutbound},
+		{"FirewallInboundConnectionToAppBlocked", "", directionInbound},
+		{"FirewallOutboundConnectionBlocked", "", directionOutbound},
 	} {
 		if got := connectionDirection([]byte(c.action), []byte(c.told)); got != c.want {
 			t.Errorf("%+v: %d", c, got)
