@@ -452,9 +452,10 @@ func (e *ecs) deviceEvent(action []byte, as role) {
 	switch {
 	case hasSuffixFold(action, "apicall"):
 		s.setText(f.apiName, action[:len(action)-len("ApiCall")], noSource)
-		switch string(action) {
-		case "CreateRemoteThreadApiCall", "ReadProcessMemoryApiCall", "NtAllocateVirtualMemoryRemoteApiCall", "OpenProcessApiCall":
-			e.path(f.targetPath)
+		for _, name := range [...]string{"createremotethreadapicall", "readprocessmemoryapicall", "ntallocatevirtualmemoryremoteapicall", "openprocessapicall"} {
+			if equalFold(action, name) {
+				e.path(f.targetPath)
+			}
 		}
 	case containsFold(action, "driverload"):
 		e.path(f.dllPath)
@@ -546,8 +547,11 @@ func (e *ecs) side(to *ecsSide, ip, port columnNumber) {
 
 func (e *ecs) networkProtocol(table string, action []byte) {
 	s, f := e.sheet, &e.field
-	if word := inspectedProtocol(action); word != "" && word != "icmp" {
+	switch word := inspectedProtocol(action); {
+	case word != "" && word != "icmp":
 		s.setWord(f.protocol, word)
+	case hasPrefixFold(action, "dnsquery"): // of DeviceEvents
+		s.setWord(f.protocol, "dns")
 	}
 	text := e.text(e.col.Protocol)
 	if len(text) == 0 {
@@ -560,7 +564,7 @@ func (e *ecs) networkProtocol(table string, action []byte) {
 		if string(text) == transport {
 			s.setText(f.transport, text, e.col.Protocol)
 		}
-	case application == "negotiate" && table == "DeviceLogonEvents", equalFold(text, "unknown"):
+	case application == "negotiate" && table == "DeviceLogonEvents", equalFold(text, "unknown"), equalFold(text, "microsoft_authentication_package_v1_0"):
 	case application != "" || table != "DeviceNetworkEvents" && table != "DeviceEvents":
 		e.set(f.protocol, asLower, text, e.col.Protocol)
 	default:
@@ -634,7 +638,7 @@ func (e *ecs) dns() {
 	s.setText(f.dnsType, e.member("qtype_name"), noSource)
 	s.setText(f.dnsClass, e.member("qclass_name"), noSource)
 	s.setText(f.dnsCode, e.member("rcode_name"), noSource)
-	for _, flag := range [...]string{"AA", "TC", "RD", "RA"} {
+	for _, flag := range [...]string{"AA", "TC", "RD", "RA", "AD", "CD", "DO"} {
 		if equalFold(e.member(flag), "true") {
 			s.setWord(f.dnsFlags, flag)
 		}
