@@ -146,6 +146,7 @@ type ecsFieldIDs struct {
 	containerRuntime fieldID `ecs:"container.runtime"`
 	orchestratorType fieldID `ecs:"orchestrator.type"`
 	resourceName     fieldID `ecs:"orchestrator.resource.name"`
+	namespace        fieldID `ecs:"orchestrator.namespace"`
 }
 
 // ecsProcess are the fields of process, or of process.parent.
@@ -257,8 +258,9 @@ func (e *ecs) user(table string) {
 			s.setText(f.userDomain, at, noSource)
 		}
 	}
-	if display := e.text(c.AccountDisplayName); table != "CloudAppEvents" {
-		s.setText(f.relatedUser, display, noSource)
+	s.setText(f.relatedUser, e.text(c.AccountDisplayName), noSource)
+	if record.HasPrefix(bytesOf(table), "Identity") || record.HasPrefix(bytesOf(table), "Cloud") {
+		s.setText(f.relatedUser, s.textOf(f.userID), noSource) // as Elastic's integration does
 	}
 	for _, domain := range [...]columnNumber{c.AccountDomain, c.InitiatingProcessAccountDomain, c.RequestAccountDomain} {
 		if text := e.text(domain); len(text) > 0 && !isAuthority(text) {
@@ -864,7 +866,7 @@ func (e *ecs) eachOf(c columnNumber, member string, f fieldID, how conversion) {
 }
 
 func (e *ecs) pod() {
-	if e.sheet.has(e.field.resourceName) {
+	if e.sheet.has(e.field.resourceName) || e.sheet.has(e.field.namespace) {
 		e.sheet.setWord(e.field.orchestratorType, "kubernetes")
 	}
 }
