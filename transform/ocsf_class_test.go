@@ -203,6 +203,15 @@ func TestOCSFDirection(t *testing.T) {
 	}
 }
 
+func logonOf(columns ...any) string {
+	return recordOf("DeviceLogonEvents", append([]any{"ActionType", "LogonSuccess", "DeviceId", "aa11", "AccountName", "jdoe"}, columns...)...)
+}
+
+func requestOf(uri, host string) string {
+	return recordOf("DeviceNetworkEvents", "ActionType", "HttpConnectionInspected", "DeviceId", "aa11", "LocalIP", "192.0.2.1", "RemoteIP", "198.51.100.2",
+		"AdditionalFields", map[string]any{"method": "GET", "uri": uri, "host": host})
+}
+
 // What stands where in an event: attributes that a table's own columns give.
 func TestOCSFAttributes(t *testing.T) {
 	for _, want := range []struct {
@@ -218,9 +227,31 @@ func TestOCSFAttributes(t *testing.T) {
 		{recordOf("CloudAppEvents", "ActionType", "UserLoggedIn", "AccountObjectId", "u1", "AccountType", "Admin", "Application", "App"), "user.type", "Admin"},
 		{recordOf("CloudAppEvents", "ActionType", "UserLoggedIn", "AccountObjectId", "u1", "AccountType", "Admin", "Application", "App"), "user.type_id", int64(2)},
 		{recordOf("CloudAppEvents", "ActionType", "UserLoggedIn", "AccountObjectId", "u1", "AccountType", "Odd", "Application", "App"), "user.type", "Odd"},
+		{recordOf("DeviceRegistryEvents", "ActionType", "RegistryValueDeleted", "DeviceId", "aa11", "InitiatingProcessId", 5, "PreviousRegistryKey", `HKEY_USERS\x`, "PreviousRegistryValueName", "v"),
+			"reg_value.name", "v"},
+		{recordOf("DeviceRegistryEvents", "ActionType", "RegistryValueSet", "DeviceId", "aa11", "InitiatingProcessId", 5, "RegistryKey", `HKEY_USERS\x`), "reg_value.name", "(Default)"},
+		{logonOf("LogonType", "Network", "RemoteIP", "127.0.0.1", "AdditionalFields", `{"IsLocalLogon":false}`), "is_remote", true},
+		{logonOf("LogonType", "Interactive", "RemoteIP", "", "AdditionalFields", `{"IsLocalLogon":true}`), "is_remote", false},
+		{logonOf("LogonType", "Network", "RemoteIP", "127.0.0.1"), "is_remote", false},
+		{logonOf("LogonType", "Unlock", "RemoteIP", "198.51.100.2"), "is_remote", true},
+		{logonOf("LogonType", "RemoteInteractive"), "is_remote", true},
+		{logonOf("LogonType", "CachedInteractive"), "is_remote", false},
+		{logonOf("LogonType", "Unknown"), "is_remote", nil},
+		{recordOf("DeviceNetworkInfo", "DeviceId", "aa11", "MacAddress", "00155d01020A"), "device.network_interfaces.mac", "00-15-5D-01-02-0A"},
+		{recordOf("DeviceNetworkInfo", "DeviceId", "aa11", "MacAddress", "00:15:5d:01:02:0A"), "device.network_interfaces.mac", "00:15:5d:01:02:0A"},
+		{recordOf("DeviceNetworkInfo", "DeviceId", "aa11", "NetworkAdapterName", "n", "MacAddress", "00155D010203-0000"), "device.network_interfaces.mac", nil},
+		{requestOf("/a/b?c=d", "h.example:8080"), "http_request.url.url_string", "/a/b?c=d"},
+		{requestOf("/a/b?c=d", "h.example:8080"), "http_request.url.hostname", "h.example"},
+		{requestOf("/a/b?c=d", "h.example:8080"), "http_request.url.port", int64(8080)},
+		{requestOf("/a/b?c=d", "h.example:8080"), "http_request.url.path", "/a/b"},
+		{requestOf("/a/b?c=d", "h.example:8080"), "http_request.url.query_string", "c=d"},
+		{requestOf("http://x.example/a", "h.example"), "http_request.url.hostname", "x.example"},
 	} {
 		var at any = one(t, transform.Config{Format: "ocsf"}, want.record).m
 		for part := range strings.SplitSeq(want.path, ".") {
+			if list, _ := at.([]any); len(list) == 1 {
+				at = list[0]
+			}
 			object, _ := at.(map[string]any)
 			at = object[part]
 		}

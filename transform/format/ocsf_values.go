@@ -57,6 +57,8 @@ var ocsfSplats = map[string]ocsfSplat{
 	"+user":                    {write: (*ocsf).user, writes: writes("name", "domain", "uid", "uid_alt", "email_addr", "full_name", "type_id", "type"), needs: []string{"name", "uid"}, columns: 6},
 	"+file":                    {write: (*ocsf).file, writes: writes("name", "path", "ext", "type_id", "type", "hashes[]"), needs: []string{"name"}, columns: 5},
 	"+url":                     {write: (*ocsf).url, writes: writes("url_string", "scheme", "hostname", "port", "path", "query_string"), needs: []string{"url_string"}, columns: 1},
+	"+request_url":             {write: (*ocsf).requestURL, writes: writes("url_string", "scheme", "hostname", "port", "path", "query_string"), needs: []string{"url_string"}, columns: 2},
+	"+is_remote":               {write: (*ocsf).isRemote, writes: writes("is_remote"), columns: 3},
 	"+value_name":              {write: (*ocsf).valueName, writes: writes("name", "is_default"), needs: []string{"name"}, columns: 1},
 	"+direction":               {write: (*ocsf).writeDirection, writes: writes("direction_id", "direction"), needs: []string{"direction_id"}},
 	"+protocol":                {write: (*ocsf).protocol, writes: writes("protocol_name", "protocol_num", "protocol_ver_id", "protocol_ver"), columns: 1},
@@ -184,17 +186,31 @@ func (o *ocsf) setIP(field fieldID, text []byte, source uint16) {
 	}
 }
 
+// mac writes a hardware address as it is, if a mac_t takes it, and in the usual form otherwise.
 func (o *ocsf) mac(st *ocsfStep) {
 	text, source := o.first(st.args[0])
-	if len(text) != 17 {
+	from := len(o.text)
+	var ok bool
+	if o.text, ok = appendMAC(o.text, text); !ok || len(o.text)-from != len("00-15-5D-01-02-03") {
 		return
 	}
-	for i, c := range text {
-		if c = lowerByte(c); i%3 == 2 && c != ':' && c != '-' || i%3 < 2 && !isDigit(c) && (c < 'a' || c > 'f') {
-			return
-		}
+	if !isMAC(text) {
+		text, source = o.text[from:len(o.text):len(o.text)], noSource
 	}
 	o.sheet.setText(st.field, text, source)
+}
+
+// isMAC reports whether a text is a mac_t of OCSF: six pairs of digits with colons or dashes.
+func isMAC(text []byte) bool {
+	if len(text) != 17 {
+		return false
+	}
+	for i := 2; i < len(text); i += 3 {
+		if text[i] != ':' && text[i] != '-' {
+			return false
+		}
+	}
+	return true
 }
 
 // isEmail reports whether a text is an email_t of OCSF, whose pattern is
@@ -460,6 +476,48 @@ func (o *ocsf) url(st *ocsfStep) {
 	}
 	s.setText(st.fields[4], u.path, noSource)
 	s.setText(st.fields[5], u.query, noSource)
+}
+
+// requestURL is url for a request that names its path and its host apart.
+func (o *ocsf) requestURL(st *ocsfStep) {
+	o.url(st)
+	text, _ := o.first(st.args[0])
+	if len(text) == 0 || text[0] != '/' {
+		return
+	}
+	s := o.sheet
+	path, query, _ := bytes.Cut(text, []byte{'?'})
+	s.setText(st.fields[4], path, noSource)
+	s.setText(st.fields[5], query, noSource)
+	host, _ := o.first(st.args[1])
+	if u, ok := splitURL(host); ok && len(u.path) == 0 {
+		s.setText(st.fields[2], u.domain, noSource)
+		if u.port > 0 {
+			s.setInteger(st.fields[3], int64(u.port), noSource)
+		}
+	}
+}
+
+// isRemote tells whether a logon came from another machine. arguments: IsLocalLogon, the remote
+// address, the type of logon. The sensor knows best. A type that says neither is left out.
+func (o *ocsf) isRemote(st *ocsfStep) {
+	local, _ := o.first(st.args[0])
+	if yes, ok := record.ParseBoolean(local); ok {
+		o.sheet.setBoolean(st.fields[0], !yes, noSource)
+		return
+	}
+	address, _ := o.first(st.args[1])
+	if ip, _, ok := parseIP(address); ok {
+		o.sheet.setBoolean(st.fields[0], !ip.IsLoopback(), noSource)
+		return
+	}
+	kind, _ := o.first(st.args[2])
+	switch {
+	case hasPrefixFold(kind, "network"), hasPrefixFold(kind, "remoteinteractive"), hasPrefixFold(kind, "cachedremote"):
+		o.sheet.setBoolean(st.fields[0], true, noSource)
+	case equalFold(kind, "interactive"), equalFold(kind, "batch"), equalFold(kind, "service"), equalFold(kind, "unlock"), hasPrefixFold(kind, "cached"):
+		o.sheet.setBoolean(st.fields[0], false, noSource)
+	}
 }
 
 // valueName writes the name of a registry value: the default value has none.
