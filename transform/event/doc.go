@@ -6,5 +6,6 @@
 //	names.go   the name of a field, found once and then copied
 //	indexed.go a value for an index: objects as maps, without empty values and giant texts
 //	refs.go    $ref, kept or replaced by its object
+//	quote.go   text as a JSON string
 //	device.go  the device that goes onto a record
 package event

@@ -27,7 +27,6 @@
 //	date.go          times as an index takes them, and Elastic's id of a process
 //	text.go          letters without case
 //	snake.go         a column's name in snake case
-//	quote.go         text as a JSON string
 //
 // The files below form.go append to a buffer or return a part of their input. None allocates.
 //

@@ -63,7 +63,7 @@ func (f *elastic) record(w *event.Writer, r *record.Record, own *Own) {
 	w.Out = append(w.Out, f.keys.message...)
 	w.Count(1)
 	if r.Bare { // the pipeline tells the table by the category, and reads properties
-		f.text = append(appendQuoted(append(f.text[:0], `{"category":`...), bytesOf(r.Category())), `,"properties":`...)
+		f.text = append(event.AppendQuoted(append(f.text[:0], `{"category":`...), bytesOf(r.Category())), `,"properties":`...)
 		f.text = append(append(f.text, r.Doc.Raw(0)...), '}')
 		w.JSON(f.text)
 		if cap(f.text) > record.KeepBytes {
@@ -240,12 +240,12 @@ func (f *elastic) column(c *event.Column) []byte {
 // of such records, with an error.
 func (f *elastic) unreadable(w *event.Writer, u *Unreadable) {
 	b := append(f.text[:0], `{"category":"unreadable","properties":{"unreadable_reason":`...)
-	b = appendQuoted(b, []byte(u.Reason))
-	b = appendQuoted(append(b, `,"unreadable_raw":`...), u.Text)
+	b = event.AppendQuoted(b, []byte(u.Reason))
+	b = event.AppendQuoted(append(b, `,"unreadable_raw":`...), u.Text)
 	if u.Encoding != "" {
-		b = appendQuoted(append(b, `,"unreadable_encoding":`...), []byte(u.Encoding))
+		b = event.AppendQuoted(append(b, `,"unreadable_encoding":`...), []byte(u.Encoding))
 	}
-	b = appendQuoted(append(b, `,"unreadable_lane":`...), []byte(u.Lane))
+	b = event.AppendQuoted(append(b, `,"unreadable_lane":`...), []byte(u.Lane))
 	b = strconv.AppendInt(append(b, `,"unreadable_offset":`...), u.Offset, 10)
 	b = strconv.AppendInt(append(b, `,"unreadable_at":`...), int64(u.At), 10)
 	if u.Parts > 1 {

@@ -274,7 +274,7 @@ func appendList(dst, value []byte) []byte {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = appendQuoted(dst, text)
+		dst = event.AppendQuoted(dst, text)
 	}
 	return append(dst, ']')
 }

@@ -1,7 +1,7 @@
-package format
+package event
 
-// appendQuoted appends text, which is UTF-8, as a JSON string.
-func appendQuoted(dst, text []byte) []byte {
+// AppendQuoted appends text, which is UTF-8, as a JSON string.
+func AppendQuoted(dst, text []byte) []byte {
 	const digits = "0123456789abcdef"
 	dst = append(dst, '"')
 	for _, c := range text {
