@@ -33,8 +33,10 @@ type column struct {
 const evidenceAge = int64(1) << 62
 
 // A full report speaks for all columns that it names. columnFull is in its group. Its value lists
-// the ids of the columns that it has empty: no older report and no evidence fills them. Only the
-// newest full report has one.
+// the ids of the columns that it has empty: no older report and no evidence fills them. A column is
+// in the list of the newest report that speaks for it, and in no list if that report has a value.
+// Older full reports have none if their list is empty. That is the rule: reports of Defender name
+// all columns. Answers of the machines API do not.
 const columnFull columnID = 254
 
 // facts: the sources and times of a device's columns, read from its groups.
@@ -70,7 +72,7 @@ func (f *facts) add(id columnID, stamp int64) {
 	case columnMergedTo, columnIPs, columnMACs:
 		return
 	case columnFull:
-		f.full = stamp
+		f.full = max(f.full, stamp)
 	}
 	if stamp >= 0 {
 		f.reported = true
@@ -187,10 +189,9 @@ func mergedInto(groups []byte) []byte {
 type merger struct {
 	out   []byte
 	said  [256]int16 // per column: its place in the report from 1 on, 0 if it is not in it, -1 if the known value is newer
-	empty [256]bool  // per column: the report says that it is empty
+	empty [256]bool  // per column: the report says that it is empty, and nothing newer is known
 	known []known
-	text  []byte
-	value []byte // of columnFull
+	lists []byte // values of columnFull
 }
 
 type known struct {
@@ -201,7 +202,7 @@ type known struct {
 // merge returns groups with the columns of a report of stamp, and whether that makes a difference.
 // columns has each column once. A full report has the ids of its empty columns in empty; for any
 // other that is nil. The result is valid until the next merge. If two values have one stamp, the
-// larger wins, so that order makes no difference there either.
+// larger wins, and any value wins over none, so that order makes no difference there either.
 func (m *merger) merge(groups []byte, stamp int64, columns []column, empty []columnID) ([]byte, bool) {
 	for i, c := range columns {
 		m.said[c.id] = int16(i + 1)
@@ -209,25 +210,37 @@ func (m *merger) merge(groups []byte, stamp int64, columns []column, empty []col
 	for _, id := range empty {
 		m.empty[id] = true
 	}
-	full := m.fullOf(empty)
-	m.known = m.known[:0]
+	m.known, m.lists = m.known[:0], m.lists[:0]
 	changed := false
+	full := empty != nil // and it is the newest, as far as seen
+	same := -1           // the place in known of the list of another full report of this stamp
 	for w := (walker{rest: groups}); ; {
 		c, ok := w.next()
 		if !ok {
 			break
 		}
-		switch {
-		case c.id == columnFull && w.stamp >= stamp:
-			full.id = columnNone // the known one is newer
-			if w.stamp > stamp {
-				m.hide(c.value)
+		if c.id == columnFull {
+			switch {
+			case w.stamp < stamp:
+				if c.value, ok = m.supersede(c.value, full || m.hasFull()); !ok {
+					continue
+				}
+			case w.stamp == stamp:
+				same, full = len(m.known), false
+				m.hide(c.value, false)
+			default:
+				full = false
+				m.hide(c.value, true)
 			}
-		case c.id == columnFull && full.id == columnFull:
+			m.known = append(m.known, known{w.stamp, c})
 			continue
-		case m.empty[c.id] && w.stamp < stamp:
-			changed = true
-			continue
+		}
+		if m.empty[c.id] {
+			if w.stamp < stamp {
+				changed = true
+				continue
+			}
+			m.empty[c.id] = false
 		}
 		if i := m.said[c.id]; i > 0 {
 			if w.stamp < stamp || w.stamp == stamp && bytes.Compare(c.value, columns[i-1].value) < 0 {
@@ -237,9 +250,6 @@ func (m *merger) merge(groups []byte, stamp int64, columns []column, empty []col
 		}
 		m.known = append(m.known, known{w.stamp, c})
 	}
-	for _, id := range empty {
-		m.empty[id] = false
-	}
 	for _, c := range columns {
 		if m.said[c.id] > 0 {
 			m.known = append(m.known, known{stamp, c})
@@ -247,9 +257,25 @@ func (m *merger) merge(groups []byte, stamp int64, columns []column, empty []col
 		}
 		m.said[c.id] = 0
 	}
-	if full.id == columnFull {
-		m.known = append(m.known, known{stamp, full})
-		changed = true
+	from := len(m.lists)
+	m.lists = append(m.lists, binary8, 0)
+	if same >= 0 {
+		m.lists = append(m.lists, m.known[same].value[2:]...)
+	}
+	before := len(m.lists)
+	for _, id := range empty {
+		if m.empty[id] {
+			m.lists = append(m.lists, byte(id))
+			m.empty[id] = false
+		}
+	}
+	if list := m.lists[from:]; full || len(m.lists) > before {
+		list[1] = byte(len(list) - 2)
+		if changed = true; same >= 0 {
+			m.known[same].value = list
+		} else {
+			m.known = append(m.known, known{stamp, column{columnFull, list}})
+		}
 	}
 	if !changed {
 		return groups, false
@@ -270,25 +296,43 @@ func (m *merger) merge(groups []byte, stamp int64, columns []column, empty []col
 	return m.out, true
 }
 
-// fullOf is the column that tells of a full report, or one with columnNone.
-func (m *merger) fullOf(empty []columnID) column {
-	if empty == nil {
-		return column{id: columnNone}
-	}
-	m.text = m.text[:0]
-	for _, id := range empty {
-		m.text = append(m.text, byte(id))
-	}
-	m.value = msgp.AppendBytes(m.value[:0], m.text)
-	return column{columnFull, m.value}
+// binary8 begins a value of columnFull: bytes in msgpack, and their number in the next byte.
+const binary8 = 0xc4
+
+// hasFull reports whether a full report is among the known columns so far.
+func (m *merger) hasFull() bool {
+	return slices.ContainsFunc(m.known, func(k known) bool { return k.id == columnFull })
 }
 
-// hide removes from the report at hand the columns that a newer full report has empty.
-func (m *merger) hide(value []byte) {
+// emptyOf is the ids in a value of columnFull.
+func emptyOf(value []byte) []byte {
 	ids, _, _ := msgp.ReadBytesZC(value)
-	for _, id := range ids {
-		if m.said[id] > 0 {
+	return ids
+}
+
+// hide takes note of the columns that another full report has empty. Where that is newer, the
+// report at hand has nothing to say of them.
+func (m *merger) hide(value []byte, newer bool) {
+	for _, id := range emptyOf(value) {
+		m.empty[id] = false
+		if newer && m.said[id] > 0 {
 			m.said[id] = -1
 		}
 	}
+}
+
+// supersede returns the list of an older full report without the columns of which the report at
+// hand speaks. It returns false if nothing is left of it that counts. newer: there is a newer full
+// report.
+func (m *merger) supersede(value []byte, newer bool) ([]byte, bool) {
+	from := len(m.lists)
+	m.lists = append(m.lists, binary8, 0)
+	for _, id := range emptyOf(value) {
+		if m.said[id] == 0 && !m.empty[id] {
+			m.lists = append(m.lists, id)
+		}
+	}
+	list := m.lists[from:len(m.lists):len(m.lists)]
+	list[1] = byte(len(list) - 2)
+	return list, len(list) > 2 || !newer
 }

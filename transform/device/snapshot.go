@@ -1,10 +1,6 @@
 package device
 
-import (
-	"strings"
-
-	"github.com/tinylib/msgp/msgp"
-)
+import "strings"
 
 // A Saved is one device in a snapshot. An empty Groups takes the device out.
 type Saved struct {
@@ -140,12 +136,13 @@ func (m *Memory) Restore(key string, saved []byte) bool {
 	defer func() { m.saving = saving }()
 	used := saved[0] == savedUsed
 	var columns []column
+	var empty []columnID
 	stamp := newest(rest)
 	flush := func() {
-		if len(columns) > 0 {
-			m.put(devKey, stamp, columns, nil, used)
+		if len(columns) > 0 || empty != nil {
+			m.put(devKey, stamp, columns, empty, used)
 		}
-		columns = columns[:0]
+		columns, empty = columns[:0], nil
 	}
 	m.stats.NewestReport = max(m.stats.NewestReport, factsOf(rest).full)
 	for w := (walker{rest: rest}); ; {
@@ -159,7 +156,8 @@ func (m *Memory) Restore(key string, saved []byte) bool {
 		}
 		switch {
 		case c.id == columnFull:
-			c.value = listedOnly(c.value)
+			empty = listedOnly(c.value)
+			continue
 		case int(c.id) >= len(columnNames) || names[c.id] != "":
 			if c.id = m.fields.field([]byte(names[c.id])).id; c.id == columnNone {
 				continue
@@ -178,17 +176,13 @@ func (m *Memory) Restore(key string, saved []byte) bool {
 	return ok
 }
 
-// listedOnly is the value of columnFull without the columns whose ids are of another run.
-func listedOnly(value []byte) []byte {
-	ids, _, err := msgp.ReadBytesZC(value)
-	if err != nil {
-		return msgp.AppendBytes(nil, nil)
-	}
-	kept := make([]byte, 0, len(ids))
-	for _, id := range ids {
+// listedOnly are the ids in a value of columnFull without those of another run; never nil.
+func listedOnly(value []byte) []columnID {
+	kept := make([]columnID, 0, len(value))
+	for _, id := range emptyOf(value) {
 		if int(id) < len(columnNames) {
-			kept = append(kept, id)
+			kept = append(kept, columnID(id))
 		}
 	}
-	return msgp.AppendBytes(nil, kept)
+	return kept
 }
