@@ -137,13 +137,15 @@
 //	row of evidence, its host        name, group, system of a host, where no    older than any report
 //	                                 report says or clears them
 //	row of DeviceNetworkInfo         addresses of an adapter that is up; of a   its Timestamp
-//	                                 newer report they replace those before
+//	                                 newer report they replace those before;
+//	                                 of one that was up and is not, none
 //	MergedToDeviceId                 the device is the other one, once that     its report
-//	                                 has reported; empty in a full report, no
-//	                                 longer
+//	                                 has reported, and so on; of a circle the
+//	                                 newest; empty in a full report, no longer
 //	MergedDeviceIds of the survivor  the same, for each of them                 its report
 //
-// For each column the newest wins, in any order of arrival. Nothing counts as of later than the
+// For each column the newest wins, in any order of arrival, also if it says that the column is
+// empty. Texts such as null, N/A, - and blanks are empty. Nothing counts as of later than the
 // time of its envelope, which no device writes, and without one as of now.
 //
 //	match    the device is
@@ -152,7 +154,8 @@
 //	name     the one of the tenant that has the row's host name or Azure resource, and has
 //	         reported within device_info.ttl
 //	alert    the one that other rows of the alert name; of that name, if the row names a host
-//	user     the one that the row's account is logged on to (device_info.by_user)
+//	user     the one that the row's account is logged on to, by a report within device_info.ttl
+//	         (device_info.by_user)
 //	several  not guessed: there is more than one
 //
 //	status   meaning

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/tinylib/msgp/msgp"
 )
 
 // alerts: recent alerts, with the devices that each is about and what AlertInfo said of it. It is
@@ -127,17 +128,22 @@ func (m *Memory) deviceOf(al *alert, name string) (key string, several []string)
 	if len(hosts) == 0 || name != "" {
 		hosts = al.hosts
 	}
+	if name == "" {
+		return m.oneOf(hosts)
+	}
+	var named []string
 	for _, key := range hosts {
-		if name != "" && !m.isNamed(key, name) {
-			continue
-		}
-		if dev, at, _ := m.find(key, false); dev != nil {
-			key = at
-		}
-		if !slices.Contains(several, key) {
-			several = append(several, key)
+		if m.isNamed(key, name) {
+			named = append(named, key)
 		}
 	}
+	return m.oneOf(named)
+}
+
+// oneOf returns the one device that keys are of, or several. Devices that were merged into one are
+// one.
+func (m *Memory) oneOf(keys []string) (key string, several []string) {
+	several = m.merged(nil, keys)
 	if len(several) == 1 {
 		return several[0], nil
 	}
@@ -145,8 +151,60 @@ func (m *Memory) deviceOf(al *alert, name string) (key string, several []string)
 	return "", several
 }
 
+// merged appends the keys of the devices that those of keys were merged into, each once.
+func (m *Memory) merged(dst, keys []string) []string {
+	for _, key := range keys {
+		if dev, at, _ := m.find(key, false); dev != nil {
+			key = at
+		}
+		if !slices.Contains(dst, key) {
+			dst = append(dst, key)
+		}
+	}
+	return dst
+}
+
+// names notes that evidence of an alert names a device, and whether as the leading one.
+func (m *Memory) names(tenant uint32, alert, key []byte, leading bool) {
+	al := m.alerts.make(tenant, alert)
+	if al == nil {
+		return
+	}
+	if len(al.hosts) == maxHosts && !slices.Contains(al.hosts, record.View(key)) {
+		// Those that were merged into one take one place.
+		m.alerts.grow(-al.hosts.bytes())
+		al.hosts = m.merged(make(hosts, 0, maxHosts), al.hosts)
+		m.alerts.grow(al.hosts.bytes())
+	}
+	m.alerts.names(al, key, leading)
+	m.heard(tenant, alert)
+}
+
+// severity is that of a row of evidence, else that of the AlertInfo of its alert.
+func (m *Memory) severity(r *record.Record, tenant uint32, alert []byte) severity {
+	if s := severityOf(stringAt(&r.Columns, r.Props, "Severity")); s > 0 {
+		return s
+	}
+	al := m.alerts.get(tenant, alert)
+	if al == nil {
+		return 0
+	}
+	for w := (walker{rest: al.info}); ; {
+		c, ok := w.next()
+		if !ok {
+			return 0
+		}
+		if c.id == alertSeverity {
+			text, _, _ := msgp.ReadStringZC(c.value)
+			return severityOf(text)
+		}
+	}
+}
+
 // alertColumns are the columns that AlertEvidence repeats from AlertInfo, in records since 2023.
 var alertColumns = [...]string{"Title", "Severity", "ServiceSource", "DetectionSource", "AttackTechniques", "Categories"}
+
+const alertSeverity columnID = 1
 
 // alertCategories is where the one Category of AlertInfo goes: evidence has a list of them.
 const alertCategories columnID = 5
@@ -154,11 +212,8 @@ const alertCategories columnID = 5
 // inform takes what AlertInfo says of an alert.
 func (m *Memory) inform(r *record.Record, tenant uint32) {
 	tr := &r.Columns
-	n := tr.Find(r.Props, "AlertId")
-	if n == 0 || tr.Nodes[n].Kind != record.KindString {
-		return
-	}
-	al := m.alerts.make(tenant, tr.Inner(n))
+	id, _ := alertID(r)
+	al := m.alerts.make(tenant, id)
 	if al == nil {
 		return
 	}
@@ -166,7 +221,7 @@ func (m *Memory) inform(r *record.Record, tenant uint32) {
 		at := r.Nanos(m.now().UnixNano())
 		for _, key := range al.hosts {
 			dev, _ := m.cache.peek(key)
-			m.noteAlert(r, []byte(key), dev, tr.Inner(n), at)
+			m.noteAlert([]byte(key), dev, id, at, s)
 		}
 	}
 	l := m.learner
@@ -188,14 +243,15 @@ func (m *Memory) inform(r *record.Record, tenant uint32) {
 	l.release()
 }
 
-// noteAlert notes a row of evidence at a time with the device that it names. dev is nil if nothing
-// is known of that.
-func (m *Memory) noteAlert(r *record.Record, key []byte, dev *device, alert []byte, at int64) {
+// noteAlert notes evidence of an alert at a time, on the device that it names. dev is nil if that
+// is not known.
+func (m *Memory) noteAlert(key []byte, dev *device, alert []byte, at int64, s severity) {
 	of := record.View(key)
 	if dev != nil && dev.merged {
 		if target, final, _ := m.find(of, false); target != nil {
+			m.recents.move(of, final)
 			of = final
 		}
 	}
-	m.recents.note(of, alert, at, severityOf(stringAt(&r.Columns, r.Props, "Severity")))
+	m.recents.note(of, alert, at, s)
 }

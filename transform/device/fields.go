@@ -62,6 +62,7 @@ const (
 type fieldSet struct {
 	all    bool
 	byUser bool     // users find devices
+	tags   bool     // Tags is wanted, or a column that it is made of
 	names  []string // by columnID; "" for a column that is not kept
 	ids    map[string]field
 	wish   map[string]string // lower case to the name as given
@@ -75,6 +76,11 @@ func newFields(fields []string, byUser bool) fieldSet {
 			f.all = true
 		}
 		f.wish[strings.ToLower(name)] = name
+	}
+	for _, name := range [...]string{"tags", "registrydevicetag", "devicemanualtags", "devicedynamictags"} {
+		if _, wished := f.wish[name]; wished {
+			f.tags = true
+		}
 	}
 	f.names = make([]string, len(columnNames))
 	f.order = make([]field, 2*len(columnNames))
@@ -99,8 +105,12 @@ func newFields(fields []string, byUser bool) fieldSet {
 	return f
 }
 
-// finds reports whether devices are found by a column: it is kept, wanted or not.
+// finds reports whether devices are found by a column, or Tags made of it: it is kept, wanted or
+// not.
 func (f *fieldSet) finds(id columnID) bool {
+	if f.tags && (id == columnRegistryTag || id == columnManualTags || id == columnDynamicTags) {
+		return true // Tags is the union of all three
+	}
 	return id == columnMergedTo || id == columnDeviceName || id == columnResource || id == columnUsers && f.byUser
 }
 

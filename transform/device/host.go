@@ -56,8 +56,8 @@ func findHost(s *record.Scanner, r *record.Record) (h host) {
 	if n := r.Columns.Find(r.Props, "DeviceId"); n != 0 && r.Columns.Nodes[n].Kind == record.KindString && !noID(&r.Columns, n) {
 		h.id, h.match = r.Columns.Inner(n), matchRow
 	}
-	if n := r.Columns.Find(r.Props, "DeviceName"); n != 0 && r.Columns.Nodes[n].Kind == record.KindString && h.match == matchNone {
-		h.name = r.Columns.Inner(n)
+	if h.match == matchNone {
+		h.name = nameAt(&r.Columns, r.Props, "DeviceName", isNoName)
 	}
 	tr, at, ok := r.Column(s, "AdditionalFields")
 	if !ok || tr.Nodes[at].Kind < record.KindArray {
@@ -79,11 +79,11 @@ func findHost(s *record.Scanner, r *record.Record) (h host) {
 		}
 		id := machineID(&tr, n)
 		if id == nil && len(h.name) == 0 && h.match == matchNone {
-			if h.name, h.domain = stringAt(&tr, n, "HostName"), stringAt(&tr, n, "DnsDomain"); len(h.name) == 0 {
-				h.name = stringAt(&tr, n, "NetBiosName")
+			if h.name, h.domain = nameAt(&tr, n, "HostName", isNoName), nameAt(&tr, n, "DnsDomain", isNoID); len(h.name) == 0 {
+				h.name = nameAt(&tr, n, "NetBiosName", isNoName)
 			}
 		}
-		if id != nil && (h.match == matchNone || sameText(id, h.id)) {
+		if id != nil && (h.match == matchNone || sameID(id, h.id)) {
 			if h.match == matchNone {
 				h.id, h.match = id, matchEvidence
 			}
@@ -126,7 +126,7 @@ func (h *host) search(s *record.Scanner, r *record.Record, tr *record.Tree, at u
 		case id == nil:
 		case h.id == nil:
 			*h = host{id: id, match: matchEvidence, tree: *tr, node: n, has: true, several: [][]byte{id}}
-		case !slices.ContainsFunc(h.several, func(other []byte) bool { return sameText(id, other) }) && len(h.several) < maxHosts:
+		case !slices.ContainsFunc(h.several, func(other []byte) bool { return sameID(id, other) }) && len(h.several) < maxHosts:
 			h.several = append(h.several, id)
 		}
 	}
@@ -159,18 +159,21 @@ func member(tr *record.Tree, n uint32, key string) (uint32, bool) {
 }
 
 // noID reports whether string n is no id.
-func noID(tr *record.Tree, n uint32) bool {
-	if tr.Nodes[n].Flags&record.FlagEscaped == 0 {
-		return isNoID(tr.Inner(n))
-	}
-	text, _ := record.AppendText(nil, tr.Inner(n))
-	return isNoID(text)
-}
+func noID(tr *record.Tree, n uint32) bool { return isText(tr, n, isNoID) }
 
 // stringAt is the text of a member of object n, as received, or nil.
 func stringAt(tr *record.Tree, n uint32, key string) []byte {
 	v := tr.Find(n, key)
 	if v == 0 || tr.Nodes[v].Kind != record.KindString {
+		return nil
+	}
+	return tr.Inner(v)
+}
+
+// nameAt is the text of a member of object n, as received, or nil if it is none of its kind.
+func nameAt(tr *record.Tree, n uint32, key string, none func([]byte) bool) []byte {
+	v := tr.Find(n, key)
+	if v == 0 || tr.Nodes[v].Kind != record.KindString || isText(tr, v, none) {
 		return nil
 	}
 	return tr.Inner(v)
@@ -184,7 +187,17 @@ func machineID(tr *record.Tree, n uint32) []byte {
 	return tr.Inner(id)
 }
 
-// sameText compares ids, in any case.
+// sameID compares ids as received: their texts, in any case.
+func sameID(a, b []byte) bool {
+	if sameText(a, b) {
+		return true
+	}
+	a, _ = record.AppendText(nil, a)
+	b, _ = record.AppendText(nil, b)
+	return sameText(bytes.TrimSpace(a), bytes.TrimSpace(b))
+}
+
+// sameText compares texts, in any case of ASCII.
 func sameText(a, b []byte) bool {
 	if len(a) != len(b) {
 		return false
@@ -213,25 +226,19 @@ func (m *Memory) witness(r *record.Record, h *host, key []byte) *device {
 	}
 	l := m.learner
 	l.begin()
-	own := func(id columnID, name string) {
-		if n := r.Columns.Find(r.Props, name); n != 0 && m.stores(id) {
-			l.addValue(id, record.ClassText, &r.Columns, n)
+	take := func(id columnID, tr *record.Tree, object uint32, name string, none func([]byte) bool) {
+		if n := tr.Find(object, name); n != 0 && m.stores(id) && !isText(tr, n, none) {
+			l.addValue(id, record.ClassText, tr, n)
 		}
 	}
 	// DeviceName and MachineGroup of a row are those of its DeviceId.
 	if h.match == matchRow {
-		own(columnDeviceName, "DeviceName")
-		own(columnGroup, "MachineGroup")
+		take(columnDeviceName, &r.Columns, r.Props, "DeviceName", isNoID)
+		take(columnGroup, &r.Columns, r.Props, "MachineGroup", isNoValue)
 	}
 	if h.has {
-		for _, c := range [...]struct {
-			id   columnID
-			name string
-		}{{columnOSFamily, "OSFamily"}, {columnOSVersion, "OSVersion"}} {
-			if n := h.tree.Find(h.node, c.name); n != 0 && m.stores(c.id) {
-				l.addValue(c.id, record.ClassText, &h.tree, n)
-			}
-		}
+		take(columnOSFamily, &h.tree, h.node, "OSFamily", isNoSystem)
+		take(columnOSVersion, &h.tree, h.node, "OSVersion", isNoSystem)
 		if m.stores(columnDeviceName) {
 			l.addHostName(&h.tree, h.node)
 		}
@@ -251,8 +258,11 @@ func (m *Memory) stores(id columnID) bool {
 
 // addHostName takes the name of a host object: its name and its domain.
 func (l *learner) addHostName(tr *record.Tree, n uint32) {
-	name := tr.Find(n, "HostName")
-	if name == 0 || tr.Nodes[name].Kind != record.KindString || tr.Nothing(name) {
+	name := nameAt(tr, n, "HostName", isNoID)
+	if len(name) == 0 {
+		name = nameAt(tr, n, "NetBiosName", isNoID)
+	}
+	if len(name) == 0 {
 		return
 	}
 	for _, c := range l.columns {
@@ -260,13 +270,17 @@ func (l *learner) addHostName(tr *record.Tree, n uint32) {
 			return
 		}
 	}
-	text, _ := record.AppendText(l.text[:0], tr.Inner(name))
-	if domain := tr.Find(n, "DnsDomain"); domain != 0 && tr.Nodes[domain].Kind == record.KindString && !tr.Nothing(domain) {
-		text = append(text, '.')
-		text, _ = record.AppendText(text, tr.Inner(domain))
-	}
-	l.text = text
-	l.values.JSON(text)
+	l.text = appendHostName(l.text[:0], name, nameAt(tr, n, "DnsDomain", isNoID))
+	l.values.JSON(l.text)
 	l.columns = append(l.columns, column{id: columnDeviceName})
 	l.ends = append(l.ends, l.values.Len())
+}
+
+// appendHostName appends a name with its domain, both as received, unless it has one already.
+func appendHostName(dst, name, domain []byte) []byte {
+	dst, _ = record.AppendText(dst, name)
+	if len(domain) > 0 && bytes.IndexByte(dst, '.') < 0 {
+		dst, _ = record.AppendText(append(dst, '.'), domain)
+	}
+	return dst
 }

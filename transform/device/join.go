@@ -60,9 +60,8 @@ type Sighting struct {
 	tenant   uint32 // 0 for no tenant
 	key      string // of the device, or ""
 	match    Match
-	name     string // of a host without an id
-	account  string // of a row without a host
-	sid      string
+	name     string   // of a host without an id
+	account  user     // of a row without a host
 	resource string   // in Azure, of a row without a host
 	hosts    []string // keys of the devices that the row itself names, if they are more than one
 	several  []string // keys of the devices among which none is guessed
@@ -70,6 +69,9 @@ type Sighting struct {
 	at       int64    // time of the event, in nanoseconds
 	lacks    bool     // an AlertEvidence without a title
 	own      bool     // the row itself names its device
+
+	behavior  bool // alert is the id of a behavior
+	workspace bool // tenant is a workspace of Log Analytics
 
 	since    time.Time // when it was first resolved, or the warm-up was over
 	warms    bool      // it waits for the warm-up
@@ -81,14 +83,15 @@ type Sighting struct {
 
 // A Joiner is the way of one Transformer to the memory. It is not safe for concurrent use.
 type Joiner struct {
-	memory   *Memory
-	scanner  *record.Scanner
-	text     []byte
-	values   []byte // of the device that Describe returned
-	extra    []byte // of our fields, which no report has
-	id, url  []byte
-	tagTexts [][]byte
-	device   event.Device
+	memory  *Memory
+	scanner *record.Scanner
+	text    []byte
+	values  []byte // of the device that Describe returned
+	extra   []byte // of our fields, which no report has
+	id, url []byte
+	texts   [][]byte      // of a list
+	nodes   []record.Node // of tags in JSON
+	device  event.Device
 }
 
 // NewJoiner returns a Joiner, which scans with s.
@@ -127,12 +130,13 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 	}
 	if tenant != 0 && role == RoleAlert {
 		m.inform(r, tenant)
-		m.heard(tenant, alertID(r))
+		alert, _ := alertID(r)
+		m.heard(tenant, alert)
 	}
 	if s == nil && role != RoleEvidence && role != RoleBehavior {
 		return
 	}
-	alert := alertID(r)
+	alert, behavior := alertID(r)
 	h := findHost(j.scanner, r)
 	at := r.Nanos(m.now().UnixNano())
 	var key []byte
@@ -141,18 +145,21 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 		j.text, _ = record.AppendText(j.text[:0], h.id)
 		if key = appendKey(m.reportKey[:0], tenant, j.text); key != nil {
 			m.reportKey = key
-			if al := m.alerts.make(tenant, alert); al != nil {
-				m.alerts.names(al, key, h.leading)
-				m.heard(tenant, alert)
-			}
+			m.names(tenant, alert, key, h.leading)
 			dev = m.witness(r, &h, key)
-			m.noteAlert(r, key, dev, alert, at)
+			if !behavior {
+				m.noteAlert(key, dev, alert, at, m.severity(r, tenant, alert))
+			}
 		}
+	}
+	several := j.several(&h, tenant)
+	for _, key := range several {
+		m.names(tenant, alert, []byte(key), false)
 	}
 	if s == nil {
 		return
 	}
-	*s = Sighting{tenant: tenant, alert: alert, at: at}
+	*s = Sighting{tenant: tenant, alert: alert, at: at, hosts: several, behavior: behavior, workspace: r.Bare}
 	if role == RoleEvidence && len(alert) > 0 {
 		n := r.Columns.Find(r.Props, "Title")
 		s.lacks = n == 0 || r.Columns.Nothing(n)
@@ -170,60 +177,76 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 	}
 }
 
-// alertID is the AlertId, or for behaviors the BehaviorId, of a row.
-func alertID(r *record.Record) []byte {
-	for _, name := range [...]string{"AlertId", "BehaviorId"} {
-		if n := r.Columns.Find(r.Props, name); n != 0 && r.Columns.Nodes[n].Kind == record.KindString {
-			return r.Columns.Inner(n)
+// alertID is the AlertId of a row, or for behaviors the BehaviorId, or nil if it has none.
+func alertID(r *record.Record) (id []byte, behavior bool) {
+	for i, name := range [...]string{"AlertId", "BehaviorId"} {
+		n := r.Columns.Find(r.Props, name)
+		if n == 0 || r.Columns.Nodes[n].Kind != record.KindString || noID(&r.Columns, n) {
+			continue
+		}
+		if r.Columns.Nodes[n].Flags&record.FlagEscaped != 0 {
+			id, _ = record.AppendText(nil, r.Columns.Inner(n))
+			return id, i > 0
+		}
+		return r.Columns.Inner(n), i > 0
+	}
+	return nil, false
+}
+
+// several are the keys of the hosts of a row that names more than one.
+func (j *Joiner) several(h *host, tenant uint32) (keys []string) {
+	if tenant == 0 {
+		return nil
+	}
+	for _, id := range h.several {
+		j.text, _ = record.AppendText(j.text[:0], id)
+		if key := appendKey(j.memory.reportKey[:0], tenant, j.text); key != nil {
+			j.memory.reportKey = key
+			keys = append(keys, string(key))
 		}
 	}
-	return nil
+	return keys
 }
 
 // strangers notes the name, the resource and the user of a row's host without an id.
 func (j *Joiner) strangers(r *record.Record, h *host, s *Sighting) {
 	if len(h.name) > 0 {
-		j.text, _ = record.AppendText(j.text[:0], h.name)
-		if len(h.domain) > 0 && bytes.IndexByte(j.text, '.') < 0 {
-			j.text, _ = record.AppendText(append(j.text, '.'), h.domain)
-		}
+		j.text = appendHostName(j.text[:0], h.name, h.domain)
 		s.name = string(j.text)
-	}
-	for _, id := range h.several {
-		j.text, _ = record.AppendText(j.text[:0], id)
-		if key := appendKey(j.memory.reportKey[:0], s.tenant, j.text); key != nil {
-			j.memory.reportKey = key
-			s.hosts = append(s.hosts, string(key))
-		}
 	}
 	s.resource = j.resourceOf(r)
 	if j.memory.byUser != nil {
-		s.account, s.sid = j.column(r, "AccountName"), j.column(r, "AccountSid")
-		if s.account == "" {
-			s.account, _, _ = strings.Cut(j.column(r, "AccountUpn"), "@")
-		}
+		s.account = j.accountOf(r)
 	}
 }
 
-// column is the text of a column, or "".
-func (j *Joiner) column(r *record.Record, name string) string {
-	n := r.Columns.Find(r.Props, name)
-	if n == 0 || r.Columns.Nodes[n].Kind != record.KindString {
-		return ""
+// accountOf is the account that a row is about.
+func (j *Joiner) accountOf(r *record.Record) user {
+	column := func(name string) string {
+		j.text, _ = record.AppendText(j.text[:0], nameAt(&r.Columns, r.Props, name, isNoID))
+		return string(bytes.TrimSpace(j.text))
 	}
-	j.text, _ = record.AppendText(j.text[:0], r.Columns.Inner(n))
-	return string(j.text)
+	u := user{name: column("AccountName"), domain: column("AccountDomain"), sid: column("AccountSid")}
+	if u.name == "" {
+		u.name = column("AccountUpn")
+	}
+	if domain, name, ok := strings.Cut(u.name, `\`); ok {
+		u.domain, u.name = domain, name
+	}
+	u.name, _, _ = strings.Cut(u.name, "@")
+	return u
 }
 
 // resourceOf is the id of the resource in Azure that a row is about, or "".
 func (j *Joiner) resourceOf(r *record.Record) string {
 	const prefix = "/subscriptions/"
 	is := func(text []byte) bool {
-		return len(text) > len(prefix) && bytes.EqualFold(text[:len(prefix)], []byte(prefix))
+		j.text, _ = record.AppendText(j.text[:0], text)
+		return len(j.text) > len(prefix) && bytes.EqualFold(j.text[:len(prefix)], []byte(prefix))
 	}
 	for _, name := range [...]string{"ResourceID", "AzureResourceId", "CloudResource"} {
-		if n := r.Columns.Find(r.Props, name); n != 0 && r.Columns.Nodes[n].Kind == record.KindString && is(r.Columns.Inner(n)) {
-			return j.column(r, name)
+		if is(stringAt(&r.Columns, r.Props, name)) {
+			return string(j.text)
 		}
 	}
 	tr, at, ok := r.Column(j.scanner, "AdditionalFields")
@@ -231,8 +254,7 @@ func (j *Joiner) resourceOf(r *record.Record) string {
 		return ""
 	}
 	for _, name := range [...]string{"ResourceId", "AzureResourceId", "AzureID", "ResourceID"} {
-		if text := stringAt(&tr, at, name); is(text) {
-			j.text, _ = record.AppendText(j.text[:0], text)
+		if is(stringAt(&tr, at, name)) {
 			return string(j.text)
 		}
 	}
@@ -252,7 +274,11 @@ func (m *Memory) guess(s *Sighting) {
 		return key != ""
 	}
 	if len(s.hosts) > 0 {
-		s.several, s.match = s.hosts, matchSeveral
+		if s.key, s.several = m.oneOf(s.hosts); s.key != "" {
+			s.match = matchEvidence
+		} else {
+			s.match = matchSeveral
+		}
 		return
 	}
 	if s.resource != "" {
@@ -266,12 +292,13 @@ func (m *Memory) guess(s *Sighting) {
 		}
 	}
 	if al := m.alerts.get(s.tenant, s.alert); al != nil {
-		if key, several := m.deviceOf(al, s.name); take(matchAlert, key, several) {
+		key, several := m.deviceOf(al, s.name)
+		if !m.isAnother(key, s.resource) && take(matchAlert, key, several) {
 			return
 		}
 	}
-	if s.account != "" {
-		if key, several := m.loggedOn(s.tenant, s.account, s.sid, s.at); (s.name == "" || m.isNamed(key, s.name)) && take(matchUser, key, several) {
+	if s.account.name != "" {
+		if key, several := m.loggedOn(s.tenant, s.account, s.at); (s.name == "" || m.isNamed(key, s.name)) && take(matchUser, key, several) {
 			return
 		}
 	}
@@ -322,7 +349,7 @@ func (j *Joiner) Describe(r *record.Record, role Role, s *Sighting) *event.Devic
 	defer m.mu.Unlock()
 	st := statusNone
 	if s.key != "" {
-		st = j.describe(s)
+		st = j.describe(r, s)
 	} else if s.match == matchSeveral {
 		j.candidates(s)
 	}
@@ -348,17 +375,18 @@ func (j *Joiner) extraColumn(id int, name string, from int) {
 
 // candidates shows the devices if there are several.
 func (j *Joiner) candidates(s *Sighting) {
-	from := len(j.extra)
-	n := min(len(s.several), maxCandidates)
-	j.extra = msgp.AppendArrayHeader(j.extra, uint32(n))
-	for _, key := range s.several[:n] {
-		j.text = appendID(j.text[:0], key)
-		j.extra = msgp.AppendStringFromBytes(j.extra, j.text)
+	list := j.texts[:0]
+	j.id = j.id[:0]
+	for _, key := range s.several[:min(len(s.several), maxCandidates)] {
+		from := len(j.id)
+		j.id = appendID(j.id, key)
+		list = append(list, j.id[from:])
 	}
-	j.extraColumn(idCandidates, "candidates", from)
+	j.texts = list
+	j.list(idCandidates, "candidates", list)
 }
 
-func (j *Joiner) describe(s *Sighting) Status {
+func (j *Joiner) describe(r *record.Record, s *Sighting) Status {
 	m, d := j.memory, &j.device
 	dev, at, _ := m.find(s.key, true)
 	if dev == nil {
@@ -369,6 +397,9 @@ func (j *Joiner) describe(s *Sighting) Status {
 	unknown := statusUnknown
 	if s.question != nil && !s.question.answered {
 		unknown = statusPending
+	}
+	if !s.own && !s.behavior && s.tenant != 0 {
+		m.recents.note(at, s.alert, s.at, m.severity(r, s.tenant, s.alert)) // of others Observe has noted it
 	}
 	defer j.beside(s, at)
 	if dev == nil {
@@ -394,7 +425,13 @@ func (j *Joiner) describe(s *Sighting) Status {
 		case columnDynamicTags:
 			tags[2] = c.value
 		}
-		if name := m.fields.names[c.id]; name != "" {
+		name := m.fields.names[c.id]
+		if m.cfg.ArraysAsJSON && name != "" && (c.id == columnIPs || c.id == columnMACs) {
+			j.texts = appendTexts(j.texts[:0], c.value)
+			j.list(int(c.id), name, j.texts)
+			continue
+		}
+		if name != "" {
 			d.Columns = append(d.Columns, event.Column{Name: name, ID: int(c.id), Value: c.value})
 		}
 	}
@@ -428,8 +465,8 @@ func (j *Joiner) beside(s *Sighting, key string) {
 	if m.cfg.Portal == "" {
 		return
 	}
-	j.url = append(append(append(j.url[:0], m.cfg.Portal...), "/machines/v2/"...), j.device.ID...)
-	j.url = append(j.url, "/overview"...)
+	j.url = append(append(j.url[:0], m.cfg.Portal...), "/machines/v2/"...)
+	j.url = append(appendEscaped(j.url, j.device.ID), "/overview"...)
 	j.tenant(s)
 	from := len(j.extra)
 	j.extra = msgp.AppendStringFromBytes(j.extra, j.url)
@@ -438,7 +475,7 @@ func (j *Joiner) beside(s *Sighting, key string) {
 
 // tenant adds the tenant to a link.
 func (j *Joiner) tenant(s *Sighting) {
-	if s.tenant == 0 {
+	if s.tenant == 0 || s.workspace {
 		return
 	}
 	j.text = appendTenant(j.text[:0], s.tenant)
@@ -452,65 +489,137 @@ func (j *Joiner) tenant(s *Sighting) {
 // alertURL adds where the portal shows the alert.
 func (j *Joiner) alertURL(r *record.Record, s *Sighting) {
 	m := j.memory
-	n := r.Columns.Find(r.Props, "AlertId")
-	if m.cfg.Portal == "" || n == 0 || r.Columns.Nodes[n].Kind != record.KindString || isNoID(r.Columns.Inner(n)) {
+	if m.cfg.Portal == "" {
 		return
 	}
-	j.text, _ = record.AppendText(j.text[:0], r.Columns.Inner(n))
-	j.url = append(append(j.url[:0], m.cfg.Portal...), "/alerts/"...)
-	for _, c := range j.text {
-		if c <= ' ' || c >= 0x7f || c == '/' || c == '?' || c == '#' || c == '%' || c == '"' || c == '<' || c == '>' {
-			const digits = "0123456789ABCDEF"
-			j.url = append(j.url, '%', digits[c>>4], digits[c&15])
-		} else {
-			j.url = append(j.url, c)
-		}
+	id := nameAt(&r.Columns, r.Props, "AlertId", isNoID)
+	if len(id) == 0 {
+		return
 	}
+	j.text, _ = record.AppendText(j.text[:0], id)
+	j.url = append(append(j.url[:0], m.cfg.Portal...), "/alerts/"...)
+	j.url = appendEscaped(j.url, j.text)
 	j.tenant(s)
 	from := len(j.extra)
 	j.extra = msgp.AppendStringFromBytes(j.extra, j.url)
 	j.device.Alert = append(j.device.Alert, event.Column{Name: "alert_url", ID: len(alertColumns), Value: j.extra[from:len(j.extra):len(j.extra)]})
 }
 
-// tags adds the tags of a device, of all kinds, as one list.
-func (j *Joiner) tags(values [3][]byte) {
-	m := j.memory
-	tags := j.tagTexts[:0]
-	add := func(text []byte) {
-		for _, t := range tags {
-			if bytes.Equal(t, text) {
-				return
-			}
-		}
-		if len(text) > 0 && len(tags) < 64 {
-			tags = append(tags, text)
+// appendEscaped appends text as one part of the path of a link.
+func appendEscaped(dst, text []byte) []byte {
+	for _, c := range text {
+		if c <= ' ' || c >= 0x7f || c == '/' || c == '?' || c == '#' || c == '%' || c == '"' || c == '<' || c == '>' {
+			const digits = "0123456789ABCDEF"
+			dst = append(dst, '%', digits[c>>4], digits[c&15])
+		} else {
+			dst = append(dst, c)
 		}
 	}
+	return dst
+}
+
+// tags adds the tags of a device, of all kinds, as one list.
+func (j *Joiner) tags(values [3][]byte) {
+	tags := j.texts[:0]
 	for _, value := range values {
+		from := len(tags)
 		switch msgp.NextType(value) {
 		case msgp.StrType:
 			text, _, _ := msgp.ReadStringZC(value)
-			add(text)
+			if list, ok := j.appendListed(tags, text); ok {
+				tags = list
+			} else {
+				tags = append(tags, text)
+			}
 		case msgp.ArrayType:
-			n, rest, err := msgp.ReadArrayHeaderBytes(value)
-			for ; err == nil && n > 0; n-- {
-				var text []byte
-				if text, rest, err = msgp.ReadStringZC(rest); err == nil {
-					add(text)
-				}
+			tags = appendTexts(tags, value)
+		}
+		for _, tag := range tags[from:] {
+			if tags = tags[:from]; len(tag) > 0 && len(tags) < maxTags && !hasText(tags, tag) {
+				tags = append(tags, tag)
+				from++
 			}
 		}
 	}
-	j.tagTexts = tags
-	if len(tags) == 0 || m.cfg.ArraysAsJSON {
-		return
+	if j.texts = tags; len(tags) > 0 {
+		j.list(idTags, "Tags", tags)
 	}
+}
+
+const maxTags = 64 // of a device
+
+// appendListed appends the texts of a list in JSON. It returns false where lists are not written as
+// that, or text is none.
+func (j *Joiner) appendListed(dst [][]byte, text []byte) ([][]byte, bool) {
+	if !j.memory.cfg.ArraysAsJSON || len(text) == 0 || text[0] != '[' {
+		return dst, false
+	}
+	nodes, end, err := j.scanner.Parse(text, 0, j.nodes[:0])
+	if err != nil || end != len(text) {
+		return dst, false
+	}
+	j.nodes = nodes
+	tr := record.Tree{Src: text, Nodes: nodes}
+	for n := range nodes {
+		if nodes[n].Kind != record.KindString {
+			continue
+		}
+		tag := tr.Inner(uint32(n))
+		if nodes[n].Flags&record.FlagEscaped != 0 {
+			tag, _ = record.AppendText(nil, tag)
+		}
+		dst = append(dst, tag)
+	}
+	return dst, true
+}
+
+// appendTexts appends the texts of a list in msgpack.
+func appendTexts(dst [][]byte, list []byte) [][]byte {
+	if msgp.NextType(list) != msgp.ArrayType {
+		return dst
+	}
+	n, rest, err := msgp.ReadArrayHeaderBytes(list)
+	for ; err == nil && n > 0; n-- {
+		if msgp.NextType(rest) != msgp.StrType {
+			rest, err = msgp.Skip(rest)
+			continue
+		}
+		var text []byte
+		if text, rest, err = msgp.ReadStringZC(rest); err == nil {
+			dst = append(dst, text)
+		}
+	}
+	return dst
+}
+
+func hasText(texts [][]byte, text []byte) bool {
+	for _, t := range texts {
+		if bytes.Equal(t, text) {
+			return true
+		}
+	}
+	return false
+}
+
+// list adds a column that is a list of texts, as JSON text where lists are that.
+func (j *Joiner) list(id int, name string, texts [][]byte) {
 	from := len(j.extra)
-	j.extra = msgp.AppendArrayHeader(j.extra, uint32(len(tags)))
-	for _, t := range tags {
-		j.extra = msgp.AppendStringFromBytes(j.extra, t)
+	if j.memory.cfg.ArraysAsJSON {
+		j.text = append(j.text[:0], '[')
+		for i, text := range texts {
+			if i > 0 {
+				j.text = append(j.text, ',')
+			}
+			j.text = event.AppendQuoted(j.text, text)
+		}
+		j.extra = msgp.AppendStringFromBytes(j.extra, append(j.text, ']'))
+	} else {
+		j.extra = msgp.AppendArrayHeader(j.extra, uint32(len(texts)))
+		for _, text := range texts {
+			j.extra = msgp.AppendStringFromBytes(j.extra, text)
+		}
 	}
-	j.extraColumn(idTags, "Tags", from)
+	j.extraColumn(id, name, from)
 }
 
 // describeAlert takes the columns that the row lacks from the AlertInfo of its alert.

@@ -91,8 +91,8 @@ const (
 	// Measured by BenchmarkMillionDevices.
 	overhead    = 200
 	maxDeviceID = 256
-	maxMerges   = 4 // hops along MergedToDeviceId
-	alertShare  = 8 // one part in so many of the bytes is for alerts
+	maxMerges   = 16 // hops along MergedToDeviceId
+	alertShare  = 8  // one part in so many of the bytes is for alerts
 )
 
 // New returns an empty memory.
@@ -182,15 +182,29 @@ func appendKey(dst []byte, tenant uint32, id []byte) []byte {
 // any form.
 func isNoID(text []byte) bool {
 	text = bytes.TrimSpace(text)
+	if len(text) > 1 && text[0] == '0' && (text[1] == 'x' || text[1] == 'X') {
+		text = text[2:]
+	}
 	zeros := true
 	for _, c := range text {
-		zeros = zeros && (c == '0' || c == '-' || c == '{' || c == '}' || c == 'x' || c == 'X')
+		zeros = zeros && (c == '0' || c == '-' || c == '{' || c == '}' || c == ':' || c == '.')
 	}
-	if zeros {
-		return true
+	return zeros || isOneOf(text, "null", "(null)", "none", "n/a", "na", "nil", "undefined", "unknown")
+}
+
+// isNoValue reports whether a text in the place of a value is none. It knows fewer words than
+// isNoID: an ExposureLevel may be None, and a group of devices may be called NA.
+func isNoValue(text []byte) bool {
+	if len(text) > len("(null)") && text[0] > ' ' {
+		return false // as nearly all
 	}
-	for _, word := range [...]string{"null", "(null)", "none", "n/a", "na", "nil", "undefined", "unknown"} {
-		if len(text) == len(word) && bytes.EqualFold(text, []byte(word)) {
+	text = bytes.TrimSpace(text)
+	return len(text) == 0 || isOneOf(text, "null", "(null)", "n/a", "-")
+}
+
+func isOneOf(text []byte, words ...string) bool {
+	for _, word := range words {
+		if len(text) == len(word) && sameText(text, []byte(word)) {
 			return true
 		}
 	}
@@ -213,38 +227,70 @@ func appendID(dst []byte, key string) []byte {
 // another that is known, it is the other one. missing is the key that is worth asking for: of a
 // device that is not known, or "". used makes it recently used.
 func (m *Memory) find(key string, used bool) (dev *device, at, missing string) {
-	look := m.cache.peek
-	if used {
-		look = m.use
-	}
-	dev, ok := look(key)
+	dev, ok := m.look(key, used)
 	if !ok {
 		return nil, "", key
 	}
-	at = key
-	for range maxMerges {
-		if !dev.merged {
-			break
-		}
-		to := mergedInto(dev.groups)
-		next := appendKey(m.key[:0], tenantOf(at), to)
+	if !dev.merged {
+		return dev, key, ""
+	}
+	return m.follow(dev, used)
+}
+
+func (m *Memory) look(key string, used bool) (*device, bool) {
+	if used {
+		return m.use(key)
+	}
+	return m.cache.peek(key)
+}
+
+// follow goes from a device to the one that it was merged into, and on from there. It takes the
+// last that has reported, and if none has, the last. Of a circle it takes the one with the newest
+// report, wherever the circle was entered.
+func (m *Memory) follow(first *device, used bool) (dev *device, at, missing string) {
+	var path [maxMerges + 1]*device
+	path[0] = first
+	n, circle := 1, len(path)
+	for last := first; n < len(path) && last.merged; n++ {
+		next := appendKey(m.key[:0], tenantOf(last.key), mergedInto(last.groups))
 		if next == nil {
 			break
 		}
 		m.key = next
-		if string(next) == at || string(next) == key {
-			break // a circle: this one is used
-		}
-		target, ok := look(record.View(next))
+		target, ok := m.look(record.View(next), used)
 		if !ok {
-			return dev, at, string(next)
+			missing = string(next)
+			break
 		}
-		if dev.reported && !target.reported {
-			return dev, at, target.key // nobody has reported the other yet
+		if i := slices.Index(path[:n], target); i >= 0 {
+			circle = i
+			break
 		}
-		dev, at = target, target.key
+		path[n], last = target, target
 	}
-	return dev, at, ""
+	best := 0
+	for i, d := range path[1:n] {
+		switch other := path[best]; {
+		case other.reported && !d.reported:
+			continue // nobody has reported that one yet
+		case best >= circle && d.reported == other.reported && !d.isNewer(other):
+			continue
+		}
+		best = i + 1
+	}
+	switch {
+	case circle < n:
+		missing = ""
+	case best+1 < n:
+		missing = path[best+1].key
+	}
+	return path[best], path[best].key, missing
+}
+
+// isNewer reports whether the newest report of a device is newer than that of another.
+func (d *device) isNewer(other *device) bool {
+	a, b := factsOf(d.groups).newest(), factsOf(other.groups).newest()
+	return a > b || a == b && d.key > other.key
 }
 
 // use returns a device that a record asks for.
@@ -341,6 +387,15 @@ func (d *device) value(id columnID) []byte {
 		}
 		if c.id == id {
 			return c.value
+		}
+	}
+}
+
+// stampOf is the time of the value of a column, or 0.
+func (d *device) stampOf(id columnID) int64 {
+	for w := (walker{rest: d.groups}); ; {
+		if c, ok := w.next(); !ok || c.id == id {
+			return w.stamp
 		}
 	}
 }

@@ -3,10 +3,13 @@ package device
 import (
 	"bytes"
 	"hash/maphash"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/tinylib/msgp/msgp"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
 // A nameTable finds devices by a name that they have: a host name, a resource id, a user. It holds
@@ -174,13 +177,30 @@ func (d *device) text(id columnID) []byte {
 	}
 }
 
-// shortName is a host name without its domain.
+// shortName is a host name without its domain. An address has none.
 func shortName(name []byte) []byte {
-	name = bytes.TrimSpace(name)
-	if i := bytes.IndexByte(name, '.'); i > 0 {
+	name = wholeName(name)
+	if i := bytes.IndexByte(name, '.'); i > 0 && !isAddress(name) {
 		name = name[:i]
 	}
 	return name
+}
+
+// wholeName is a host name without what may stand around it.
+func wholeName(name []byte) []byte { return bytes.TrimRight(bytes.TrimSpace(name), ".") }
+
+func isAddress(name []byte) bool {
+	if name[0] < '0' || name[0] > '9' {
+		return false
+	}
+	_, err := netip.ParseAddr(record.View(name))
+	return err == nil
+}
+
+// isNoName reports whether a text in the place of a host name is none.
+func isNoName(text []byte) bool {
+	short := shortName(text)
+	return isNoID(short) || isOneOf(short, "localhost")
 }
 
 // lowered returns text in lower case; a copy only where it is not.
@@ -195,8 +215,8 @@ func lowered(text []byte) []byte {
 
 // hostNames is the short name of a device.
 func hostNames(dst [][]byte, d *device) [][]byte {
-	if name := shortName(d.text(columnDeviceName)); !isNoID(name) && !bytes.EqualFold(name, []byte("localhost")) {
-		dst = append(dst, lowered(name))
+	if name := d.text(columnDeviceName); !isNoName(name) {
+		dst = append(dst, lowered(shortName(name)))
 	}
 	return dst
 }
@@ -211,55 +231,81 @@ func resourceNames(dst [][]byte, d *device) [][]byte {
 
 // userNames are the users that are logged on to a device.
 func userNames(dst [][]byte, d *device) [][]byte {
-	d.eachUser(func(name, _ []byte) {
-		if len(dst) < 8 && len(name) > 0 {
-			dst = append(dst, lowered(name))
+	d.eachUser(func(u user) {
+		if len(dst) < 8 && len(u.name) > 0 {
+			dst = append(dst, lowered([]byte(u.name)))
 		}
 	})
 	return dst
 }
 
-// eachUser calls f for each user in LoggedOnUsers.
-func (d *device) eachUser(f func(name, sid []byte)) {
-	for w := (walker{rest: d.groups}); ; {
-		c, ok := w.next()
-		if !ok {
+// A user is an account, by what a row of evidence or LoggedOnUsers says of it.
+type user struct{ name, domain, sid string }
+
+// is reports whether two accounts of one name can be the same: where both have a SID, that decides,
+// else the domain. One may have CORP, and the other corp.example.
+func (u user) is(other user) bool {
+	if u.sid != "" && other.sid != "" {
+		return strings.EqualFold(u.sid, other.sid)
+	}
+	a, _, _ := strings.Cut(u.domain, ".")
+	b, _, _ := strings.Cut(other.domain, ".")
+	return a == "" || b == "" || strings.EqualFold(a, b)
+}
+
+// eachUser calls f for each user in LoggedOnUsers. What f gets points into the device.
+func (d *device) eachUser(f func(user)) {
+	list := d.value(columnUsers)
+	if msgp.NextType(list) == msgp.StrType { // Config.ArraysAsJSON
+		text, _, _ := msgp.ReadStringZC(list)
+		s := record.Scanner{MaxNodes: maxColumnValue}
+		nodes, _, err := s.Parse(text, 0, nil)
+		if err != nil || nodes[0].Kind != record.KindArray {
 			return
 		}
-		if c.id != columnUsers {
-			continue
-		}
-		n, rest, err := msgp.ReadArrayHeaderBytes(c.value)
-		for ; err == nil && n > 0; n-- {
-			var fields uint32
-			var name, sid []byte
-			if fields, rest, err = msgp.ReadMapHeaderBytes(rest); err != nil {
-				return
+		tr := record.Tree{Src: text, Nodes: nodes}
+		for n := uint32(1); n < uint32(len(nodes)); n = nodes[n].Next {
+			if nodes[n].Kind == record.KindObject {
+				member := func(key string) string {
+					text, _ := record.AppendText(nil, stringAt(&tr, n, key))
+					return string(text)
+				}
+				f(user{member("UserName"), member("DomainName"), member("Sid")})
 			}
-			for ; fields > 0; fields-- {
-				var key, value []byte
-				if key, rest, err = msgp.ReadStringZC(rest); err != nil {
-					return
-				}
-				if msgp.NextType(rest) != msgp.StrType {
-					if rest, err = msgp.Skip(rest); err != nil {
-						return
-					}
-					continue
-				}
-				if value, rest, err = msgp.ReadStringZC(rest); err != nil {
-					return
-				}
-				switch string(key) {
-				case "UserName":
-					name = value
-				case "Sid":
-					sid = value
-				}
-			}
-			f(name, sid)
 		}
 		return
+	}
+	n, rest, err := msgp.ReadArrayHeaderBytes(list)
+	for ; err == nil && n > 0; n-- {
+		var fields uint32
+		var u user
+		if fields, rest, err = msgp.ReadMapHeaderBytes(rest); err != nil {
+			return
+		}
+		for ; fields > 0; fields-- {
+			var key, value []byte
+			if key, rest, err = msgp.ReadStringZC(rest); err != nil {
+				return
+			}
+			if msgp.NextType(rest) != msgp.StrType {
+				if rest, err = msgp.Skip(rest); err != nil {
+					return
+				}
+				continue
+			}
+			if value, rest, err = msgp.ReadStringZC(rest); err != nil {
+				return
+			}
+			switch string(key) {
+			case "UserName":
+				u.name = record.View(value)
+			case "DomainName":
+				u.domain = record.View(value)
+			case "Sid":
+				u.sid = record.View(value)
+			}
+		}
+		f(u)
 	}
 }
 
@@ -306,11 +352,11 @@ func (m *Memory) unique(devices []*device, at int64, is func(d *device) bool) (k
 // named finds the device of a host name, which may have a domain: then a device with another domain
 // is not it.
 func (m *Memory) named(tenant uint32, name string, at int64) (key string, several []string) {
-	full := bytes.TrimRight(bytes.TrimSpace([]byte(name)), ".")
-	short := lowered(shortName(full))
-	if isNoID(short) || bytes.EqualFold(short, []byte("localhost")) {
+	full := wholeName([]byte(name))
+	if isNoName(full) {
 		return "", nil
 	}
+	short := lowered(shortName(full))
 	devices, ok := m.byName.find(nil, tenantKey(tenant), short)
 	if !ok {
 		return "", nil
@@ -321,6 +367,7 @@ func (m *Memory) named(tenant uint32, name string, at int64) (key string, severa
 // sameDomain reports whether two names of one short name can be of one host: they have the same
 // domain, or one of them has none.
 func sameDomain(a, b []byte) bool {
+	a, b = wholeName(a), wholeName(b)
 	return bytes.IndexByte(a, '.') < 0 || bytes.IndexByte(b, '.') < 0 || bytes.EqualFold(a, b)
 }
 
@@ -330,7 +377,7 @@ func (m *Memory) isNamed(key, name string) bool {
 	if dev == nil {
 		return false
 	}
-	own, full := dev.text(columnDeviceName), bytes.TrimRight(bytes.TrimSpace([]byte(name)), ".")
+	own, full := dev.text(columnDeviceName), []byte(name)
 	return len(own) > 0 && bytes.EqualFold(shortName(own), shortName(full)) && sameDomain(own, full)
 }
 
@@ -343,22 +390,41 @@ func (m *Memory) resource(tenant uint32, id string, at int64) (key string, sever
 	return m.unique(devices, at, func(*device) bool { return true })
 }
 
-// loggedOn finds the device that a user is logged on to; where both name a SID, that decides.
-func (m *Memory) loggedOn(tenant uint32, user, sid string, at int64) (key string, several []string) {
-	if m.byUser == nil || isNoID([]byte(user)) {
+// isAnother reports whether the device of a key is known to be another machine than a resource.
+func (m *Memory) isAnother(key, resource string) bool {
+	if key == "" || !isMachine(resource) {
+		return false
+	}
+	dev, _, _ := m.find(key, false)
+	if dev == nil {
+		return false
+	}
+	own := strings.TrimRight(string(dev.text(columnResource)), "/")
+	return isMachine(own) && !strings.EqualFold(own, strings.TrimRight(resource, "/"))
+}
+
+// isMachine reports whether a resource in Azure is a machine: one of Azure, or one that Arc has
+// brought there.
+func isMachine(resource string) bool {
+	resource = strings.ToLower(resource)
+	return strings.Contains(resource, "/microsoft.compute/virtualmachines/") || strings.Contains(resource, "/microsoft.hybridcompute/machines/")
+}
+
+// loggedOn finds the device that a user is logged on to, by a report that is not too old.
+func (m *Memory) loggedOn(tenant uint32, u user, at int64) (key string, several []string) {
+	if m.byUser == nil {
 		return "", nil
 	}
-	devices, ok := m.byUser.find(nil, tenantKey(tenant), lowered([]byte(user)))
+	devices, ok := m.byUser.find(nil, tenantKey(tenant), lowered([]byte(u.name)))
 	if !ok {
 		return "", nil
 	}
 	return m.unique(devices, at, func(d *device) bool {
+		if m.cfg.TTL > 0 && at-d.stampOf(columnUsers) > int64(m.cfg.TTL) {
+			return false
+		}
 		is := false
-		d.eachUser(func(name, other []byte) {
-			if strings.EqualFold(string(name), user) && (sid == "" || len(other) == 0 || strings.EqualFold(string(other), sid)) {
-				is = true
-			}
-		})
+		d.eachUser(func(other user) { is = is || strings.EqualFold(other.name, u.name) && u.is(other) })
 		return is
 	})
 }

@@ -19,7 +19,8 @@ type recents struct {
 
 // A recent is an alert, by a hash of its id.
 type recent struct {
-	at       int64 // newest evidence, in nanoseconds
+	first    int64 // oldest evidence, in nanoseconds
+	last     int64 // newest evidence
 	alert    uint64
 	severity severity
 }
@@ -32,7 +33,7 @@ var severities = [...]string{"", "Informational", "Low", "Medium", "High"}
 const (
 	maxRecent      = 64 // alerts of one device; more are counted as so many
 	recentOverhead = 200
-	recentBytes    = 24
+	recentBytes    = 32
 	day            = int64(24 * 3600 * 1e9)
 )
 
@@ -56,11 +57,15 @@ func (r *recents) note(key string, alert []byte, at int64, s severity) {
 	if len(alert) == 0 {
 		return
 	}
-	h := maphash.Bytes(r.seed, alert)
+	r.add(key, recent{at, at, maphash.Bytes(r.seed, alert), s})
+}
+
+func (r *recents) add(key string, a recent) {
 	list, known := r.cache.Get(key) // key may point into a buffer
 	for i := range list {
-		if list[i].alert == h {
-			list[i].at, list[i].severity = max(list[i].at, at), max(list[i].severity, s)
+		if list[i].alert == a.alert {
+			list[i].first, list[i].last = min(list[i].first, a.first), max(list[i].last, a.last)
+			list[i].severity = max(list[i].severity, a.severity)
 			return
 		}
 	}
@@ -68,16 +73,16 @@ func (r *recents) note(key string, alert []byte, at int64, s severity) {
 	if len(list) == maxRecent {
 		oldest := 0
 		for i := range list {
-			if list[i].at < list[oldest].at {
+			if list[i].last < list[oldest].last {
 				oldest = i
 			}
 		}
-		if list[oldest].at >= at {
+		if list[oldest].last >= a.last {
 			return
 		}
-		list[oldest] = recent{at, h, s}
+		list[oldest] = a
 	} else {
-		list = append(list, recent{at, h, s})
+		list = append(list, a)
 	}
 	if !known {
 		key = strings.Clone(key)
@@ -91,12 +96,25 @@ func (r *recents) note(key string, alert []byte, at int64, s severity) {
 	}
 }
 
+// move gives the alerts of a device to the one that it was merged into.
+func (r *recents) move(from, to string) {
+	list, ok := r.cache.Peek(from)
+	if !ok || from == to {
+		return
+	}
+	r.cache.Remove(from)
+	r.bytes -= recentOverhead + int64(len(from)) + recentBytes*int64(cap(list))
+	for _, a := range list {
+		r.add(to, a)
+	}
+}
+
 // count is how many alerts a device had in the 24 hours up to a time, and the highest severity
-// among them.
+// among them. An alert counts from its first evidence to its last.
 func (r *recents) count(key string, at int64) (n int, highest severity) {
 	list, _ := r.cache.Peek(key)
 	for _, a := range list {
-		if a.at <= at && a.at > at-day {
+		if a.first <= at && a.last > at-day {
 			n++
 			highest = max(highest, a.severity)
 		}

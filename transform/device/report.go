@@ -1,6 +1,7 @@
 package device
 
 import (
+	"bytes"
 	"time"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/event"
@@ -37,7 +38,7 @@ func (l *learner) begin() {
 // JSON text: its members are no columns. It returns false for a column that is empty.
 func (l *learner) add(id columnID, c record.Class, r *record.Record, n uint32) bool {
 	tr := r.Columns
-	if tr.Nothing(n) {
+	if tr.Nothing(n) || mayBeNone(&tr, n) && isText(&tr, n, isNoValue) || id == columnMergedTo && isText(&tr, n, isNoID) {
 		return false
 	}
 	if c >= record.ClassObject && tr.Nodes[n].Kind == record.KindString {
@@ -54,13 +55,48 @@ func (l *learner) add(id columnID, c record.Class, r *record.Record, n uint32) b
 	if c == record.ClassText && tr.Nodes[n].Kind == record.KindString && tr.Inner(n)[0] == '[' {
 		// Tags and ids of other devices: a list as JSON text comes out as a list.
 		if in := r.Open(&l.scanner, n); len(in.Nodes) > 0 && in.Nodes[0].Kind == record.KindArray && in.Fits(0, record.ClassScalars) {
-			if in.Nothing(0) {
+			if holdsNothing(&in) {
 				return false
 			}
 			tr, n, c = in, 0, record.ClassScalars
 		}
 	}
 	l.addValue(id, c, &tr, n)
+	return true
+}
+
+// mayBeNone reports whether a string can be a text of isNoValue, by its first byte and length.
+func mayBeNone(tr *record.Tree, n uint32) bool {
+	v := &tr.Nodes[n]
+	size := v.End - v.Start
+	return v.Kind == record.KindString && (size <= uint32(len(`"(null)"`)) || size < 64 && (tr.Src[v.Start+1] <= ' ' || v.Flags&record.FlagEscaped != 0))
+}
+
+// isText reports whether a string is a text of some kind.
+func isText(tr *record.Tree, n uint32, kind func([]byte) bool) bool {
+	if tr.Nodes[n].Kind != record.KindString {
+		return false
+	}
+	if tr.Nodes[n].Flags&record.FlagEscaped == 0 {
+		return kind(tr.Inner(n))
+	}
+	text, _ := record.AppendText(nil, tr.Inner(n))
+	return kind(text)
+}
+
+// isNoSystem reports whether a text in the place of an OSPlatform is none. A device whose system
+// Defender does not know has Unknown there.
+func isNoSystem(text []byte) bool {
+	return isNoValue(text) || isOneOf(bytes.TrimSpace(text), "none", "nil", "undefined")
+}
+
+// holdsNothing reports whether a list has no element with a value.
+func holdsNothing(tr *record.Tree) bool {
+	for n := 1; n < len(tr.Nodes); n++ {
+		if !tr.Nothing(uint32(n)) {
+			return false
+		}
+	}
 	return true
 }
 
@@ -189,7 +225,7 @@ func (m *Memory) report(r *record.Record, tenant uint32, evict bool) {
 	}
 	stamp := m.stamp(r)
 	var empty []columnID
-	if n := tr.Find(r.Props, "OSPlatform"); n != 0 && !tr.Nothing(n) {
+	if n := tr.Find(r.Props, "OSPlatform"); n != 0 && !tr.Nothing(n) && !isText(tr, n, isNoSystem) {
 		empty = l.empty // not nil: it is full
 	}
 	m.put(key, stamp, l.end(), empty, evict)
@@ -220,28 +256,41 @@ func (m *Memory) survivor(r *record.Record, tenant uint32, stamp int64, evict bo
 	if !ok || tr.Nothing(n) {
 		return
 	}
-	if tr.Nodes[n].Kind == record.KindString { // text: a list as JSON, or ids with commas between them
-		tr, n = r.Open(&m.learner.scanner, n), 0
-		if len(tr.Nodes) == 0 {
-			return
-		}
-	}
-	if tr.Nodes[n].Kind != record.KindArray {
-		return
-	}
 	id := r.Columns.Find(r.Props, "DeviceId")
+	own, _ := record.AppendText(nil, r.Columns.Inner(id))
+	own = appendKey(nil, tenant, own)
 	l := m.learner
 	l.begin()
 	l.addValue(columnMergedTo, record.ClassText, &r.Columns, id)
 	columns := l.end()
-	for e, end, taken := n+1, tr.Nodes[n].Next, 0; e < end && taken < maxMerged; e, taken = tr.Nodes[e].Next, taken+1 {
-		if tr.Nodes[e].Kind != record.KindString {
-			continue
+	taken := 0
+	take := func(text []byte) {
+		old := appendKey(m.reportKey[:0], tenant, text)
+		if old == nil || taken == maxMerged || bytes.Equal(old, own) {
+			return
 		}
-		m.idText, _ = record.AppendText(m.idText[:0], tr.Inner(e))
-		if old := appendKey(m.reportKey[:0], tenant, m.idText); old != nil {
-			m.reportKey = old
-			m.put(old, stamp, columns, nil, evict)
+		taken++
+		m.reportKey = old
+		m.put(old, stamp, columns, nil, evict)
+	}
+	if tr.Nodes[n].Kind == record.KindString { // a list as JSON, or ids with commas between them
+		in := r.Open(&m.learner.scanner, n)
+		if len(in.Nodes) == 0 || in.Nodes[0].Kind != record.KindArray {
+			text, _ := record.AppendText(nil, tr.Inner(n))
+			for part := range bytes.FieldsFuncSeq(text, func(c rune) bool { return c == ',' || c == ';' }) {
+				take(bytes.Trim(bytes.TrimSpace(part), `"`))
+			}
+			return
+		}
+		tr, n = in, 0
+	}
+	if tr.Nodes[n].Kind != record.KindArray {
+		return
+	}
+	for e, end := n+1, tr.Nodes[n].Next; e < end; e = tr.Nodes[e].Next {
+		if tr.Nodes[e].Kind == record.KindString {
+			m.idText, _ = record.AppendText(m.idText[:0], tr.Inner(e))
+			take(m.idText)
 		}
 	}
 }

@@ -1,0 +1,242 @@
+package transform_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
+)
+
+func ids(list ...string) []any {
+	var all []any
+	for _, id := range list {
+		all = append(all, id)
+	}
+	return all
+}
+
+func byUser(c *device.Config)      { c.ByUser = true }
+func linked(c *device.Config)      { c.Portal = "https://security.microsoft.com" }
+func listsAsText(c *device.Config) { c.ArraysAsJSON = true }
+
+func TestScenesOfMerges(t *testing.T) {
+	a, b, c := numbered(1), numbered(2), numbered(3)
+	chain := func(n int) (records []string) {
+		for i := 1; i < n; i++ {
+			records = append(records, full(numbered(i), "09:00:00", "MergedToDeviceId", numbered(i+1)))
+		}
+		return append(records, full(numbered(n), "11:00:00", "DeviceName", "end"))
+	}
+	playScenes(t, []scene{
+		{"a link that nobody reported, with a reported end", nil, []string{full(a, "09:00:00", "MergedToDeviceId", b), full(c, "11:00:00", "MergedDeviceIds", `["`+b+`"]`), about("", a)},
+			[]any{"DeviceId", c, "status", "hit"}},
+		{"eight hops", nil, append(chain(9), about("", numbered(1))), []any{"DeviceId", numbered(9), "DeviceName", "end"}},
+		{"the two ends of eight hops on one alert", nil, append(chain(9), seen("m", numbered(1)), seen("m", numbered(9)), row("m", "Ip", `{}`)), []any{"match", "alert", "DeviceId", numbered(9)}},
+		{"a circle on one alert is one device, the newer", nil, []string{full(a, "11:00:00", "MergedToDeviceId", b), full(b, "10:00:00", "MergedToDeviceId", a), seen("m", a), seen("m", b), row("m", "Ip", `{}`)},
+			[]any{"match", "alert", "DeviceId", a}},
+		{"a circle, seen from the older", nil, []string{full(a, "11:00:00", "MergedToDeviceId", b), full(b, "10:00:00", "MergedToDeviceId", a), about("", b)}, []any{"DeviceId", a}},
+		{"a circle, seen from the newer", nil, []string{full(a, "11:00:00", "MergedToDeviceId", b), full(b, "10:00:00", "MergedToDeviceId", a), about("", a)}, []any{"DeviceId", a}},
+		{"a circle of which one has reported", nil, []string{full(a, "11:00:00", "MergedToDeviceId", b, "MergedDeviceIds", `["`+b+`"]`), about("", b)}, []any{"DeviceId", a, "status", "hit"}},
+		{"a row of an unknown kind names the old and the new id", nil, []string{full(a, "09:00:00", "MergedToDeviceId", b), full(b, "11:00:00"), row("", "Odd", `{"A":{"MachineId":"`+a+`"},"B":[{"MachineId":"`+b+`"}]}`)},
+			[]any{"match", "evidence", "DeviceId", b, "status", "hit"}},
+		{"a survivor lists itself, too", nil, []string{full(a, "09:00:00"), full(b, "10:00:00", "MergedToDeviceId", a, "MergedDeviceIds", `["`+b+`","`+c+`"]`), about("", c)}, []any{"DeviceId", a}},
+		{"MergedDeviceIds with commas", nil, []string{full(b, "11:00:00", "MergedDeviceIds", a+", "+strings.ToUpper(c)), about("", c)}, []any{"DeviceId", b}},
+		{"MergedDeviceIds of one id", nil, []string{full(b, "11:00:00", "MergedDeviceIds", a), about("", a)}, []any{"DeviceId", b}},
+		{"MergedDeviceIds as a native list", nil, []string{full(b, "11:00:00", "MergedDeviceIds", []any{a, nil, 7}), about("", a)}, []any{"DeviceId", b}},
+		{"MergedDeviceIds of nothing", nil, []string{full(a, "09:00:00"), full(b, "11:00:00", "MergedDeviceIds", `["null","00000000-0000-0000-0000-000000000000",""]`), about("", a)}, []any{"DeviceId", a}},
+		{"a heartbeat with zeros does not end a merge", nil, []string{full(a, "09:00:00", "MergedToDeviceId", b), full(b, "11:00:00"), beat(a, "11:30:00", "MergedToDeviceId", "00000000-0000-0000-0000-000000000000"), about("", a)}, []any{"DeviceId", b}},
+		{"a full report with zeros ends it", nil, []string{full(a, "09:00:00", "MergedToDeviceId", b), full(b, "11:00:00"), full(a, "11:30:00", "MergedToDeviceId", "None"), about("", a)}, []any{"DeviceId", a}},
+		{"an older full report without it does not end it", nil, []string{full(a, "09:00:00", "MergedToDeviceId", b), full(b, "11:00:00"), full(a, "08:30:00", "MergedToDeviceId", ""), about("", a)}, []any{"DeviceId", b}},
+		{"merged, then merged elsewhere", nil, []string{full(a, "10:00:00", "MergedToDeviceId", c), full(a, "09:00:00", "MergedToDeviceId", b), full(b, "11:00:00"), full(c, "11:00:00"), about("", a)}, []any{"DeviceId", c}},
+		{"several of which two are one", nil, []string{full(a, "09:00:00", "MergedToDeviceId", b), full(b, "11:00:00"), full(c, "11:00:00"), seen("m", a), seen("m", b), seen("m", c), row("m", "Ip", `{}`)},
+			[]any{"match", "several", "status", "none", "candidates", ids(b, c)}},
+		{"by the name of a merged one", nil, []string{full(a, "09:00:00", "MergedToDeviceId", b, "DeviceName", "ws.x.example"), full(b, "11:00:00", "DeviceName", "ws.x.example"), row("", "Ip", `{}`, "DeviceName", "WS")}, []any{"match", "name", "DeviceId", b}},
+		{"merged into a device of another tenant", nil, []string{full(a, "09:00:00", "MergedToDeviceId", b), strings.ReplaceAll(full(b, "11:00:00"), aTenant, "ffffffff-0000-4000-8000-000000000001"), about("", a)}, []any{"DeviceId", a, "status", "hit"}},
+	})
+	// More ids than are kept of an alert: six that are one device, and then another.
+	records := slices.Clip(chain(7))
+	for i := 1; i <= 7; i++ {
+		records = append(records, seen("m", numbered(i)))
+	}
+	playScenes(t, []scene{
+		{"many ids of one device on one alert", nil, append(slices.Clone(records), row("m", "Ip", `{}`)), []any{"match", "alert", "DeviceId", numbered(7)}},
+		{"and one of another", nil, append(slices.Clone(records), seen("m", ws1), row("m", "Ip", `{}`)), []any{"match", "several", "DeviceId", nil}},
+	})
+}
+
+func TestScenesOfIDs(t *testing.T) {
+	a, b := numbered(1), numbered(2)
+
+	esc := func(id string) string { return fmt.Sprintf(`\u%04x`, id[0]) + id[1:] }
+	playScenes(t, []scene{
+		{"in capitals", nil, []string{full(strings.ToUpper(a), "11:00:00"), about("", a)}, []any{"status", "hit", "DeviceId", a}},
+		{"with blanks around", nil, []string{full(" "+a+" ", "11:00:00"), about("", a+" ")}, []any{"status", "hit", "DeviceId", a}},
+		{"escaped in the row and plain inside", nil, []string{full(b, "11:00:00"), strings.Replace(row("", "Machine", `{"MachineId":"`+a+`","HostName":"h9","OSFamily":"Linux"}`, "DeviceId", a), `"DeviceId":"`+a, `"DeviceId":"`+esc(a), 1)},
+			[]any{"match", "row", "DeviceId", a, "DeviceName", "h9", "OSFamily", "Linux"}},
+		{"one id twice in a row of an unknown kind, once escaped", nil, []string{full(a, "11:00:00"), row("", "Odd", `{"A":{"MachineId":"`+a+`"},"B":[{"MachineId":"`+esc(a)+`"}]}`)}, []any{"match", "evidence", "DeviceId", a, "status", "hit"}},
+		{"one id twice, once with a blank", nil, []string{full(a, "11:00:00"), row("", "Odd", `{"A":{"MachineId":"`+a+`"},"B":[{"MachineId":" `+strings.ToUpper(a)+`"}]}`)}, []any{"match", "evidence", "DeviceId", a, "status", "hit"}},
+		{"three hosts of an unknown kind, in their order", nil, []string{row("", "Odd", `{"A":{"MachineId":"`+numbered(3)+`"},"B":[{"MachineId":"`+a+`"},{"MachineId":"`+b+`"}]}`)}, []any{"match", "several", "candidates", ids(a, b, numbered(3))}},
+		{"an alert id that is none", nil, []string{full(a, "11:00:00"), seen("null", a), row("null", "Ip", `{}`)}, []any{"match", nil, "status", "none"}},
+		{"an alert id of a dash", nil, []string{full(a, "11:00:00"), seen("-", a), row("-", "Ip", `{}`)}, []any{"match", nil, "status", "none"}},
+		{"an escaped alert id", nil, []string{full(a, "11:00:00"), seen("da1_1", a), strings.Replace(row("da1_1", "Ip", `{}`), `"AlertId":"da1`, `"AlertId":"\u0064a1`, 1)}, []any{"match", "alert", "DeviceId", a}},
+		{"a GUID with braces", nil, []string{full("{0F0E0D0C-1111-2222-3333-444455556666}", "11:00:00"), about("", "{0f0e0d0c-1111-2222-3333-444455556666}")}, []any{"status", "hit"}},
+		{"zeros with colons and dots", nil, []string{row("", "File", `{"Host":{"MachineId":"00:00:00:00:00:00"}}`)}, []any{"match", nil, "status", "none"}},
+		{"a null-like id inside, and the one of the alert", nil, []string{full(a, "11:00:00"), seen("n", a), row("n", "File", `{"Host":{"MachineId":"None"}}`)}, []any{"match", "alert", "DeviceId", a}},
+		{"an odd id in the link", linked, []string{about("", `od?d/#\"x`)}, []any{"url", "https://security.microsoft.com/machines/v2/od%3Fd%2F%23%22x/overview?tid=" + aTenant}},
+		{"equal ids in two tenants on alerts of one id", nil, []string{full(a, "11:00:00"), strings.ReplaceAll(full(b, "11:00:00"), aTenant, "ffffffff-0000-4000-8000-000000000001"),
+			strings.ReplaceAll(seen("s", b), aTenant, "ffffffff-0000-4000-8000-000000000001"), seen("s", a), row("s", "Ip", `{}`)}, []any{"match", "alert", "DeviceId", a}},
+	})
+}
+
+func TestScenesOfNames(t *testing.T) {
+	a, b := numbered(1), numbered(2)
+	named := func(alert, name, additional string) string {
+		return row(alert, "Process", additional, "DeviceName", name)
+	}
+	other := func(r string) string { return strings.ReplaceAll(r, aTenant, "ffffffff-0000-4000-8000-000000000001") }
+	web := full(a, "11:00:00", "DeviceName", "web01.corp.example")
+	const vm = "/subscriptions/5/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/VM1"
+	playScenes(t, []scene{
+		{"no name in the column, one inside", nil, []string{web, named("", "N/A", `{"Host":{"HostName":"web01"}}`)}, []any{"match", "name", "DeviceId", a}},
+		{"no name at all is no hindrance to the alert", nil, []string{web, seen("n", a), named("n", "null", `{}`)}, []any{"match", "alert", "DeviceId", a}},
+		{"localhost is no name", nil, []string{web, seen("n", a), named("n", "localhost", `{}`)}, []any{"match", "alert", "DeviceId", a}},
+		{"a domain that is none", nil, []string{web, row("", "Process", `{"Host":{"HostName":"web01","DnsDomain":"None"}}`)}, []any{"match", "name", "DeviceId", a}},
+		{"evidence with a domain that is none", nil, []string{row("", "File", `{"Host":{"MachineId":"`+a+`","HostName":"web01","DnsDomain":"null"}}`)}, []any{"status", "unknown", "DeviceName", "web01"}},
+		{"evidence with a name that is none", nil, []string{row("", "Machine", `{"MachineId":"`+a+`","HostName":"n/a","OSFamily":"None"}`, "DeviceId", a, "DeviceName", "null", "MachineGroup", "-")}, []any{"status", "unknown", "DeviceName", nil, "OSFamily", nil, "MachineGroup", nil}},
+		{"evidence with a whole name and its domain", nil, []string{row("", "File", `{"Host":{"MachineId":"`+a+`","HostName":"web01.corp.example","DnsDomain":"corp.example"}}`)}, []any{"DeviceName", "web01.corp.example"}},
+		{"evidence with the NetBIOS name alone", nil, []string{row("", "File", `{"Host":{"MachineId":"`+a+`","NetBiosName":"WEB01"}}`)}, []any{"DeviceName", "WEB01"}},
+		{"another domain, and the alert's device", nil, []string{web, seen("n", a), named("n", "web01.other.example", `{}`)}, []any{"match", nil, "status", "none"}},
+		{"a dot at the end", nil, []string{web, named("", "web01.corp.example.", `{}`)}, []any{"match", "name", "DeviceId", a}},
+		{"a dot at the end of the device's", nil, []string{full(a, "11:00:00", "DeviceName", "web01.corp.example."), named("", "WEB01.corp.example", `{}`)}, []any{"match", "name", "DeviceId", a}},
+		{"imaged anew: both are known", nil, []string{web, full(b, "11:30:00", "DeviceName", "web01.corp.example"), named("", "web01", `{}`)}, []any{"match", "several", "candidates", ids(a, b)}},
+		{"imaged anew long ago", nil, []string{recordOf("DeviceInfo", "DeviceId", b, "Timestamp", "2026-03-02T11:59:59Z", "OSPlatform", "Windows11", "DeviceName", "web01.corp.example"), web, named("", "web01", `{}`)}, []any{"match", "name", "DeviceId", a}},
+		{"renamed", nil, []string{web, full(a, "11:30:00", "DeviceName", "web02.corp.example"), named("", "web01", `{}`)}, []any{"match", nil, "status", "none"}},
+		{"renamed, and the old report once more", nil, []string{web, full(a, "11:30:00", "DeviceName", "web02.corp.example"), web, named("", "web02", `{}`)}, []any{"match", "name", "DeviceName", "web02.corp.example"}},
+		{"a name that moved to another device", nil, []string{web, full(a, "11:30:00", "DeviceName", "web02.corp.example"), full(b, "11:40:00", "DeviceName", "web01.corp.example"), named("", "WEB01", `{}`)}, []any{"match", "name", "DeviceId", b}},
+		{"the name of two tenants", nil, []string{web, other(full(b, "11:00:00", "DeviceName", "web01.corp.example")), named("", "web01", `{}`)}, []any{"match", "name", "DeviceId", a}},
+		{"a name that only evidence has told", nil, []string{row("", "File", `{"Host":{"MachineId":"`+a+`","HostName":"web01"}}`), named("", "web01", `{}`)}, []any{"match", nil, "status", "none"}},
+		{"a name that only evidence has told, on that alert", nil, []string{row("n", "File", `{"Host":{"MachineId":"`+a+`","HostName":"web01"}}`), named("n", "web01.corp.example", `{}`)}, []any{"match", "alert", "DeviceId", a, "status", "unknown"}},
+		{"an address as a name", nil, []string{full(a, "11:00:00", "DeviceName", "10"), named("", "10.0.0.5", `{}`)}, []any{"match", nil, "status", "none"}},
+		{"a resource with escaped slashes", nil, []string{full(a, "11:00:00", "AzureResourceId", vm), strings.Replace(row("", "CloudResource", `{}`, "CloudResource", vm), vm, strings.ReplaceAll(vm, "/", `\/`), 1)}, []any{"match", "name", "DeviceId", a}},
+		{"a resource inside, with escaped slashes", nil, []string{full(a, "11:00:00", "AzureResourceId", vm), row("", "CloudResource", `{"AzureID":"`+strings.ReplaceAll(vm, "/", `\/`)+`\/"}`)}, []any{"match", "name", "DeviceId", a}},
+		{"a machine of Azure that is not the alert's", nil, []string{full(a, "11:00:00", "AzureResourceId", vm), seen("r", a), row("r", "CloudResource", `{"ResourceId":"`+strings.Replace(vm, "VM1", "VM2", 1)+`"}`)}, []any{"match", nil, "status", "none"}},
+		{"a storage account, and the alert's device", nil, []string{full(a, "11:00:00", "AzureResourceId", vm), seen("r", a), row("r", "CloudResource", `{"ResourceId":"/subscriptions/5/resourceGroups/g/providers/Microsoft.Storage/storageAccounts/s"}`)}, []any{"match", "alert", "DeviceId", a}},
+		{"two devices of one resource", nil, []string{full(a, "11:00:00", "AzureResourceId", vm), full(b, "11:00:00", "AzureResourceId", strings.ToUpper(vm)), row("", "CloudResource", `{"ResourceId":"`+vm+`"}`)}, []any{"match", "several"}},
+		{"a Mailbox row", nil, []string{web, row("m", "Mailbox", `{"MailboxPrimaryAddress":"kim@corp.example"}`, "AccountUpn", "kim@corp.example")}, []any{"match", nil, "status", "none"}},
+	})
+}
+
+func TestScenesOfUsers(t *testing.T) {
+	a, b := numbered(1), numbered(2)
+	on := func(id, clock, user, domain, sid string) string {
+		return full(id, clock, "LoggedOnUsers", `[{"UserName":"`+user+`","DomainName":"`+domain+`","Sid":"`+sid+`"}]`)
+	}
+	kim := on(a, "11:00:00", "kim", "CORP", "S-1-5-21-1")
+	user := func(properties ...any) string { return row("", "User", `{}`, properties...) }
+	playScenes(t, []scene{
+		{"by the address", byUser, []string{kim, user("AccountUpn", "KIM@corp.example")}, []any{"match", "user", "DeviceId", a}},
+		{"the same name in another domain", byUser, []string{kim, user("AccountName", "kim", "AccountDomain", "OTHER")}, []any{"match", nil, "status", "none"}},
+		{"the same name in the same domain", byUser, []string{kim, user("AccountName", "kim", "AccountDomain", "corp")}, []any{"match", "user", "DeviceId", a}},
+		{"the domain in its long form", byUser, []string{kim, user("AccountName", "kim", "AccountDomain", "corp.example")}, []any{"match", "user", "DeviceId", a}},
+		{"another domain and the same SID", byUser, []string{kim, user("AccountName", "kim", "AccountDomain", "OTHER", "AccountSid", "s-1-5-21-1")}, []any{"match", "user", "DeviceId", a}},
+		{"the domain in front of the name", byUser, []string{kim, user("AccountName", `CORP\kim`)}, []any{"match", "user", "DeviceId", a}},
+		{"another domain in front of the name", byUser, []string{kim, user("AccountName", `OTHER\kim`)}, []any{"match", nil}},
+		{"one of two domains", byUser, []string{kim, on(b, "11:00:00", "kim", "OTHER", ""), user("AccountName", "kim", "AccountDomain", "OTHER")}, []any{"match", "user", "DeviceId", b}},
+		{"a name that is none, and an address", byUser, []string{kim, user("AccountName", "-", "AccountUpn", "kim@corp.example", "AccountSid", "null")}, []any{"match", "user", "DeviceId", a}},
+		{"no name", byUser, []string{on(a, "11:00:00", "null", "", ""), user("AccountName", "null")}, []any{"match", nil}},
+		{"a Mac names the user alone", byUser, []string{full(a, "11:00:00", "LoggedOnUsers", `[{"UserName":"kim"}]`), user("AccountName", "kim", "AccountDomain", "corp")}, []any{"match", "user", "DeviceId", a}},
+		{"users of ten days ago and a heartbeat of today", byUser, []string{recordOf("DeviceInfo", "DeviceId", a, "Timestamp", "2026-02-22T11:00:00Z", "OSPlatform", "Windows11", "LoggedOnUsers", `[{"UserName":"kim"}]`),
+			beat(a, "11:30:00", "PublicIP", "203.0.113.7", "LoggedOnUsers", nil), user("AccountName", "kim")}, []any{"match", nil, "status", "none"}},
+		{"logged off by a heartbeat", byUser, []string{kim, beat(a, "11:30:00", "LoggedOnUsers", "[]"), user("AccountName", "kim")}, []any{"match", nil}},
+		{"moved to another device", byUser, []string{kim, on(a, "11:20:00", "lee", "CORP", ""), on(b, "11:30:00", "kim", "CORP", "S-1-5-21-1"), user("AccountName", "kim")}, []any{"match", "user", "DeviceId", b}},
+		{"lists as text", func(c *device.Config) { c.ByUser, c.ArraysAsJSON = true, true }, []string{kim, user("AccountName", "kim")}, []any{"match", "user", "DeviceId", a}},
+		{"users are not among the fields", func(c *device.Config) { c.ByUser, c.Fields = true, []string{"DeviceName"} }, []string{kim, user("AccountName", "kim")}, []any{"match", "user", "DeviceId", a, "LoggedOnUsers", nil}},
+		{"an unknown host keeps the user's device away", byUser, []string{kim, user("AccountName", "kim", "DeviceName", "elsewhere")}, []any{"match", nil}},
+		{"a Mailbox row", byUser, []string{kim, row("", "Mailbox", `{"MailboxPrimaryAddress":"kim@corp.example"}`, "AccountUpn", "kim@corp.example")}, []any{"match", "user", "DeviceId", a}},
+	})
+}
+
+func TestScenesOfReports(t *testing.T) {
+	a := numbered(1)
+	ask := about("", a)
+	playScenes(t, []scene{
+		{"a system that is none is no full report", nil, []string{full(a, "09:00:00", "MitigationStatus", "Isolated"), full(a, "11:00:00", "OSPlatform", "N/A", "MitigationStatus", ""), ask}, []any{"MitigationStatus", "Isolated", "OSPlatform", "Windows11", "age_s", int64(3 * 3600)}},
+		{"a blank system is no full report", nil, []string{full(a, "09:00:00", "MitigationStatus", "Isolated"), full(a, "11:00:00", "OSPlatform", " ", "MitigationStatus", ""), ask}, []any{"MitigationStatus", "Isolated", "age_s", int64(3 * 3600)}},
+		{"a null-like value is empty", nil, []string{full(a, "09:00:00", "MitigationStatus", "Isolated", "DeviceName", "ws"), full(a, "11:00:00", "MitigationStatus", "null", "DeviceName", "N/A"), ask}, []any{"MitigationStatus", nil, "DeviceName", nil}},
+		{"a null-like value of a heartbeat says nothing", nil, []string{full(a, "09:00:00", "DeviceName", "ws"), beat(a, "11:00:00", "DeviceName", "null", "PublicIP", "-"), ask}, []any{"DeviceName", "ws", "PublicIP", nil}},
+		{"a column twice", nil, []string{strings.Replace(full(a, "09:00:00", "DeviceName", "one"), `"DeviceName"`, `"DeviceName":"first","DeviceName"`, 1), ask}, []any{"DeviceName", "first"}},
+		{"an odd value in a heartbeat", nil, []string{full(a, "09:00:00", "DeviceName", "ws", "LoggedOnUsers", `[{"UserName":"kim"}]`), beat(a, "11:00:00", "LoggedOnUsers", `[{"UserName":`, "DeviceName", 7), ask}, []any{"LoggedOnUsers", []any{map[string]any{"UserName": "kim"}}}},
+		{"an old report after a new one", nil, []string{full(a, "11:00:00", "DeviceName", "new"), full(a, "09:00:00", "DeviceName", "old", "MitigationStatus", "Isolated"), ask}, []any{"DeviceName", "new", "MitigationStatus", "Isolated", "age_s", int64(3600)}},
+		{"the first moment of .NET counts as the export", nil, []string{strings.Replace(full(a, "11:00:00", "DeviceName", "odd"), at("11:00:00"), "0001-01-01T00:00:00Z", 1), full(a, "11:30:00", "DeviceName", "ws"), ask}, []any{"DeviceName", "odd", "status", "hit"}},
+		{"the end of the ttl", nil, []string{recordOf("DeviceInfo", "DeviceId", a, "Timestamp", "2026-03-02T12:00:00.1234567Z", "OSPlatform", "Windows11"), ask}, []any{"status", "hit", "age_s", int64(48 * 3600)}},
+		{"just after it", nil, []string{recordOf("DeviceInfo", "DeviceId", a, "Timestamp", "2026-03-02T12:00:00.1234566Z", "OSPlatform", "Windows11"), ask}, []any{"status", "stale", "age_s", int64(48 * 3600)}},
+		{"a ttl of 0", func(c *device.Config) { c.TTL = 0 }, []string{recordOf("DeviceInfo", "DeviceId", a, "Timestamp", "2021-03-02T12:00:00Z", "OSPlatform", "Windows11"), ask}, []any{"status", "hit"}},
+		{"a report after the event", nil, []string{full(a, "13:00:00"), ask}, []any{"status", "hit", "age_s", int64(-3599)}},
+		{"a stale name match is none", nil, []string{recordOf("DeviceInfo", "DeviceId", a, "Timestamp", "2026-03-02T11:00:00Z", "OSPlatform", "Windows11", "DeviceName", "old9"), row("", "Ip", `{}`, "DeviceName", "old9")}, []any{"match", nil}},
+		{"tags in four forms", nil, []string{full(a, "11:00:00", "RegistryDeviceTag", "pci", "DeviceManualTags", []any{"a", nil, "pci"}, "DeviceDynamicTags", `["b","",null,"a"]`), ask}, []any{"Tags", ids("pci", "a", "b")}},
+		{"tags that are none", nil, []string{full(a, "11:00:00", "RegistryDeviceTag", "null", "DeviceManualTags", "[]", "DeviceDynamicTags", `[null]`), ask}, []any{"Tags", nil}},
+		{"Tags alone among the fields", func(c *device.Config) { c.Fields = []string{"Tags"} }, []string{full(a, "11:00:00", "RegistryDeviceTag", "pci", "DeviceManualTags", `["vip"]`), ask}, []any{"Tags", ids("pci", "vip"), "RegistryDeviceTag", nil, "DeviceManualTags", nil}},
+		{"Tags as text", listsAsText, []string{full(a, "11:00:00", "RegistryDeviceTag", "pci", "DeviceManualTags", `["vip"]`), ask}, []any{"Tags", `["pci","vip"]`, "DeviceManualTags", `["vip"]`}},
+		{"candidates as text", listsAsText, []string{seen("s", a), seen("s", numbered(2)), row("s", "Ip", `{}`)}, []any{"match", "several", "candidates", `["` + a + `","` + numbered(2) + `"]`}},
+		{"a list of nobody in another device's place", nil, []string{full(a, "09:00:00", "LoggedOnUsers", `[{"UserName":"kim"}]`), beat(a, "10:00:00", "LoggedOnUsers", []any{}), ask}, []any{"LoggedOnUsers", nil}},
+	})
+}
+
+func TestScenesOfAdapters(t *testing.T) {
+	a := numbered(1)
+	ask := about("", a)
+	adapter := func(clock, mac, status string, list any) string {
+		return recordOf("DeviceNetworkInfo", "DeviceId", a, "Timestamp", at(clock), "MacAddress", mac, "NetworkAdapterStatus", status, "IPAddresses", list)
+	}
+	one := `[{"IPAddress":"10.0.0.5"}]`
+	playScenes(t, []scene{
+		{"addresses before the report", nil, []string{adapter("11:00:00", "AA", "Up", one), full(a, "11:30:00"), ask}, []any{"IPAddresses", ids("10.0.0.5"), "MacAddresses", ids("AA"), "status", "hit"}},
+		{"addresses alone are no report", nil, []string{adapter("11:00:00", "AA", "Up", one), ask}, []any{"IPAddresses", ids("10.0.0.5"), "status", "unknown", "age_s", nil}},
+		{"a full report says nothing of addresses", nil, []string{adapter("09:00:00", "AA", "Up", one), full(a, "11:30:00"), ask}, []any{"IPAddresses", ids("10.0.0.5")}},
+		{"the adapter is down now", nil, []string{adapter("09:00:00", "AA", "Up", one), adapter("10:00:00", "AA", "Down", one), ask}, []any{"IPAddresses", nil, "MacAddresses", nil}},
+		{"down, in the other order", nil, []string{adapter("10:00:00", "AA", "Down", one), adapter("09:00:00", "AA", "Up", one), adapter("10:00:00", "BB", "Up", `[{"IPAddress":"10.0.0.6"}]`), ask}, []any{"IPAddresses", ids("10.0.0.6"), "MacAddresses", ids("BB")}},
+		{"another adapter is down", nil, []string{adapter("09:00:00", "AA", "Up", one), adapter("09:00:01", "BB", "Down", "[]"), ask}, []any{"IPAddresses", ids("10.0.0.5"), "MacAddresses", ids("AA")}},
+		{"up, and without an address now", nil, []string{adapter("09:00:00", "AA", "Up", one), adapter("10:00:00", "AA", "Up", "[]"), ask}, []any{"IPAddresses", nil, "MacAddresses", ids("AA")}},
+		{"up again", nil, []string{adapter("09:00:00", "AA", "Up", one), adapter("10:00:00", "AA", "Down", nil), adapter("11:00:00", "AA", "Up", one), ask}, []any{"IPAddresses", ids("10.0.0.5"), "MacAddresses", ids("AA")}},
+		{"addresses as texts, some of them none", nil, []string{adapter("09:00:00", "null", "up", []any{"10.0.0.5", "", nil, map[string]any{"IPAddress": "N/A"}}), ask}, []any{"IPAddresses", ids("10.0.0.5"), "MacAddresses", nil}},
+		{"lists as text", listsAsText, []string{adapter("09:00:00", "AA", "Up", one), adapter("09:00:00", "BB", "Up", `[{"IPAddress":"::1"}]`), ask}, []any{"IPAddresses", `["10.0.0.5","::1"]`, "MacAddresses", `["AA","BB"]`}},
+		{"under the id of a merged device", nil, []string{full(a, "09:00:00", "MergedToDeviceId", ws1), full(ws1, "09:00:00"), adapter("09:00:00", "AA", "Up", one), ask}, []any{"DeviceId", ws1, "IPAddresses", nil}},
+	})
+}
+
+func TestScenesOfAlerts(t *testing.T) {
+	a, b := numbered(1), numbered(2)
+	on := func(alert, clock, severity string, properties ...any) string {
+		return row(alert, "File", `{"Host":{"MachineId":"`+a+`"}}`, append([]any{"Timestamp", at(clock), "Severity", severity}, properties...)...)
+	}
+	behavior := recordOf("BehaviorEntities", "BehaviorId", "bh1", "DeviceId", a, "Timestamp", at("10:00:00"))
+	info := recordOf("AlertInfo", "AlertId", "x", "Timestamp", at("10:00:00"), "Severity", "High", "Title", "T")
+	playScenes(t, []scene{
+		{"the same evidence twice", nil, []string{on("x", "10:00:00", "Low"), on("x", "10:00:00", "Low")}, []any{"alerts_24h", int64(1), "alerts_24h_severity", "Low"}},
+		{"older evidence of one alert after newer", nil, []string{on("x", "11:00:00", "Low"), on("x", "10:00:00", "Low")}, []any{"alerts_24h", int64(1), "alerts_24h_severity", "Low"}},
+		{"an alert that goes on, seen from its middle", nil, []string{on("x", "09:00:00", "High"), on("x", "11:00:00", "High"), on("y", "10:00:00", "Low")}, []any{"alerts_24h", int64(2), "alerts_24h_severity", "High"}},
+		{"an alert after this one", nil, []string{on("x", "11:00:00", "High"), on("y", "10:00:00", "Low")}, []any{"alerts_24h", int64(1), "alerts_24h_severity", "Low"}},
+		{"exactly a day before", nil, []string{on("x", "10:00:00", "High", "Timestamp", "2026-03-03T10:00:00Z"), on("y", "10:00:00", "Low")}, []any{"alerts_24h", int64(1), "alerts_24h_severity", "Low"}},
+		{"a little less than a day before", nil, []string{on("x", "10:00:00", "High", "Timestamp", "2026-03-03T10:00:01Z"), on("y", "10:00:00", "Low")}, []any{"alerts_24h", int64(2), "alerts_24h_severity", "High"}},
+		{"behaviors are no alerts", nil, []string{behavior, on("x", "10:30:00", "Low")}, []any{"alerts_24h", int64(1)}},
+		{"the severity of AlertInfo that came before", nil, []string{info, on("x", "10:30:00", "")}, []any{"alerts_24h", int64(1), "alerts_24h_severity", "High"}},
+		{"the severity of AlertInfo that came later", nil, []string{on("x", "10:30:00", ""), info, on("y", "11:00:00", "Low")}, []any{"alerts_24h", int64(2), "alerts_24h_severity", "High"}},
+		{"a device that is known by name counts", nil, []string{full(a, "09:00:00", "DeviceName", "web01"), row("x", "Ip", `{}`, "DeviceName", "web01", "Severity", "High"), row("y", "Ip", `{}`, "DeviceName", "web01", "Severity", "Low")}, []any{"match", "name", "alerts_24h", int64(2), "alerts_24h_severity", "High"}},
+		{"an alert without an id", nil, []string{on("-", "10:00:00", "High"), on("x", "10:30:00", "Low")}, []any{"alerts_24h", int64(1), "alerts_24h_severity", "Low"}},
+		{"alerts of a device that was merged later", nil, []string{on("x", "10:00:00", "High"), full(a, "10:30:00", "MergedToDeviceId", b), full(b, "10:30:00"), on("y", "11:00:00", "Low")}, []any{"DeviceId", b, "alerts_24h", int64(2), "alerts_24h_severity", "High"}},
+		{"an odd severity", nil, []string{on("x", "10:00:00", "UnSpecified")}, []any{"alerts_24h", int64(1), "alerts_24h_severity", nil}},
+		{"another tenant's alerts", nil, []string{strings.ReplaceAll(on("x", "10:00:00", "High"), aTenant, "ffffffff-0000-4000-8000-000000000001"), on("y", "11:00:00", "Low")}, []any{"alerts_24h", int64(1), "alerts_24h_severity", "Low"}},
+		{"more alerts than are kept", nil, func() (r []string) {
+			for i := range 70 {
+				r = append(r, on(fmt.Sprint("m", i), "10:00:00", "Low"))
+			}
+			return append(r, on("last", "10:30:00", "Low"))
+		}(), []any{"alerts_24h", int64(64)}},
+		{"no link for an alert without an id", linked, []string{row("N/A", "Ip", `{}`)}, []any{"alert_url", nil}},
+		{"the links of a merged device", linked, []string{full(a, "10:30:00", "MergedToDeviceId", b), full(b, "10:30:00"), on("x", "11:00:00", "Low")},
+			[]any{"url", "https://security.microsoft.com/machines/v2/" + b + "/overview?tid=" + aTenant, "alert_url", "https://security.microsoft.com/alerts/x?tid=" + aTenant}},
+		{"the links of a tenant that is no GUID", linked, []string{strings.ReplaceAll(on("x", "11:00:00", "Low"), aTenant, "evil&x=1")}, []any{"url", "https://security.microsoft.com/machines/v2/" + a + "/overview"}},
+	})
+}
