@@ -238,7 +238,7 @@ func (d *devices) restore() {
 		d.log.Warn("the snapshot of devices cannot be used; devices are learned again", "error", err)
 	}
 	if n > 0 {
-		d.log.Info("devices read from the state file", "devices", n, "left_out", len(useless))
+		d.log.Info("devices read from the state file", "devices", d.Stats().Devices, "left_out", len(useless))
 	}
 }
 

@@ -148,6 +148,23 @@ func startMachines(t *testing.T, tenant string) []string { return startSlowMachi
 // The list has more, too.
 func startSlowMachines(t *testing.T, tenant string, delay time.Duration, more ...string) []string {
 	t.Helper()
+	machine := func(id, name string) string {
+		return `{"id":"` + id + `","computerDnsName":"` + name + `","osPlatform":"Windows11","version":"23H2","lastSeen":"2026-03-04T04:00:00Z","riskScore":"High"}`
+	}
+	return startAPI(t, tenant, strings.Join(append(more, machine(deviceA, "listed.contoso.example")), ","), func(w http.ResponseWriter, r *http.Request) {
+		if r.PathValue("id") != deviceB {
+			http.NotFound(w, r)
+			return
+		}
+		_ = input.Sleep(r.Context(), delay)
+		_, _ = w.Write([]byte(machine(deviceB, "asked.contoso.example")))
+	})
+}
+
+// startAPI serves a machines API with a list, and its sign-in. It returns the settings of who may
+// ask.
+func startAPI(t *testing.T, tenant, list string, lookup http.HandlerFunc) []string {
+	t.Helper()
 	var srv *httptest.Server
 	mux := http.NewServeMux()
 	mux.HandleFunc("/"+tenant+"/v2.0/.well-known/openid-configuration", func(w http.ResponseWriter, _ *http.Request) {
@@ -162,20 +179,14 @@ func startSlowMachines(t *testing.T, tenant string, delay time.Duration, more ..
 		}
 		_, _ = w.Write([]byte(`{"token_type":"Bearer","expires_in":3599,"access_token":"granted"}`))
 	})
-	machine := func(id, name string) string {
-		return `{"id":"` + id + `","computerDnsName":"` + name + `","osPlatform":"Windows11","version":"23H2","lastSeen":"2026-03-04T04:00:00Z","riskScore":"High"}`
-	}
 	mux.HandleFunc("/api/machines", func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer granted" {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
-		_, _ = w.Write([]byte(`{"value":[` + strings.Join(append(more, machine(deviceA, "listed.contoso.example")), ",") + `]}`))
+		_, _ = w.Write([]byte(`{"value":[` + list + `]}`))
 	})
-	mux.HandleFunc("/api/machines/"+deviceB, func(w http.ResponseWriter, r *http.Request) {
-		_ = input.Sleep(r.Context(), delay)
-		_, _ = w.Write([]byte(machine(deviceB, "asked.contoso.example")))
-	})
+	mux.HandleFunc("/api/machines/{id}", lookup)
 	srv = httptest.NewTLSServer(mux)
 	t.Cleanup(srv.Close)
 	dir := t.TempDir()

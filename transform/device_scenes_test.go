@@ -1,11 +1,13 @@
 package transform_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
 )
 
@@ -239,4 +241,69 @@ func TestScenesOfAlerts(t *testing.T) {
 			[]any{"url", "https://security.microsoft.com/machines/v2/" + b + "/overview?tid=" + aTenant, "alert_url", "https://security.microsoft.com/alerts/x?tid=" + aTenant}},
 		{"the links of a tenant that is no GUID", linked, []string{strings.ReplaceAll(on("x", "11:00:00", "Low"), aTenant, "evil&x=1")}, []any{"url", "https://security.microsoft.com/machines/v2/" + a + "/overview"}},
 	})
+}
+
+// The alerts of a device survive a restart, and the same evidence counts once across it. Those of
+// devices that gave way, or were merged, leave the snapshot.
+func TestAlertsOutliveARestart(t *testing.T) {
+	a, b := numbered(1), numbered(2)
+	on := func(id, alert, clock, severity string) string {
+		return row(alert, "File", `{"Host":{"MachineId":"`+id+`"}}`, "Timestamp", at(clock), "Severity", severity)
+	}
+	file := make(map[string][]byte)
+	restart := func() (*transform.Transformer, func()) {
+		tr, d := withDevices(everything())
+		_, _ = d.Save(0, nil)
+		for key, saved := range file {
+			if !d.Restore(key, saved) {
+				t.Errorf("%s cannot be read", key)
+			}
+		}
+		return tr, func() {
+			t.Helper()
+			if _, err := d.Save(100, func([]device.Saved) error { return errors.New("disk full") }); err == nil {
+				t.Error("no error")
+			}
+			if more, err := d.Save(100, func(saved []device.Saved) error {
+				for _, s := range saved {
+					if file[s.Key] = s.Groups; len(s.Groups) == 0 {
+						delete(file, s.Key)
+					}
+				}
+				return nil
+			}); more || err != nil {
+				t.Errorf("%v, %v", more, err)
+			}
+		}
+	}
+	want := func(e event, n int64, severity any) {
+		t.Helper()
+		wantDevice(t, e, "alerts_24h", n, "alerts_24h_severity", severity)
+	}
+	tr, save := restart()
+	run(t, tr, on(a, "one", "09:00:00", "High"), on(a, "two", "10:00:00", "Low"))
+	save()
+	tr, save = restart()
+	want(run(t, tr, on(a, "two", "10:00:00", "Low"))[0], 2, "High")
+	want(run(t, tr, on(a, "three", "11:00:00", "Low"))[0], 3, "High")
+	run(t, tr, full(a, "11:10:00", "MergedToDeviceId", b), full(b, "11:10:00"))
+	want(run(t, tr, on(a, "four", "11:20:00", "Low"))[0], 4, "High")
+	save()
+	alerts := 0
+	for key := range file {
+		if strings.HasPrefix(key, "alerts/") {
+			alerts++
+		}
+	}
+	if alerts != 1 {
+		t.Errorf("alerts of %d devices are saved", alerts)
+	}
+	tr, _ = restart()
+	want(run(t, tr, on(b, "five", "11:30:00", "Low"))[0], 5, "High")
+	_, d := withDevices(everything())
+	for _, bad := range []string{"\x03", "\x03short", "\x03" + strings.Repeat("x", 25*65)} {
+		if d.Restore("alerts/"+aTenant+"/"+a, []byte(bad)) || d.Restore("alerts/x", []byte(bad)) {
+			t.Errorf("%.40q is read", bad)
+		}
+	}
 }

@@ -1,7 +1,7 @@
 package device
 
 import (
-	"hash/maphash"
+	"encoding/binary"
 	"math"
 	"strings"
 
@@ -11,13 +11,20 @@ import (
 // recents has the alerts of the last day for each device that has had one. It is used under the
 // lock of Memory, bounded in bytes, and the device whose last alert is longest ago gives way.
 type recents struct {
-	cache *simplelru.LRU[string, []recent]
-	seed  maphash.Seed
-	bytes int64
-	limit int64
+	cache   *simplelru.LRU[string, *history]
+	bytes   int64
+	limit   int64
+	saving  bool     // changes are noted
+	changed []string // keys of devices to write into the next snapshot
 }
 
-// A recent is an alert, by a hash of its id.
+// A history is the alerts of one device.
+type history struct {
+	list  []recent
+	dirty bool // its key is in changed
+}
+
+// A recent is an alert, by a hash of its id, which is the same in every run.
 type recent struct {
 	first    int64 // oldest evidence, in nanoseconds
 	last     int64 // newest evidence
@@ -32,14 +39,15 @@ var severities = [...]string{"", "Informational", "Low", "Medium", "High"}
 
 const (
 	maxRecent      = 64 // alerts of one device; more are counted as so many
-	recentOverhead = 200
+	recentOverhead = 240
 	recentBytes    = 32
+	maxGone        = 4096 // keys in changed beyond which those of removed devices are forgotten
 	day            = int64(24 * 3600 * 1e9)
 )
 
 func newRecents(limit int64) *recents {
-	r := &recents{seed: maphash.MakeSeed(), limit: limit}
-	r.cache, _ = simplelru.NewLRU[string, []recent](math.MaxInt, nil)
+	r := &recents{limit: limit}
+	r.cache, _ = simplelru.NewLRU[string, *history](math.MaxInt, nil)
 	return r
 }
 
@@ -57,54 +65,88 @@ func (r *recents) note(key string, alert []byte, at int64, s severity) {
 	if len(alert) == 0 {
 		return
 	}
-	r.add(key, recent{at, at, maphash.Bytes(r.seed, alert), s})
+	r.add(key, recent{at, at, hashOf(alert), s})
+}
+
+// hashOf is FNV-1a. maphash has another seed in each run, and snapshots hold hashes.
+func hashOf(alert []byte) uint64 {
+	h := uint64(14695981039346656037)
+	for _, c := range alert {
+		h = (h ^ uint64(c)) * 1099511628211
+	}
+	return h
 }
 
 func (r *recents) add(key string, a recent) {
-	list, known := r.cache.Get(key) // key may point into a buffer
-	for i := range list {
-		if list[i].alert == a.alert {
-			list[i].first, list[i].last = min(list[i].first, a.first), max(list[i].last, a.last)
-			list[i].severity = max(list[i].severity, a.severity)
-			return
-		}
-	}
-	before := cap(list)
-	if len(list) == maxRecent {
-		oldest := 0
-		for i := range list {
-			if list[i].last < list[oldest].last {
-				oldest = i
-			}
-		}
-		if list[oldest].last >= a.last {
-			return
-		}
-		list[oldest] = a
-	} else {
-		list = append(list, a)
-	}
+	h, known := r.cache.Get(key) // key may point into a buffer
 	if !known {
 		key = strings.Clone(key)
+		h = new(history)
 		r.bytes += recentOverhead + int64(len(key))
+		r.cache.Add(key, h)
 	}
-	r.bytes += recentBytes * int64(cap(list)-before)
-	r.cache.Add(key, list) // a known one stays under the key that it has
+	before := cap(h.list)
+	if h.add(a) {
+		r.change(key, h)
+	}
+	r.bytes += recentBytes * int64(cap(h.list)-before)
 	for r.bytes > r.limit && r.cache.Len() > 1 {
-		old, gone, _ := r.cache.RemoveOldest()
-		r.bytes -= recentOverhead + int64(len(old)) + recentBytes*int64(cap(gone))
+		key, h, _ := r.cache.RemoveOldest()
+		r.left(key, h)
+	}
+}
+
+// add takes an alert, and reports whether that makes a difference.
+func (h *history) add(a recent) bool {
+	oldest := 0
+	for i := range h.list {
+		b := &h.list[i]
+		if b.alert == a.alert {
+			before := *b
+			b.first, b.last, b.severity = min(b.first, a.first), max(b.last, a.last), max(b.severity, a.severity)
+			return *b != before
+		}
+		if b.last < h.list[oldest].last {
+			oldest = i
+		}
+	}
+	switch {
+	case len(h.list) < maxRecent:
+		h.list = append(h.list, a)
+	case h.list[oldest].last >= a.last:
+		return false
+	default:
+		h.list[oldest] = a
+	}
+	return true
+}
+
+// change notes that the alerts of a device are to be written into the next snapshot.
+func (r *recents) change(key string, h *history) {
+	if r.saving && !h.dirty {
+		h.dirty = true
+		r.changed = append(r.changed, strings.Clone(key))
+	}
+}
+
+// left counts a removed device. It is to go from the snapshot, too. What is forgotten here goes
+// when it is read at the next start and has no room.
+func (r *recents) left(key string, h *history) {
+	r.bytes -= recentOverhead + int64(len(key)) + recentBytes*int64(cap(h.list))
+	if len(r.changed) < maxGone {
+		r.change(key, h)
 	}
 }
 
 // move gives the alerts of a device to the one that it was merged into.
 func (r *recents) move(from, to string) {
-	list, ok := r.cache.Peek(from)
+	h, ok := r.cache.Peek(from)
 	if !ok || from == to {
 		return
 	}
 	r.cache.Remove(from)
-	r.bytes -= recentOverhead + int64(len(from)) + recentBytes*int64(cap(list))
-	for _, a := range list {
+	r.left(from, h)
+	for _, a := range h.list {
 		r.add(to, a)
 	}
 }
@@ -112,12 +154,52 @@ func (r *recents) move(from, to string) {
 // count is how many alerts a device had in the 24 hours up to a time, and the highest severity
 // among them. An alert counts from its first evidence to its last.
 func (r *recents) count(key string, at int64) (n int, highest severity) {
-	list, _ := r.cache.Peek(key)
-	for _, a := range list {
+	h, ok := r.cache.Peek(key)
+	if !ok {
+		return 0, 0
+	}
+	for _, a := range h.list {
 		if a.first <= at && a.last > at-day {
 			n++
 			highest = max(highest, a.severity)
 		}
 	}
 	return n, highest
+}
+
+// savedRecent is the size of an alert in a snapshot: first, last and hash (8 bytes each, big
+// endian), severity (1).
+const savedRecent = 25
+
+// appendSaved appends the alerts of a device for a snapshot, and nothing if it is gone.
+func (r *recents) appendSaved(dst []byte, key string) []byte {
+	h, ok := r.cache.Peek(key)
+	if !ok {
+		return dst
+	}
+	h.dirty = false
+	dst = append(dst, savedAlerts)
+	for _, a := range h.list {
+		for _, n := range [...]uint64{uint64(a.first), uint64(a.last), a.alert} {
+			dst = binary.BigEndian.AppendUint64(dst, n)
+		}
+		dst = append(dst, byte(a.severity))
+	}
+	return dst
+}
+
+// restore takes the alerts of a device from a snapshot. It reports false if they cannot be read, or
+// there is no room.
+func (r *recents) restore(key string, saved []byte) bool {
+	if len(saved) == 0 || len(saved)%savedRecent != 0 || len(saved) > maxRecent*savedRecent {
+		return false
+	}
+	saving := r.saving
+	r.saving = false // it is in the snapshot already
+	for ; len(saved) > 0; saved = saved[savedRecent:] {
+		n := func(at int) uint64 { return binary.BigEndian.Uint64(saved[at:]) }
+		r.add(key, recent{int64(n(0)), int64(n(8)), n(16), min(severity(saved[24]), severity(len(severities)-1))})
+	}
+	r.saving = saving
+	return r.cache.Contains(key)
 }

@@ -1,10 +1,13 @@
 package device
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
-// A Saved is one device in a snapshot. An empty Groups takes the device out.
+// A Saved is one device in a snapshot, or its recent alerts. An empty Groups takes them out.
 type Saved struct {
-	Key    string // tenant/id
+	Key    string // tenant/id; alerts/tenant/id
 	Groups []byte
 }
 
@@ -12,6 +15,10 @@ type Saved struct {
 const (
 	savedSeen = 1
 	savedUsed = 2 // a record has asked for it
+
+	// savedAlerts begins the recent alerts of a device. Their key begins with alertsKey.
+	savedAlerts = 3
+	alertsKey   = "alerts/"
 )
 
 // One part in waitingShare of the bytes for devices is for the keys of those that are gone and
@@ -21,13 +28,14 @@ const waitingShare = 16
 // keyBytes returns the bytes that such a key takes.
 func keyBytes(key string) int64 { return int64(len(key)) + 48 }
 
-// Save calls write with up to n devices that have changed since they were last saved, and returns
-// whether there are more. The first call begins to take note of changes, so it must come before
-// anything is learned that is to be saved. When write returns an error the same devices come again.
-// write is called without a lock.
+// Save calls write with up to n devices, and recent alerts of devices, that have changed since they
+// were last saved. It returns whether there are more. The first call begins to take note of
+// changes, so it must come before anything is learned that is to be saved. When write returns an
+// error the same devices come again. write is called without a lock.
 func (m *Memory) Save(n int, write func([]Saved) error) (more bool, err error) {
 	m.mu.Lock()
-	m.saving = true
+	m.saving, m.recents.saving = true, true
+	room := n
 	n = min(n, len(m.changed))
 	taken := m.changed[:n:n]
 	m.changed = m.changed[n:]
@@ -46,6 +54,14 @@ func (m *Memory) Save(n int, write func([]Saved) error) (more bool, err error) {
 	if more = len(m.changed) > 0; !more {
 		m.waiting = 0
 	}
+	alerts := m.recents.changed[:min(room-n, len(m.recents.changed))]
+	m.recents.changed = slices.Clone(m.recents.changed[len(alerts):])
+	for _, key := range alerts {
+		if tenant, ok := m.tenants.name(key); ok {
+			saved = append(saved, Saved{alertsKey + tenant + "/" + string(appendID(nil, key)), m.recents.appendSaved(nil, key)})
+		}
+	}
+	more = more || len(m.recents.changed) > 0
 	m.mu.Unlock()
 	if len(saved) == 0 {
 		return false, nil
@@ -66,14 +82,23 @@ func (m *Memory) Save(n int, write func([]Saved) error) (more bool, err error) {
 		}
 		m.changed = append(m.changed, key)
 	}
+	for _, key := range alerts {
+		switch h, ok := m.recents.cache.Peek(key); {
+		case err == nil:
+		case ok:
+			m.recents.change(key, h)
+		case len(m.recents.changed) < maxGone:
+			m.recents.changed = append(m.recents.changed, key)
+		}
+	}
 	return more || err != nil, err
 }
 
-// Changed is how many devices Save has yet to write.
+// Changed is how much Save has yet to write.
 func (m *Memory) Changed() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.changed)
+	return len(m.changed) + len(m.recents.changed)
 }
 
 // appendSaved appends groups for a snapshot: the names of columns that columnNames does not list
@@ -105,11 +130,19 @@ func (m *Memory) appendSaved(dst []byte, dev *device) []byte {
 // room. The caller should then delete it there. Columns that are no longer wanted are left out.
 func (m *Memory) Restore(key string, saved []byte) bool {
 	tenantName, id, ok := strings.Cut(key, "/")
-	if !ok || len(saved) < 2 || saved[0] != savedSeen && saved[0] != savedUsed {
+	if !ok || len(saved) < 2 {
 		return false
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if saved[0] == savedAlerts {
+		tenantName, id, _ = strings.Cut(id, "/")
+		devKey := appendKey(nil, m.tenants.get([]byte(tenantName)), []byte(id))
+		return devKey != nil && tenantOf(string(devKey)) != 0 && m.recents.restore(string(devKey), saved[1:])
+	}
+	if saved[0] != savedSeen && saved[0] != savedUsed {
+		return false
+	}
 	var names [256]string
 	rest := saved[2:]
 	for range saved[1] {
