@@ -240,6 +240,8 @@ func TestOCSFAttributes(t *testing.T) {
 		{recordOf("DeviceNetworkInfo", "DeviceId", "aa11", "MacAddress", "00155d01020A"), "device.network_interfaces.mac", "00-15-5D-01-02-0A"},
 		{recordOf("DeviceNetworkInfo", "DeviceId", "aa11", "MacAddress", "00:15:5d:01:02:0A"), "device.network_interfaces.mac", "00:15:5d:01:02:0A"},
 		{recordOf("DeviceNetworkInfo", "DeviceId", "aa11", "NetworkAdapterName", "n", "MacAddress", "00155D010203-0000"), "device.network_interfaces.mac", nil},
+		{recordOf("DeviceInfo", "DeviceId", "aa11", "OSPlatform", "Windows11", "OSArchitecture", "x64"), "device.os.cpu_bits", int64(64)},
+		{recordOf("DeviceInfo", "DeviceId", "aa11", "OSPlatform", "Windows11", "OSArchitecture", "x86"), "device.os.cpu_bits", int64(32)},
 		{requestOf("/a/b?c=d", "h.example:8080"), "http_request.url.url_string", "/a/b?c=d"},
 		{requestOf("/a/b?c=d", "h.example:8080"), "http_request.url.hostname", "h.example"},
 		{requestOf("/a/b?c=d", "h.example:8080"), "http_request.url.port", int64(8080)},

@@ -668,9 +668,9 @@ func (o *ocsf) isDisabled(st *ocsfStep) {
 
 func (o *ocsf) cpuBits(st *ocsfStep) {
 	switch text, _ := o.first(st.args[0]); {
-	case bytes.HasPrefix(text, []byte("64")), equalFold(text, "arm64"):
+	case bytes.HasPrefix(text, []byte("64")), bytes.HasSuffix(text, []byte("64")):
 		o.sheet.setInteger(st.fields[0], 64, noSource)
-	case bytes.HasPrefix(text, []byte("32")):
+	case bytes.HasPrefix(text, []byte("32")), equalFold(text, "x86"):
 		o.sheet.setInteger(st.fields[0], 32, noSource)
 	}
 }
