@@ -225,7 +225,7 @@ func (e *ecs) special(table string, action []byte, as role) {
 
 // user fills in user.*, all of it of one account: that of the row. For a file that was asked for
 // over the network it is the account that asked. For a row without an account it is that of the
-// initiating process.
+// initiating process, unless the row is of another account: who logs on, or who a process runs as.
 func (e *ecs) user(table string) {
 	s, f, c := e.sheet, &e.field, &e.col
 	name, domain, sid, object, upn := c.AccountName, c.AccountDomain, c.AccountSid, c.AccountObjectId, c.AccountUpn
@@ -233,7 +233,8 @@ func (e *ecs) user(table string) {
 	case table == "DeviceFileEvents" && e.has(c.RequestAccountName):
 		name, domain, sid, object, upn = c.RequestAccountName, c.RequestAccountDomain, c.RequestAccountSid, c.RequestAccountSid, c.AccountUpn
 	case e.has(name), e.has(sid), e.has(upn), e.has(object), e.has(c.AccountDisplayName), e.has(c.AccountId):
-	case record.HasPrefix(bytesOf(table), "Device") && table != "DeviceInfo":
+	case table == "DeviceInfo", table == "DeviceLogonEvents", table == "DeviceProcessEvents":
+	case record.HasPrefix(bytesOf(table), "Device"):
 		name, domain, sid = c.InitiatingProcessAccountName, c.InitiatingProcessAccountDomain, c.InitiatingProcessAccountSid
 		object, upn = c.InitiatingProcessAccountObjectId, c.InitiatingProcessAccountUpn
 	}
@@ -761,10 +762,8 @@ func (e *ecs) evidence() {
 	p, parent := &e.process[0], &e.process[1]
 	e.joined(p.executable, c.FolderPath, baseName(e.text(c.FileName)))
 	if e.opened {
-		if image, ok := e.object(e.additionalAt, "ImageFile"); ok {
-			s.setText(p.name, baseName(e.memberOf(image, "Name")), noSource)
-			e.hashes(p, image)
-		}
+		s.setText(p.commandLine, e.member("CommandLine"), noSource)
+		e.imageOf(p, e.additionalAt)
 		if above, ok := e.object(e.additionalAt, "ParentProcess"); ok {
 			if i, ok := record.ParseInteger(e.memberOf(above, "ProcessId")); ok {
 				s.setInteger(parent.pid, i, noSource)
@@ -773,20 +772,28 @@ func (e *ecs) evidence() {
 			if text := e.memberOf(above, "CreationTimeUtc"); text != nil {
 				e.set(parent.start, asDate, text, noSource)
 			}
-			if image, ok := e.object(above, "ImageFile"); ok {
-				name, dir := e.memberOf(image, "Name"), e.memberOf(image, "Directory")
-				s.setText(parent.name, baseName(name), noSource)
-				if len(dir) > 0 && len(name) > 0 {
-					from := len(s.text)
-					s.text = appendPath(s.text, dir, name)
-					s.setText(parent.executable, e.made(from), noSource)
-				}
-				e.hashes(parent, image)
-			}
+			e.imageOf(parent, above)
 		}
 	}
 	e.complete(p, s.textOf(p.start))
 	e.complete(parent, s.textOf(parent.start))
+}
+
+// imageOf fills in the program of a process that is an object in AdditionalFields.
+func (e *ecs) imageOf(p *ecsProcess, of uint32) {
+	image, ok := e.object(of, "ImageFile")
+	if !ok {
+		return
+	}
+	s := e.sheet
+	name, dir := e.memberOf(image, "Name"), e.memberOf(image, "Directory")
+	s.setText(p.name, baseName(name), noSource)
+	if len(dir) > 0 && len(name) > 0 {
+		from := len(s.text)
+		s.text = appendPath(s.text, dir, name)
+		s.setText(p.executable, e.made(from), noSource)
+	}
+	e.hashes(p, image)
 }
 
 func (e *ecs) hashes(p *ecsProcess, image uint32) {
