@@ -204,7 +204,9 @@ func (e *ecs) special(table string, action []byte, as role) {
 		e.addresses()
 	case "CloudProcessEvents":
 		e.pod()
-	case "EmailEvents":
+	case "EmailAttachmentInfo":
+		s.setText(e.field.fileExtension, extension(s.textOf(e.field.fileName)), noSource) // without a FileType
+	case "EmailEvents", "EmailPostDeliveryEvents":
 		if text := e.text(e.col.EmailDirection); equalFold(text, "intra-org") {
 			s.drop(e.field.emailDirection)
 			s.setWord(e.field.emailDirection, "internal")
