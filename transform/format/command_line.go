@@ -3,12 +3,13 @@ package format
 // nextArgument returns the first argument of a command line and the rest behind it. ok is false at
 // the end.
 //
-// The rules are those of Windows' C runtime, which CommandLineToArgvW shares. Blanks and tabs
-// separate, and quotes group. 2n backslashes before a quote are n backslashes, 2n+1 are n and a
-// plain quote. Other backslashes are themselves. Two quotes inside quotes are a plain one.
-// (https://learn.microsoft.com/cpp/c-language/parsing-c-command-line-arguments) A quote that is
-// never closed reaches to the end. The first argument, the program, follows the same rules here:
-// Defender shows command lines in which it is quoted, or a name without blanks.
+// The rules are those of Windows' CommandLineToArgvW, as in Elastic's integration, whose rules ask
+// for arguments. Blanks and tabs separate, and quotes group. 2n backslashes before a quote are n
+// backslashes, 2n+1 are n and a plain quote. Other backslashes are themselves. Two quotes inside
+// quotes are a plain one and end the group: here newer C runtimes differ, which stay in it.
+// (https://devblogs.microsoft.com/oldnewthing/20100917-00/?p=12833) A quote that is never closed
+// reaches to the end. The first argument, the program, follows the same rules here: Defender shows
+// command lines in which it is quoted, or a name without blanks.
 //
 // arg is a part of line, or where quotes had to be taken out, of the returned buffer, to which it
 // was appended.
@@ -54,8 +55,7 @@ func nextArgument(buf, line []byte) (arg, rest, _ []byte, ok bool) {
 		case '"':
 			if quoted && i+1 < len(line) && line[i+1] == '"' {
 				buf = append(buf, '"')
-				i += 2
-				continue
+				i++
 			}
 			quoted = !quoted
 			i++
@@ -71,4 +71,4 @@ func nextArgument(buf, line []byte) (arg, rest, _ []byte, ok bool) {
 	return buf[from:len(buf):len(buf)], line[i:], buf, true
 }
 
-func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\n' || c == '\r' }
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }

@@ -7,7 +7,7 @@ import "bytes"
 // ["93.184.216.34","example.com"] and [60.0,60.0]. Quotes are taken off; escapes stay. ok is false
 // at the end. The first call is with the whole text, later ones with rest.
 func nextElement(text []byte) (element, rest []byte, ok bool) {
-	for len(text) > 0 && (isBlank(text[0]) || text[0] == '[' || text[0] == ',' || text[0] == ']') {
+	for len(text) > 0 && (text[0] <= ' ' || text[0] == '[' || text[0] == ',' || text[0] == ']') {
 		text = text[1:]
 	}
 	if len(text) == 0 {
