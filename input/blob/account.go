@@ -424,10 +424,11 @@ func (a *account) whole(ctx context.Context, containerName, name string) (text [
 		return nil, "", err
 	}
 	defer r.Body.Close()
-	if text, err = io.ReadAll(r.Body); err == nil && r.ETag != nil {
-		etag = *r.ETag
+	if r.ETag == nil || *r.ETag == "" {
+		return nil, "", errNoETag
 	}
-	return text, etag, err
+	text, err = io.ReadAll(r.Body)
+	return text, *r.ETag, err
 }
 
 // properties asks for one blob's entry of a listing.

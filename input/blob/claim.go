@@ -32,11 +32,16 @@ type claim struct {
 
 	saving sync.Mutex // one write at a time; covers the fields below
 	etag   azcore.ETag
+	writes int    // so far, also those that failed
 	saved  uint64 // changes of the book that are written
 	at     time.Time
 }
 
-var errLost = errors.New("the lease is lost")
+var (
+	errLost    = errors.New("the lease is lost")
+	errNoETag  = errors.New("the answer has no ETag; something between here and the storage account drops headers: check proxies and gateways")
+	errNotOurs = errors.New("the answer to a renewal does not name the lease; something between here and the storage account answers for it: check proxies and gateways")
+)
 
 // claim takes a shard's lease, reads its positions and begins to read its blobs. owner is who had
 // it last.
@@ -58,18 +63,18 @@ func (sh *sharing) claim(h *shard, exists bool, owner string) (err error) {
 		return err
 	}
 	from := input.Now()
+	c := &claim{h: h, id: *lease.LeaseID(), lease: input.NewLease(from, sh.lasts-sh.margin()), leave: make(chan struct{}, 1)}
+	defer func() {
+		if err != nil {
+			sh.release(c) // also when only the answer was lost: nobody else can end that lease
+		}
+	}()
 	if _, err := lease.AcquireLease(ctx, sh.seconds(), nil); err != nil {
 		if bloberror.HasCode(err, bloberror.LeaseAlreadyPresent, bloberror.LeaseIsBreakingAndCannotBeAcquired) {
 			return nil // another was faster
 		}
 		return err
 	}
-	c := &claim{h: h, id: *lease.LeaseID(), lease: input.NewLease(from, sh.lasts-sh.margin()), leave: make(chan struct{}, 1)}
-	defer func() {
-		if err != nil {
-			sh.release(c)
-		}
-	}()
 	stored, etag, err := sh.account.whole(ctx, sh.container, name)
 	if err != nil {
 		return err
@@ -220,8 +225,12 @@ func (sh *sharing) renew(c *claim) error {
 		return err
 	}
 	from := input.Now()
-	if _, err := lease.RenewLease(ctx, nil); err != nil {
+	r, err := lease.RenewLease(ctx, nil)
+	switch {
+	case err != nil:
 		return err
+	case r.LeaseID == nil || !strings.EqualFold(*r.LeaseID, c.id):
+		return errNotOurs
 	}
 	if !c.lease.Extend(from, sh.lasts-sh.margin()) {
 		return errLost
@@ -255,27 +264,41 @@ func (sh *sharing) save(ctx context.Context, c *claim) error {
 	}
 	packed, changes := c.book.pack()
 	owner, mark, shards := sh.worker, c.id[:8], strconv.Itoa(len(sh.s.shards))
-	options := &azblock.UploadOptions{Metadata: map[string]*string{"owner": &owner, "claim": &mark, "shards": &shards}, AccessConditions: conditions(c.id, &c.etag, nil)}
+	c.writes++
+	write := strconv.Itoa(c.writes)
 	blob := sh.client(c.h.n)
-	r, err := blob.Upload(ctx, body(packed), options)
-	if bloberror.HasCode(err, bloberror.ConditionNotMet) {
-		// Perhaps our own last write, whose answer was lost.
-		now, e := blob.GetProperties(ctx, nil)
-		if e != nil {
-			return e
+	for again := 2; ; again-- {
+		r, err := blob.Upload(ctx, body(packed), &azblock.UploadOptions{
+			Metadata:         map[string]*string{"owner": &owner, "claim": &mark, "shards": &shards, "write": &write},
+			AccessConditions: conditions(c.id, &c.etag, nil),
+		})
+		etag := r.ETag
+		if again > 0 && bloberror.HasCode(err, bloberror.ConditionNotMet) {
+			// Perhaps a write of ours, whose answer was lost: this one, if somebody between sent it
+			// twice, or one before.
+			now, e := blob.GetProperties(ctx, nil)
+			switch {
+			case e != nil:
+				return e
+			case metadata(now.Metadata, "claim") != mark:
+				return errLost
+			case now.ETag == nil:
+				return errNoETag
+			case metadata(now.Metadata, "write") != write:
+				c.etag = *now.ETag
+				continue
+			}
+			etag, err = now.ETag, nil
 		}
-		if mark := metadata(now.Metadata, "claim"); mark != c.id[:8] || now.ETag == nil {
-			return errLost
+		switch {
+		case err != nil:
+			return err
+		case etag == nil:
+			return errNoETag
 		}
-		c.etag = *now.ETag
-		options.AccessConditions = conditions(c.id, &c.etag, nil)
-		r, err = blob.Upload(ctx, body(packed), options)
+		c.etag, c.saved, c.at = *etag, changes, time.Now()
+		return nil
 	}
-	if err != nil {
-		return err
-	}
-	c.etag, c.saved, c.at = *r.ETag, changes, time.Now()
-	return nil
 }
 
 // metadata is a value of a blob, with its name in any case.
@@ -380,7 +403,11 @@ func (sh *sharing) giveBack(c *claim) {
 
 // release gives a lease back, so that another worker need not wait for its end.
 func (sh *sharing) release(c *claim) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(sh.s.ctx), closeWait)
+	wait := closeWait
+	if sh.s.ctx.Err() != nil {
+		wait = releaseWait
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(sh.s.ctx), wait)
 	defer cancel()
 	lease, err := azlease.NewBlobClient(sh.client(c.h.n), &azlease.BlobClientOptions{LeaseID: &c.id})
 	if err == nil {
@@ -391,8 +418,12 @@ func (sh *sharing) release(c *claim) {
 	}
 }
 
-// closeWait is how long the end may take to give shards back.
-const closeWait = 3 * time.Second
+// The end waits for so long until positions are written, and for so long until leases are given
+// back. An account that does not answer the first answers hardly the second.
+const (
+	closeWait   = 3 * time.Second
+	releaseWait = time.Second
+)
 
 // close gives all shards back. Nothing else of the source runs any more.
 func (sh *sharing) close() {

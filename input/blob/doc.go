@@ -138,7 +138,8 @@
 //
 //	claim    acquire 60 s, read the positions, write the owner: from here on its blobs are read
 //	renew    every 15 s
-//	write    with the lease and If-Match, only if something moved, with each commit (5 s)
+//	write    with the lease and If-Match, only if something moved, with each commit (5 s). Its number
+//	         is in the metadata: 412 may be the answer to one that was applied
 //	look     every 10 s; every second in the first minute while others have shards, and while a
 //	         shard that was asked for has not come: one list call, who has which. Claim those that
 //	         nobody has, up to the fair share. Ask for two at a time of whoever has too many, by
@@ -157,11 +158,11 @@
 // are dropped. The shard is claimed again only when no event of it is on its way. So an event that
 // is in the outbox when its lease ends cannot count as handed on, or as a repeat.
 //
-// A shard's blob has the owner, the claim and the number of shards as metadata. Its text is the
-// names in order with their positions in a short form, compressed: 120,000 positions take 3.5 MB
-// together. They are kept for seven days, and at least twice the look-back. When a blob is damaged
-// or gone, a worker writes the positions that it had. One that had none reads the look-back window
-// again: events are repeated rather than lost.
+// A shard's blob has the owner, the claim, the write and the number of shards as metadata. Its text
+// is the names in order with their positions in a short form, compressed: 120,000 positions take
+// 3.5 MB together. They are kept for seven days, and at least twice the look-back. When a blob is
+// damaged or gone, a worker writes the positions that it had. One that had none reads the look-back
+// window again: events are repeated rather than lost.
 //
 // A shard is a hash of container, tenant and day. So the worker that reads a day also lists it,
 // once a poll, and need not pass the list on. A hash of whole names would spread the 24 blobs of a

@@ -1,0 +1,303 @@
+package blob_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
+)
+
+// middle is what stands between workers and the account: it gets each request to the shared
+// container, and do, which has the account answer it. It may do so more than once.
+type middle func(w http.ResponseWriter, r *http.Request, do func() *httptest.ResponseRecorder)
+
+// through has the workers of cfg reach the account through m.
+func through(t *testing.T, a *account, cfg *blob.Config, m middle) {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, "/fakeaccount/"+sharedContainer) {
+			a.fake.ServeHTTP(w, r)
+			return
+		}
+		text, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		m(w, r, func() *httptest.ResponseRecorder {
+			again := r.Clone(r.Context())
+			again.Body = io.NopCloser(bytes.NewReader(text))
+			answer := httptest.NewRecorder()
+			a.fake.ServeHTTP(answer, again)
+			return answer
+		})
+	}))
+	t.Cleanup(s.Close)
+	cfg.ConnectionString = input.NewSecret(strings.Replace(a.conn, a.fake.URL(), s.URL+"/fakeaccount", 1))
+}
+
+// pass answers w as the account did.
+func pass(w http.ResponseWriter, answer *httptest.ResponseRecorder) {
+	for key, values := range answer.Header() {
+		w.Header()[key] = values
+	}
+	w.WriteHeader(answer.Code)
+	_, _ = w.Write(answer.Body.Bytes())
+}
+
+func writes(r *http.Request) bool { return r.Method == http.MethodPut || r.Method == http.MethodDelete }
+
+// fairly waits until two workers have half of the shards each.
+func fairly(t *testing.T, all []*member) {
+	t.Helper()
+	until(t, "half each", all, func() bool { return all[0].owned() == 8 && all[1].owned() == 8 })
+}
+
+// A proxy sends each write twice, and answers with what came the second time: 412, for the first
+// was applied, with the ETag that the worker knows.
+func TestSharedRepeatedWrites(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, memberLease)
+	through(t, a, &cfg, func(w http.ResponseWriter, r *http.Request, do func() *httptest.ResponseRecorder) {
+		if writes(r) {
+			do()
+		}
+		pass(w, do())
+	})
+	all := []*member{join(t, cfg), join(t, cfg)}
+	fairly(t, all)
+	n := 0
+	for k := range 10 {
+		n += spread(a, fmt.Sprint("round ", k))
+		each(t, n, 0, all...)
+	}
+	for _, m := range all {
+		if lost := m.src.Stats().Shared.Lost; lost > 0 {
+			t.Errorf("%d leases count as lost", lost)
+		}
+	}
+}
+
+// A third of the answers to writes are lost on their way: the writes were applied.
+func TestSharedLostAnswers(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, memberLease)
+	var mu sync.Mutex
+	seed := rand.Uint64()
+	t.Log("seed ", seed)
+	rng := rand.New(rand.NewPCG(seed, 3))
+	through(t, a, &cfg, func(w http.ResponseWriter, r *http.Request, do func() *httptest.ResponseRecorder) {
+		mu.Lock()
+		cut := writes(r) && rng.IntN(3) == 0
+		mu.Unlock()
+		answer := do()
+		if cut {
+			panic(http.ErrAbortHandler)
+		}
+		pass(w, answer)
+	})
+	all := []*member{join(t, cfg), join(t, cfg)}
+	until(t, "all shards", all, func() bool { return all[0].owned()+all[1].owned() == 16 })
+	n := 0
+	for k := range 10 {
+		n += spread(a, fmt.Sprint("round ", k))
+		each(t, n, 0, all...)
+	}
+	for _, m := range all {
+		if lost := m.src.Stats().Shared.Lost; lost > 0 {
+			t.Errorf("%d leases count as lost", lost)
+		}
+	}
+}
+
+// The answer to a claim is lost on its way. The shard is somebody's at once, and not only when the
+// lease has run out that nobody knows of.
+func TestSharedLostClaim(t *testing.T) {
+	t.Parallel()
+	const lease = 20 * time.Second
+	a, cfg := newShared(t, lease)
+	var mu sync.Mutex
+	cut := 0
+	through(t, a, &cfg, func(w http.ResponseWriter, r *http.Request, do func() *httptest.ResponseRecorder) {
+		answer := do()
+		mu.Lock()
+		lose := r.Header.Get("x-ms-lease-action") == "acquire" && cut < 4
+		if lose {
+			cut++
+		}
+		mu.Unlock()
+		if lose {
+			panic(http.ErrAbortHandler)
+		}
+		pass(w, answer)
+	})
+	begun := time.Now()
+	m := join(t, cfg)
+	until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
+	if took := time.Since(begun); took > lease/2 {
+		t.Errorf("all shards are claimed after %v, with leases of %v", took, lease)
+	}
+}
+
+// Something answers for the account that is not the account: all is well, it says. Nobody hands
+// over anything that may be another's because of it.
+func TestSharedFalseAnswers(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, memberLease)
+	var mu sync.Mutex
+	between := false
+	honest := cfg
+	through(t, a, &cfg, func(w http.ResponseWriter, _ *http.Request, do func() *httptest.ResponseRecorder) {
+		mu.Lock()
+		lies := between
+		mu.Unlock()
+		if lies {
+			_, _ = io.WriteString(w, "<html>Welcome! Please sign in.</html>")
+			return
+		}
+		pass(w, do())
+	})
+	first := join(t, cfg)
+	all := []*member{first}
+	until(t, "all shards", all, func() bool { return first.owned() == 16 })
+	n := spread(a, "one")
+	each(t, n, 0, all...)
+	mu.Lock()
+	between = true
+	mu.Unlock()
+	second := join(t, honest)
+	all = append(all, second)
+	until(t, "the other to have all", all, func() bool { return second.owned() == 16 })
+	if k := first.owned(); k > 0 {
+		t.Errorf("the first still reads %d shards", k)
+	}
+	n += spread(a, "two")
+	each(t, n, 0, all...)
+}
+
+// Something between drops headers that it does not know, such as ETag. That is an error, and no
+// panic.
+func TestSharedWithoutETags(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, memberLease)
+	var mu sync.Mutex
+	drop := true
+	through(t, a, &cfg, func(w http.ResponseWriter, _ *http.Request, do func() *httptest.ResponseRecorder) {
+		answer := do()
+		mu.Lock()
+		if drop {
+			answer.Header().Del("ETag")
+		}
+		mu.Unlock()
+		pass(w, answer)
+	})
+	m := join(t, cfg)
+	until(t, "an error", []*member{m}, func() bool { return strings.Contains(m.log.String(), "ETag") })
+	if m.owned() > 0 || strings.Contains(m.log.String(), "panic") {
+		t.Errorf("%d shards are read\n%s", m.owned(), m.log)
+	}
+	mu.Lock()
+	drop = false
+	mu.Unlock()
+	until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
+	mu.Lock()
+	drop = true
+	mu.Unlock()
+	each(t, spread(a, "one"), 0, m)
+	time.Sleep(memberLease / 2) // some writes
+	mu.Lock()
+	drop = false
+	mu.Unlock()
+	n := spread(a, "two")
+	until(t, "more events", []*member{m}, func() bool { return len(came(m)) == 2*n })
+	if strings.Contains(m.log.String(), "panic") {
+		t.Errorf("a panic:\n%s", m.log)
+	}
+}
+
+// The account takes connections and says nothing. Workers end nevertheless.
+func TestSharedStopWithoutAnswers(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, memberLease)
+	hang := make(chan struct{})
+	var mu sync.Mutex
+	silent := false
+	through(t, a, &cfg, func(w http.ResponseWriter, r *http.Request, do func() *httptest.ResponseRecorder) {
+		mu.Lock()
+		wait := silent
+		mu.Unlock()
+		if wait {
+			select {
+			case <-hang:
+			case <-r.Context().Done():
+			}
+			return
+		}
+		pass(w, do())
+	})
+	defer close(hang)
+	m := join(t, cfg)
+	until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
+	each(t, spread(a, "one"), 0, m)
+	mu.Lock()
+	silent = true
+	mu.Unlock()
+	spread(a, "two")
+	time.Sleep(memberLease / 5)
+	begun := time.Now()
+	m.leave()
+	if took := time.Since(begun); took > 6*time.Second {
+		t.Errorf("a worker ended after %v", took)
+	}
+}
+
+// Requests are sent once more by somebody, up to two leases later.
+func TestSharedLateRepeats(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, memberLease)
+	var mu sync.Mutex
+	seed := rand.Uint64()
+	t.Log("seed ", seed)
+	rng := rand.New(rand.NewPCG(seed, 4))
+	var later sync.WaitGroup
+	stop := make(chan struct{})
+	through(t, a, &cfg, func(w http.ResponseWriter, r *http.Request, do func() *httptest.ResponseRecorder) {
+		mu.Lock()
+		again, wait := writes(r) && rng.IntN(3) == 0, time.Duration(rng.Int64N(int64(2*memberLease)))
+		mu.Unlock()
+		pass(w, do())
+		if again {
+			later.Go(func() {
+				select {
+				case <-stop:
+				case <-time.After(wait):
+					do()
+				}
+			})
+		}
+	})
+	all := []*member{join(t, cfg), join(t, cfg)}
+	until(t, "all shards", all, func() bool { return all[0].owned()+all[1].owned() == 16 })
+	n := 0
+	for k := range 8 {
+		n += spread(a, fmt.Sprint("round ", k))
+		time.Sleep(memberLease / 2)
+		if k == 3 {
+			all = append(all, join(t, cfg))
+		}
+		if k == 5 {
+			all[0].leave()
+		}
+	}
+	each(t, n, 0, all...)
+	close(stop)
+	later.Wait()
+}
