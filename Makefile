@@ -35,7 +35,7 @@ UNRACED = $(shell $(GO) list ./... | grep $(ALONE:%=-e '/%') -e '/input$$' -e '/
 SINGLE  = TestLongNamesAreNotKept|TestBadRecordBetweenGoodOnes|TestTooManyValues|TestEveryTableInEachFormat|TestWrappings|$\
 	TestOCSFIsValid|TestLargeObjectsDoNotHideTheColumns|TestInventedTenantsGiveWay|TestShapesKeepTheRecord|TestSlowDamage|TestCutEverywhere
 # Tests of input/blob that are smaller, or left out, under the race detector. The others take minutes.
-REDUCED = TestFake|TestLongValueBehindSomething|TestValuesAroundTheLimit|TestPackedSize|TestSameHeadOtherRest|TestListCalls|TestShared|TestSharedScale
+REDUCED = TestFake|TestLongValueBehindSomething|TestValuesAroundTheLimit|TestPackedSize|TestSameHeadOtherRest|TestListCalls|TestShared|TestSharedLargeShard|TestSharedScale
 
 FUZZTIME  ?= 20000x
 BENCHTIME ?= 1s

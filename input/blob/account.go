@@ -418,6 +418,7 @@ func (a *account) shards(ctx context.Context, containerName string) (all []shard
 // whole reads a small blob, and its version.
 func (a *account) whole(ctx context.Context, containerName, name string) (text []byte, etag azcore.ETag, err error) {
 	a.reads.Add(1)
+	ctx = context.WithValue(ctx, wholeKey{}, true)
 	r, err := a.service.NewContainerClient(containerName).NewBlobClient(name).DownloadStream(ctx, nil)
 	if err != nil {
 		a.sawError(err)

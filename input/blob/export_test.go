@@ -1,6 +1,10 @@
 package blob
 
-import "slices"
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+)
 
 // SetMost sets how many blobs are followed.
 func (s *Source) SetMost(idle, active int) {
@@ -23,3 +27,17 @@ func (s *Source) ShardsRead() (numbers []int) {
 
 // Active is how many blobs are counted as followed.
 func (s *Source) Active() int { s.mu.Lock(); defer s.mu.Unlock(); return s.active }
+
+// PackedPositions is the blob of a shard with so many positions of a container.
+func PackedPositions(container string, n int) []byte {
+	rng := rand.New(rand.NewPCG(1, 1))
+	values := make(map[string]string)
+	for i := range n {
+		e := entry{form: plain, place: atLine, offset: rng.Int64N(1 << 30), created: 1_700_000_000 + int64(i), modified: 1_700_003_600 + int64(i), head: head{n: headMax}, etag: fmt.Sprintf(`"0x8DE%012X"`, rng.Int64N(1<<48))}
+		for k := range headKept {
+			e.head.sum[k] = byte(rng.Int())
+		}
+		values[fmt.Sprintf("%s/flows/%08d.json", container, i)] = e.pack()
+	}
+	return packAll(values)
+}

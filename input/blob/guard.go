@@ -20,6 +20,9 @@ const (
 	// has 5 MB. A page that is larger is asked for again with fewer names.
 	listMost = 8 << 20
 
+	// wholeMost is how many bytes the blob of a shard may have: 2 million positions.
+	wholeMost = 64 << 20
+
 	// errorMost is how many bytes of an error's text are read. The SDK looks for a code there.
 	errorMost = 64 << 10
 
@@ -36,8 +39,11 @@ type guard struct{ client *http.Client }
 func newGuard(transport *http.Transport) *guard {
 	transport.MaxResponseHeaderBytes = headerMost
 	return &guard{client: web.Guard(&http.Client{Transport: transport}, func(resp *http.Response) int64 {
-		if failed(resp) || rangeOf(resp.Request) != "" {
+		switch {
+		case failed(resp) || rangeOf(resp.Request) != "":
 			return 0 // an error is cut below, and a range has the length that was asked for
+		case resp.Request.Context().Value(wholeKey{}) != nil:
+			return wholeMost
 		}
 		return listMost
 	})}
@@ -62,6 +68,9 @@ func (g *guard) Do(req *http.Request) (*http.Response, error) {
 	}
 	return resp, nil
 }
+
+// wholeKey is in the context of a request for the blob of a shard.
+type wholeKey struct{}
 
 func failed(resp *http.Response) bool { return resp.StatusCode < 200 || resp.StatusCode > 299 }
 

@@ -301,3 +301,19 @@ func TestSharedLateRepeats(t *testing.T) {
 	close(stop)
 	later.Wait()
 }
+
+// A shard of very many blobs can be claimed, too: all that are not filed by day are in one.
+func TestSharedLargeShard(t *testing.T) {
+	if raceDetector {
+		t.Skip("packing takes a minute")
+	}
+	t.Parallel()
+	a, cfg := newShared(t, 8*memberLease)
+	packed := blob.PackedPositions(sharedTables[0], 340_000)
+	a.fake.Put(sharedContainer, "shard-003", packed)
+	m := join(t, cfg)
+	until(t, fmt.Sprintf("all shards, one of %d bytes", len(packed)), []*member{m}, func() bool { return m.owned() == 16 })
+	if strings.Contains(m.log.String(), "level=ERROR") {
+		t.Errorf("an error:\n%s", m.log)
+	}
+}
