@@ -50,6 +50,7 @@ type sharing struct {
 	known  map[int]bool  // shards that were seen to have an owner; of the goroutine of run
 	asked  map[int]bool  // shards that another gives up because this worker has asked; of the goroutine of run
 	gone   time.Time     // when shards were first seen to be gone; of the goroutine of run
+	none   time.Time     // when shards that this worker knows nothing of were first seen to have no blob; of the goroutine of run
 	books  map[int]*book // of shards that were read before, should their blobs be gone; s.mu
 	counts sharingCounts // s.mu
 }
@@ -268,7 +269,7 @@ func (sh *sharing) look() error {
 			all[n].owner, all[n].leaving = l.owner, l.state == azlease.StateTypeBreaking
 		}
 	}
-	drained, gone := false, false
+	drained, gone, none := false, false, false
 	var broken []*claim
 	s.mu.Lock()
 	for n, h := range s.shards {
@@ -285,6 +286,17 @@ func (sh *sharing) look() error {
 			}
 			if sh.books[n] == nil && time.Since(sh.gone) < sh.lasts/2 {
 				o.owner, o.leaving = nobody, true // another worker knows its positions
+			}
+		}
+		if !exists[n] && !sh.known[n] && s.cfg.Start.Latest {
+			// Perhaps the container was made anew, and others know the positions. They look within
+			// this time. Whoever begins with the latest passes over what they had still to read.
+			none = true
+			if sh.none.IsZero() {
+				sh.none = time.Now()
+			}
+			if time.Since(sh.none) < sh.lasts/4 {
+				o.owner, o.leaving = nobody, true
 			}
 		}
 		switch {
@@ -314,6 +326,9 @@ func (sh *sharing) look() error {
 	s.mu.Unlock()
 	if !gone {
 		sh.gone = time.Time{}
+	}
+	if !none {
+		sh.none = time.Time{}
 	}
 	for _, c := range broken {
 		sh.lose(c, errors.New("somebody ended the lease"))

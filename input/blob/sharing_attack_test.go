@@ -317,3 +317,32 @@ func TestSharedLargeShard(t *testing.T) {
 		t.Errorf("an error:\n%s", m.log)
 	}
 }
+// The container is deleted and made again, and a new worker, which knows no positions, is there
+// before those that do.
+func TestSharedAnewForNewWorker(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, memberLease)
+	cfg.Start.Latest = true
+	all := []*member{join(t, cfg), join(t, cfg)}
+	fairly(t, all)
+	polled(t, a, all)
+	n := spread(a, "one")
+	each(t, n, 0, all...)
+	for _, m := range all {
+		m.hold.Store(true) // their host takes nothing just now
+	}
+	n += spread(a, "two")
+	a.fake.DeleteContainer(sharedContainer)
+	time.Sleep(memberLease)
+	a.fake.CreateContainer(sharedContainer)
+	third := join(t, cfg)
+	time.Sleep(memberLease / 20)
+	for _, m := range all {
+		m.hold.Store(false)
+	}
+	all = append(all, third)
+	until(t, "all shards", all, func() bool { return all[0].owned()+all[1].owned()+third.owned() == 16 })
+	n += spread(a, "three")
+	each(t, n, n, all...)
+}
+
