@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"path"
@@ -37,6 +38,7 @@ type account struct {
 	service   *azservice.Client
 	transport *http.Transport
 	host      string
+	name      string // of the account, as far as its address tells
 	sas       bool
 	entra     bool
 	sasExpiry time.Time     // zero when unknown
@@ -104,7 +106,7 @@ func openAccount(cfg Config) (*account, error) {
 	}
 	a.service = c.ServiceClient()
 	if u, err := url.Parse(a.service.URL()); err == nil {
-		a.host = u.Host
+		a.host, a.name = u.Host, accountName(u)
 	}
 	if token != "" {
 		a.sas = true
@@ -117,6 +119,18 @@ func openAccount(cfg Config) (*account, error) {
 		}
 	}
 	return a, nil
+}
+
+// accountName is the account of an address: the same for each of its endpoints, such as private
+// ones.
+func accountName(u *url.URL) string {
+	host := u.Hostname()
+	if net.ParseIP(host) != nil || host == "localhost" { // an emulator
+		name, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
+		return name
+	}
+	name, _, _ := strings.Cut(host, ".")
+	return strings.ToLower(name)
 }
 
 func (a *account) close() { a.transport.CloseIdleConnections() }
@@ -376,8 +390,14 @@ func (a *account) read(ctx context.Context, containerName, name, etag string, cr
 // shardItem is a shard's blob as listed.
 type shardItem struct {
 	name, owner string
-	shards      int // in all, as its last owner was told; 0 when there was none
+	reads       string // what its owner reads, as readsOf; "" where that was an older version
+	shards      int    // in all, as its last owner was told; 0 when there was none
 	state       azlease.StateType
+}
+
+// owned tells whether a worker has the lease.
+func (l shardItem) owned() bool {
+	return l.state == azlease.StateTypeLeased || l.state == azlease.StateTypeBreaking
 }
 
 // shards lists the blobs of shards.
@@ -409,7 +429,7 @@ func (a *account) shards(ctx context.Context, containerName string) (all []shard
 				continue
 			}
 			shards, _ := strconv.Atoi(metadata(b.Metadata, "shards"))
-			all = append(all, shardItem{name: *b.Name, owner: metadata(b.Metadata, "owner"), shards: shards, state: *b.Properties.LeaseState})
+			all = append(all, shardItem{name: *b.Name, owner: metadata(b.Metadata, "owner"), reads: metadata(b.Metadata, "reads"), shards: shards, state: *b.Properties.LeaseState})
 		}
 	}
 	return all, nil

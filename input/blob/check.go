@@ -47,7 +47,7 @@ func Check(ctx context.Context, cfg Config) []input.Finding {
 		}
 	}
 	if cfg.Shared != "" {
-		shared := a
+		shared, reads := a, readsOf(a, cfg)
 		if cfg.SharedURL != "" {
 			cfg.AccountURL = cfg.SharedURL
 			if shared, err = openAccount(cfg); err != nil {
@@ -55,7 +55,7 @@ func Check(ctx context.Context, cfg Config) []input.Finding {
 			}
 			defer shared.close()
 		}
-		findings = append(findings, shared.checkShared(ctx, cfg))
+		findings = append(findings, shared.checkShared(ctx, cfg, reads))
 	}
 	return findings
 }

@@ -269,7 +269,7 @@ func (sh *sharing) save(ctx context.Context, c *claim) error {
 	blob := sh.client(c.h.n)
 	for again := 2; ; again-- {
 		r, err := blob.Upload(ctx, body(packed), &azblock.UploadOptions{
-			Metadata:         map[string]*string{"owner": &owner, "claim": &mark, "shards": &shards, "write": &write},
+			Metadata:         map[string]*string{"owner": &owner, "claim": &mark, "shards": &shards, "reads": &sh.reads, "write": &write},
 			AccessConditions: conditions(c.id, &c.etag, nil),
 		})
 		etag := r.ETag

@@ -6,6 +6,9 @@ import (
 	"slices"
 )
 
+// AccountName is for tests.
+var AccountName = accountName
+
 // SetMost sets how many blobs are followed.
 func (s *Source) SetMost(idle, active int) {
 	s.mu.Lock()

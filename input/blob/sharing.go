@@ -5,6 +5,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"log/slog"
 	mathrand "math/rand/v2"
 	"os"
@@ -45,6 +47,7 @@ type sharing struct {
 	account   *account
 	container string
 	worker    string
+	reads     string        // what all workers of the container have to read
 	lasts     time.Duration // of a lease
 
 	known  map[int]bool  // shards that were seen to have an owner; of the goroutine of run
@@ -81,7 +84,7 @@ func openSharing(s *Source) (*sharing, error) {
 		}
 		sh.account = a
 	}
-	sh.worker = s.cfg.worker
+	sh.worker, sh.reads = s.cfg.worker, readsOf(s.account, s.cfg)
 	return sh, nil
 }
 
@@ -139,7 +142,7 @@ func (sh *sharing) fails(subject string, err error) {
 	if kind == throttled || kind == network {
 		level = slog.LevelWarn
 	}
-	if other := new(shardsError); errors.As(err, &other) {
+	if isOther(err) {
 		level = slog.LevelError
 	}
 	sh.s.troubles.Begin(subject, "", string(kind), level, "blob.shared: "+subject+": retrying; events that may be another worker's are not handed over",
@@ -149,10 +152,9 @@ func (sh *sharing) fails(subject string, err error) {
 // explainShared is explain for the shared container, where more is needed.
 func (a *account) explainShared(err error, name string) error {
 	var answer *azcore.ResponseError
-	var other *shardsError
 	switch kind := kindOf(err); {
-	case errors.As(err, &other):
-		return other
+	case isOther(err):
+		return err
 	case kind == missing:
 		return fmt.Errorf("it does not exist; create it: az storage container create --auth-mode login --account-name %s --name %s", strings.Split(a.host, ".")[0], name)
 	case kind == denied && errors.As(err, &answer) && a.entra:
@@ -171,8 +173,45 @@ func (e *shardsError) Error() string {
 	return fmt.Sprintf("workers share these blobs in %d shards, and blob.shards is %d here; set it to %d, or take another container", e.want, e.have, e.want)
 }
 
+// isOther tells whether the settings of other workers differ.
+func isOther(err error) bool {
+	var shards *shardsError
+	var other *otherError
+	return errors.As(err, &shards) || errors.As(err, &other)
+}
+
+// readsOf tells what a worker reads: the account, and a hash of the containers and the prefix. A
+// worker of other blobs would own shards that it reads nothing of, and nobody would.
+func readsOf(a *account, cfg Config) string {
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, strings.Join(slices.Sorted(slices.Values(cfg.Containers)), "\n")+"\n\n"+cfg.Prefix)
+	return fmt.Sprintf("%s %08x", a.name, h.Sum32())
+}
+
+// otherError: a worker of the container reads other blobs.
+type otherError struct{ worker, want, have string }
+
+func (e *otherError) Error() string {
+	want, _, _ := strings.Cut(e.want, " ")
+	have, _, _ := strings.Cut(e.have, " ")
+	if want != have {
+		return fmt.Sprintf("worker %s shares the blobs of account %s in this container, and those of %s are read here; take another container for them", e.worker, want, have)
+	}
+	return fmt.Sprintf("worker %s has other blob.containers or another blob.prefix; set them alike, or end that worker", e.worker)
+}
+
+// othersRead is an error if a worker that runs, and is not me, reads something else.
+func othersRead(listed []shardItem, me, reads string) error {
+	for _, l := range listed {
+		if l.owned() && l.owner != me && l.reads != "" && l.reads != reads {
+			return &otherError{worker: l.owner, want: l.reads, have: reads}
+		}
+	}
+	return nil
+}
+
 // checkShared tries what workers do in the shared container, with a blob that is deleted again.
-func (a *account) checkShared(ctx context.Context, cfg Config) input.Finding {
+func (a *account) checkShared(ctx context.Context, cfg Config, reads string) input.Finding {
 	f := input.Finding{What: "container " + cfg.Shared + " (blob.shared)", Detail: "may be listed, written and leased"}
 	name, _ := newWorker()
 	blob := a.service.NewContainerClient(cfg.Shared).NewBlockBlobClient(probeName + name)
@@ -186,6 +225,9 @@ func (a *account) checkShared(ctx context.Context, cfg Config) input.Finding {
 				if l.shards != 0 && l.shards != cfg.Shards {
 					return &shardsError{want: l.shards, have: cfg.Shards}
 				}
+			}
+			if err == nil {
+				err = othersRead(all, "", reads)
 			}
 			return err
 		}},
@@ -265,7 +307,7 @@ func (sh *sharing) look() error {
 		}
 		exists[n], before[n] = true, l.owner
 		sh.known[n] = sh.known[n] || l.owner != ""
-		if l.state == azlease.StateTypeLeased || l.state == azlease.StateTypeBreaking {
+		if l.owned() {
 			all[n].owner, all[n].leaving = l.owner, l.state == azlease.StateTypeBreaking
 		}
 	}
@@ -335,6 +377,9 @@ func (sh *sharing) look() error {
 	}
 	if drained && s.cfg.SetBack != nil {
 		s.cfg.SetBack()
+	}
+	if err := othersRead(listed, sh.worker, sh.reads); err != nil {
+		return err
 	}
 	claim, ask := fair(all, sh.worker)
 	sh.each(claim, func(o owned) error { return sh.claim(s.shards[o.n], exists[o.n], before[o.n]) })

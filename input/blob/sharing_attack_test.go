@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -317,6 +318,7 @@ func TestSharedLargeShard(t *testing.T) {
 		t.Errorf("an error:\n%s", m.log)
 	}
 }
+
 // The container is deleted and made again, and a new worker, which knows no positions, is there
 // before those that do.
 func TestSharedAnewForNewWorker(t *testing.T) {
@@ -346,3 +348,57 @@ func TestSharedAnewForNewWorker(t *testing.T) {
 	each(t, n, n, all...)
 }
 
+// Workers that read other blobs have one shared container: those of another account with the same
+// containers, or other containers. Each would own shards that it reads nothing of, and nobody would.
+func TestSharedByOthers(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, memberLease)
+	b := newFake(t, sharedTables...)
+	path := strings.NewReplacer("/otheraccount", "/fakeaccount")
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.URL.Path = path.Replace(r.URL.Path)
+		b.fake.ServeHTTP(w, r)
+	}))
+	t.Cleanup(s.Close)
+	elsewhere, others := cfg, cfg
+	elsewhere.SharedURL, elsewhere.Auth, elsewhere.AccountURL = a.fake.URL(), "sas", s.URL+"/otheraccount"
+	elsewhere.SAS, elsewhere.ConnectionString = input.NewSecret("sv=1&se="+time.Now().Add(24*time.Hour).UTC().Format(time.RFC3339)+"&sig=x"), input.NewSecret("")
+	others.Containers = sharedTables[:1]
+
+	first := join(t, cfg)
+	until(t, "all shards", []*member{first}, func() bool { return first.owned() == 16 })
+	n := spread(a, "one")
+	spread(b, "elsewhere")
+	second, third := join(t, elsewhere), join(t, others)
+	all := []*member{first, second, third}
+	until(t, "errors", all, func() bool {
+		return strings.Contains(second.log.String(), "account fakeaccount in this container, and those of otheraccount") &&
+			strings.Contains(third.log.String(), "other blob.containers")
+	})
+	if all := blob.Check(t.Context(), others); !strings.Contains(all[len(all)-1].String(), "other blob.containers") {
+		t.Errorf("the check says %v", all)
+	}
+	each(t, n, 0, first)
+	if second.owned()+third.owned() > 0 {
+		t.Errorf("they read %d and %d shards", second.owned(), third.owned())
+	}
+	first.leave()
+	until(t, "one of the others to have all", all, func() bool { return second.owned() == 16 || third.owned() == 16 })
+}
+
+// Addresses of one account name it alike.
+func TestAccountNames(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"https://contoso.blob.core.windows.net/":             "contoso",
+		"https://Contoso.privatelink.blob.core.windows.net/": "contoso",
+		"https://contoso.z12.blob.storage.azure.net/":        "contoso",
+		"http://127.0.0.1:10000/devstoreaccount1":            "devstoreaccount1",
+		"http://[::1]:10000/devstoreaccount1/":               "devstoreaccount1",
+	} {
+		u, err := url.Parse(text)
+		if got := blob.AccountName(u); err != nil || got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}
