@@ -22,6 +22,19 @@ type lease struct {
 	ended bool      // a break was asked for, and until is when it takes effect
 }
 
+const forEver = 1000 * time.Hour
+
+// duration is the entry of a listing that says how long the lease lasts.
+func (l *lease) duration(now time.Time) string {
+	switch state := l.state(now); {
+	case state != "leased" && state != "breaking":
+		return ""
+	case l.lasts == forEver:
+		return "<LeaseDuration>infinite</LeaseDuration>"
+	}
+	return "<LeaseDuration>fixed</LeaseDuration>"
+}
+
 // state is that of a blob's lease, which is nil when there is none.
 func (l *lease) state(now time.Time) string {
 	switch {
@@ -129,14 +142,17 @@ func (s *Server) changeLease(w http.ResponseWriter, r *http.Request, b *blob) {
 		seconds, err := strconv.Atoi(r.Header.Get("x-ms-lease-duration"))
 		lasts := time.Duration(seconds) * time.Second
 		switch {
-		case err != nil || seconds < 15 || seconds > 60:
+		case err != nil || seconds != -1 && (seconds < 15 || seconds > 60):
 			fail(w, r, http.StatusBadRequest, "InvalidHeaderValue", "The value for one of the HTTP headers is not in the correct format.")
 		case state == "breaking" && proposed == l.id:
 			refuse("LeaseIsBreakingAndCannotBeAcquired")
 		case state == "breaking", state == "leased" && proposed != l.id:
 			refuse("LeaseAlreadyPresent")
 		default:
-			if s.leases > 0 {
+			switch {
+			case seconds == -1:
+				lasts = forEver
+			case s.leases > 0:
 				lasts = s.leases
 			}
 			if proposed == "" {

@@ -441,8 +441,8 @@ func (c *container) page(w *strings.Builder, prefix, delimiter, marker string, l
 			}
 		}
 		b := c.blobs[name]
-		fmt.Fprintf(w, `<Blob><Name>%s</Name><Properties><Creation-Time>%s</Creation-Time><Last-Modified>%s</Last-Modified><Etag>%s</Etag><Content-Length>%d</Content-Length><Content-Type>application/octet-stream</Content-Type><BlobType>%s</BlobType><AccessTier>%s</AccessTier><LeaseStatus>%s</LeaseStatus><LeaseState>%s</LeaseState><ServerEncrypted>true</ServerEncrypted></Properties>`,
-			escape(name), b.created.UTC().Format(http.TimeFormat), b.modified.UTC().Format(http.TimeFormat), b.etag, len(b.data), b.kind(), b.tier(), b.locked(), b.lease.state(time.Now()))
+		fmt.Fprintf(w, `<Blob><Name>%s</Name><Properties><Creation-Time>%s</Creation-Time><Last-Modified>%s</Last-Modified><Etag>%s</Etag><Content-Length>%d</Content-Length><Content-Type>application/octet-stream</Content-Type><BlobType>%s</BlobType><AccessTier>%s</AccessTier><LeaseStatus>%s</LeaseStatus><LeaseState>%s</LeaseState>%s<ServerEncrypted>true</ServerEncrypted></Properties>`,
+			escape(name), b.created.UTC().Format(http.TimeFormat), b.modified.UTC().Format(http.TimeFormat), b.etag, len(b.data), b.kind(), b.tier(), b.locked(), b.lease.state(time.Now()), b.lease.duration(time.Now()))
 		if metadata {
 			w.WriteString("<Metadata>")
 			for key, value := range b.metadata {

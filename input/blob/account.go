@@ -393,6 +393,7 @@ type shardItem struct {
 	reads       string // what its owner reads, as readsOf; "" where that was an older version
 	shards      int    // in all, as its last owner was told; 0 when there was none
 	state       azlease.StateType
+	forEver     bool // no worker's lease is
 }
 
 // owned tells whether a worker has the lease.
@@ -429,7 +430,9 @@ func (a *account) shards(ctx context.Context, containerName string) (all []shard
 				continue
 			}
 			shards, _ := strconv.Atoi(metadata(b.Metadata, "shards"))
-			all = append(all, shardItem{name: *b.Name, owner: metadata(b.Metadata, "owner"), reads: metadata(b.Metadata, "reads"), shards: shards, state: *b.Properties.LeaseState})
+			lasts := b.Properties.LeaseDuration
+			all = append(all, shardItem{name: *b.Name, owner: metadata(b.Metadata, "owner"), reads: metadata(b.Metadata, "reads"), shards: shards,
+				state: *b.Properties.LeaseState, forEver: lasts != nil && *lasts == azlease.DurationTypeInfinite})
 		}
 	}
 	return all, nil

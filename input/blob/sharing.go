@@ -173,11 +173,19 @@ func (e *shardsError) Error() string {
 	return fmt.Sprintf("workers share these blobs in %d shards, and blob.shards is %d here; set it to %d, or take another container", e.want, e.have, e.want)
 }
 
-// isOther tells whether the settings of other workers differ.
+// foreverError: somebody who is no worker has the lease of a shard.
+type foreverError struct{ shard string }
+
+func (e *foreverError) Error() string {
+	return e.shard + " is leased for ever, which no worker does, and nobody reads its blobs; end it: az storage blob lease break --auth-mode login --container-name CONTAINER --blob-name " + e.shard
+}
+
+// isOther tells whether somebody has to decide: nothing of it passes by itself.
 func isOther(err error) bool {
 	var shards *shardsError
 	var other *otherError
-	return errors.As(err, &shards) || errors.As(err, &other)
+	var forever *foreverError
+	return errors.As(err, &shards) || errors.As(err, &other) || errors.As(err, &forever)
 }
 
 // readsOf tells what a worker reads: the account, and a hash of the containers and the prefix. A
@@ -297,6 +305,7 @@ func (sh *sharing) look() error {
 	for n := range all {
 		all[n].n = n
 	}
+	forEver := ""
 	for _, l := range listed {
 		if l.shards != 0 && l.shards != len(s.shards) {
 			return &shardsError{want: l.shards, have: len(s.shards)}
@@ -309,6 +318,9 @@ func (sh *sharing) look() error {
 		sh.known[n] = sh.known[n] || l.owner != ""
 		if l.owned() {
 			all[n].owner, all[n].leaving = l.owner, l.state == azlease.StateTypeBreaking
+		}
+		if l.owned() && l.forEver {
+			all[n].owner, all[n].leaving, forEver = nobody, true, l.name
 		}
 	}
 	drained, gone, none := false, false, false
@@ -394,6 +406,9 @@ func (sh *sharing) look() error {
 		sh.asked[o.n] = true
 	}
 	sh.each(ask, sh.ask)
+	if forEver != "" {
+		return &foreverError{forEver}
+	}
 	return nil
 }
 

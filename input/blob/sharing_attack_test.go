@@ -8,10 +8,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"path"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/lease"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
@@ -123,8 +126,8 @@ func TestSharedLostAnswers(t *testing.T) {
 // lease has run out that nobody knows of.
 func TestSharedLostClaim(t *testing.T) {
 	t.Parallel()
-	const lease = 20 * time.Second
-	a, cfg := newShared(t, lease)
+	const lasts = 20 * time.Second
+	a, cfg := newShared(t, lasts)
 	var mu sync.Mutex
 	cut := 0
 	through(t, a, &cfg, func(w http.ResponseWriter, r *http.Request, do func() *httptest.ResponseRecorder) {
@@ -143,8 +146,8 @@ func TestSharedLostClaim(t *testing.T) {
 	begun := time.Now()
 	m := join(t, cfg)
 	until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
-	if took := time.Since(begun); took > lease/2 {
-		t.Errorf("all shards are claimed after %v, with leases of %v", took, lease)
+	if took := time.Since(begun); took > lasts/2 {
+		t.Errorf("all shards are claimed after %v, with leases of %v", took, lasts)
 	}
 }
 
@@ -349,14 +352,14 @@ func TestSharedAnewForNewWorker(t *testing.T) {
 }
 
 // Workers that read other blobs have one shared container: those of another account with the same
-// containers, or other containers. Each would own shards that it reads nothing of, and nobody would.
+// containers, or other containers. Each would own shards that it reads nothing of, and nobody does.
 func TestSharedByOthers(t *testing.T) {
 	t.Parallel()
 	a, cfg := newShared(t, memberLease)
 	b := newFake(t, sharedTables...)
-	path := strings.NewReplacer("/otheraccount", "/fakeaccount")
+	place := strings.NewReplacer("/otheraccount", "/fakeaccount")
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.URL.Path = path.Replace(r.URL.Path)
+		r.URL.Path = place.Replace(r.URL.Path)
 		b.fake.ServeHTTP(w, r)
 	}))
 	t.Cleanup(s.Close)
@@ -401,4 +404,59 @@ func TestAccountNames(t *testing.T) {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
 	}
+}
+
+// A worker is told that it has got leases that are another's, or that were never prolonged. Nothing
+// is lost, and what comes twice is what was under way.
+func TestSharedFalseLeases(t *testing.T) {
+	t.Parallel()
+	for _, action := range []string{"acquire", "renew"} {
+		t.Run(action, func(t *testing.T) {
+			t.Parallel()
+			a, cfg := newShared(t, memberLease)
+			honest := cfg
+			through(t, a, &cfg, func(w http.ResponseWriter, r *http.Request, do func() *httptest.ResponseRecorder) {
+				h := r.Header
+				if h.Get("x-ms-lease-action") != action || action == "acquire" && a.fake.LeaseState(sharedContainer, path.Base(r.URL.Path)) != "leased" {
+					pass(w, do())
+					return
+				}
+				w.Header().Set("ETag", `"0x1"`)
+				w.Header().Set("x-ms-lease-id", h.Get("x-ms-lease-id")+h.Get("x-ms-proposed-lease-id"))
+				w.WriteHeader(map[string]int{"acquire": http.StatusCreated, "renew": http.StatusOK}[action])
+			})
+			all := []*member{join(t, honest), join(t, cfg)}
+			until(t, "all shards", all, func() bool { return all[0].owned()+all[1].owned() >= 16 })
+			n := 0
+			for k := range 8 {
+				n += spread(a, fmt.Sprint("round ", k))
+				time.Sleep(memberLease / 3)
+			}
+			each(t, n, n/4, all...)
+		})
+	}
+}
+
+// Somebody has taken the leases of some shards for ever, and nobody reads these. It is said.
+func TestSharedLeasedForEver(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, memberLease)
+	m := join(t, cfg)
+	until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
+	m.leave()
+	shard := a.client.ServiceClient().NewContainerClient(sharedContainer).NewBlobClient("shard-003")
+	l, err := lease.NewBlobClient(shard, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.AcquireLease(t.Context(), -1, nil); err != nil {
+		t.Fatal(err)
+	}
+	m = join(t, cfg)
+	until(t, "the others", []*member{m}, func() bool { return m.owned() == 15 })
+	until(t, "an error", []*member{m}, func() bool { return strings.Contains(m.log.String(), "shard-003 is leased for ever") })
+	if _, err := l.ReleaseLease(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "all shards again", []*member{m}, func() bool { return m.owned() == 16 })
 }
