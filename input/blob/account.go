@@ -389,6 +389,7 @@ func (a *account) read(ctx context.Context, containerName, name, etag string, cr
 
 // shardItem is a shard's blob as listed.
 type shardItem struct {
+	n           int
 	name, owner string
 	reads       string // what its owner reads, as readsOf; "" where that was an older version
 	shards      int    // in all, as its last owner was told; 0 when there was none
@@ -429,9 +430,13 @@ func (a *account) shards(ctx context.Context, containerName string) (all []shard
 			if b.Name == nil || b.Properties == nil || b.Properties.LeaseState == nil {
 				continue
 			}
+			n, err := strconv.Atoi(strings.TrimPrefix(*b.Name, prefix))
+			if err != nil || n < 0 || *b.Name != shardName(n) {
+				continue // somebody else's
+			}
 			shards, _ := strconv.Atoi(metadata(b.Metadata, "shards"))
 			lasts := b.Properties.LeaseDuration
-			all = append(all, shardItem{name: *b.Name, owner: metadata(b.Metadata, "owner"), reads: metadata(b.Metadata, "reads"), shards: shards,
+			all = append(all, shardItem{n: n, name: *b.Name, owner: metadata(b.Metadata, "owner"), reads: metadata(b.Metadata, "reads"), shards: shards,
 				state: *b.Properties.LeaseState, forEver: lasts != nil && *lasts == azlease.DurationTypeInfinite})
 		}
 	}

@@ -49,7 +49,7 @@ func (sh *sharing) claim(h *shard, exists bool, owner string) (err error) {
 	s := sh.s
 	ctx, cancel := sh.within(sh.lasts / 2)
 	defer cancel()
-	name := sh.blobName(h.n)
+	name := shardName(h.n)
 	blob := sh.client(h.n)
 	if !exists {
 		star := azcore.ETagAny
@@ -133,7 +133,7 @@ func (sh *sharing) rescue(n int, why error) map[string]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if sh.counts.rescued++; sh.counts.rescuedWhy == nil {
-		sh.counts.rescuedWhy = fmt.Errorf("%s: %w", sh.blobName(n), why)
+		sh.counts.rescuedWhy = fmt.Errorf("%s: %w", shardName(n), why)
 	}
 	return values
 }
@@ -414,7 +414,7 @@ func (sh *sharing) release(c *claim) {
 		_, err = lease.ReleaseLease(ctx, nil)
 	}
 	if err != nil {
-		sh.s.log.Debug("release a lease: it runs out by itself", "shard", sh.blobName(c.h.n), "error", sh.account.explain(err, true))
+		sh.s.log.Debug("release a lease: it runs out by itself", "shard", shardName(c.h.n), "error", sh.account.explain(err, true))
 	}
 }
 

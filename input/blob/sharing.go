@@ -12,7 +12,6 @@ import (
 	"os"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -101,10 +100,10 @@ func newWorker() (name, short string) {
 
 var notInNames = regexp.MustCompile(`[^A-Za-z0-9.-]+`)
 
-func (sh *sharing) blobName(n int) string { return fmt.Sprintf("%s%03d", shardPrefix, n) }
+func shardName(n int) string { return fmt.Sprintf("%s%03d", shardPrefix, n) }
 
 func (sh *sharing) client(n int) *azblock.Client {
-	return sh.account.service.NewContainerClient(sh.container).NewBlockBlobClient(sh.blobName(n))
+	return sh.account.service.NewContainerClient(sh.container).NewBlockBlobClient(shardName(n))
 }
 
 // margin is how long before its end a lease counts as lost. It is for clocks that run apart, and
@@ -310,8 +309,8 @@ func (sh *sharing) look() error {
 		if l.shards != 0 && l.shards != len(s.shards) {
 			return &shardsError{want: l.shards, have: len(s.shards)}
 		}
-		n, err := strconv.Atoi(strings.TrimPrefix(l.name, shardPrefix))
-		if err != nil || n >= len(all) {
+		n := l.n
+		if n >= len(all) {
 			continue
 		}
 		exists[n], before[n] = true, l.owner

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blockblob"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/lease"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
@@ -459,4 +460,25 @@ func TestSharedLeasedForEver(t *testing.T) {
 		t.Fatal(err)
 	}
 	until(t, "all shards again", []*member{m}, func() bool { return m.owned() == 16 })
+}
+
+// The shared container has blobs that no worker has made, with names like those of shards.
+func TestSharedStrangeNames(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, memberLease)
+	names := []string{"shard--1", "shard-3", "shard-+04", "shard-005.bak", "shard-", "shard-999999999999999999999", "shard-0006"}
+	for _, name := range names {
+		a.fake.Put(sharedContainer, name, []byte("x"))
+	}
+	client := a.client.ServiceClient().NewContainerClient(sharedContainer).NewBlockBlobClient("shard-007.copy")
+	other := "8"
+	if _, err := client.Upload(t.Context(), body{bytes.NewReader(nil)}, &blockblob.UploadOptions{Metadata: map[string]*string{"shards": &other}}); err != nil {
+		t.Fatal(err)
+	}
+	m := join(t, cfg)
+	until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
+	each(t, spread(a, "one"), 0, m)
+	if strings.Contains(m.log.String(), "level=ERROR") {
+		t.Errorf("errors:\n%s", m.log)
+	}
 }
