@@ -100,6 +100,7 @@ func (e *ecs) record(w *event.Writer, r *record.Record, own *Own) {
 	e.begin(w, r, own)
 	e.read()
 	e.alert()
+	e.found()
 	table, action := own.Table, e.text(e.col.ActionType)
 	as := processRole(table, action, e.has(e.col.ProcessId) || e.has(e.col.ProcessCommandLine))
 	e.follow(e.table.plan(as, action))

@@ -10,7 +10,7 @@ import (
 
 // ecsColumnNumbers are the columns that the functions below read.
 type ecsColumnNumbers struct {
-	ActionType, AdditionalFields, DeviceId, OSPlatform, Protocol, RequestProtocol                       columnNumber
+	ActionType, AdditionalFields, DeviceId, DeviceName, OSPlatform, Protocol, RequestProtocol           columnNumber
 	ProcessId, ProcessCommandLine, FileName, FolderPath, SHA1, SHA256, MD5, FileSize                    columnNumber
 	InitiatingProcessId, InitiatingProcessFileName, InitiatingProcessFolderPath                         columnNumber
 	InitiatingProcessParentId, InitiatingProcessParentFileName                                          columnNumber
@@ -888,10 +888,12 @@ func (e *ecs) device() {
 	}
 	s, f := e.sheet, &e.field
 	s.setWord(f.deviceStatus, d.Status)
+	if d.Match != "" {
+		s.setWord(f.deviceMatch, d.Match)
+	}
 	if d.ID == nil {
 		return
 	}
-	s.setWord(f.deviceMatch, d.Match)
 	if !s.has(f.hostID) {
 		s.setText(f.hostID, d.ID, noSource)
 		s.setText(f.deviceID, d.ID, noSource)
@@ -938,6 +940,31 @@ func (e *ecs) device() {
 	}
 	if word := platformSystem(family); word != "" {
 		s.setWord(f.osType, word)
+	}
+}
+
+// found puts the device that was found in the place of the one that the row names. That one was
+// merged into it, or the row has another form of its name. So a host has one id and one name, and
+// no facts of another. What the row says is in related.hosts.
+func (e *ecs) found() {
+	d := e.own.Device
+	if d == nil || d.ID == nil {
+		return
+	}
+	id, name := e.text(e.col.DeviceId), e.text(e.col.DeviceName)
+	same := sameFold(id, d.ID)
+	if len(id) > 0 {
+		e.cells[e.col.DeviceId%maxColumns] = ecsCell{d.ID, told}
+		if !same {
+			e.sheet.setText(e.field.relatedHosts, id, noSource)
+		}
+	}
+	if same || len(name) == 0 {
+		return
+	}
+	if other := column(d, "DeviceName"); len(other) > 0 && !sameFold(name, other) {
+		e.set(e.field.relatedHosts, asLower, name, noSource)
+		e.cells[e.col.DeviceName%maxColumns] = ecsCell{other, told}
 	}
 }
 

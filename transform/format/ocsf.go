@@ -166,6 +166,7 @@ func (o *ocsf) record(w *event.Writer, r *record.Record, own *Own) {
 		o.read(heads.table != nil)
 	}
 	o.alert()
+	o.found()
 	for len(o.sheet.taken) < len(o.columns) {
 		o.sheet.taken = append(o.sheet.taken, false)
 	}
@@ -343,6 +344,35 @@ func (o *ocsf) alert() {
 			o.put(slot, 0, uint16(len(o.columns)-1)).packed = c.Value
 		}
 	}
+}
+
+// found puts the device that was found in the place of the one that the row names. That one was
+// merged into it, or the row has another form of its name. So a device has one uid and one name,
+// and no facts of another. What the row says is in unmapped.
+func (o *ocsf) found() {
+	d := o.own.Device
+	if d == nil || d.ID == nil {
+		return
+	}
+	if !o.replace("DeviceId", d.ID) {
+		o.replace("DeviceName", column(d, "DeviceName"))
+	}
+}
+
+// replace gives a column another text, and reports whether that is the same in another case.
+func (o *ocsf) replace(name string, text []byte) (same bool) {
+	slot, ok := o.m.bySlot[name]
+	if !ok || len(text) == 0 {
+		return false
+	}
+	own := o.get(slot)
+	switch same = sameFold(own, text); {
+	case same:
+		o.values[slot].text = text
+	case len(own) > 0:
+		o.values[slot] = ocsfValue{state: 2, text: text, column: noSource}
+	}
+	return same
 }
 
 // get returns the text of a value that is a scalar, nil for any other and for none. It is valid
