@@ -66,7 +66,7 @@ func ecsTypes(t *testing.T) map[string]string {
 	}
 	for field, typ := range map[string]string{
 		"category": "keyword", "tenant.id": "keyword", "tenant.name": "keyword", "operation_name": "keyword", "time": "date", "time_raw": "keyword",
-		"time_received_by_svc": "date", "time_received_by_svc_raw": "keyword", "repaired_text": "long", "authentication_details_object": "flattened",
+		"time_received_by_svc": "date", "time_received_by_svc_raw": "keyword", "repaired_text": "long", "severity": "keyword", "authentication_details_object": "flattened",
 		"unreadable.reason": "keyword", "unreadable.encoding": "keyword", "unreadable.lane": "keyword", "unreadable.offset": "long",
 		"unreadable.at": "long", "unreadable.part": "long", "unreadable.parts": "long",
 	} {

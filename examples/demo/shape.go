@@ -50,7 +50,7 @@ var shapes = map[string]shape{
 			"StoryNumber": "m365_defender.event.story_number", "AlertId": "event.id", "Timestamp": "m365_defender.event.timestamp",
 			"AccountDisplayName": "user.full_name", "AccountUpn": "user.email", "DeviceName": "host.name",
 			"RecipientEmailAddress": "email.to.address", "EntityType": "m365_defender.event.entity_type",
-			"ActionType": "m365_defender.event.action.type", "Title": "message", "Severity": "m365_defender.event.severity",
+			"ActionType": "m365_defender.event.action.type", "Title": "message", "Severity": "m365_defender.event.alert.severity",
 			"DeviceId": "host.id", "AccountObjectId": "m365_defender.event.account.object_id", "Subject": "email.subject",
 			"Url": "url.original", "QueryTarget": "m365_defender.event.query.target", "RegistryValueName": "registry.value",
 			"RemoteUrl": "url.original", "RemoteIP": "destination.ip", "FileName": "file.name",

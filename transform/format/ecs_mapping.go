@@ -141,7 +141,7 @@ const beneath = "m365_defender.event."
 // envelopeFields are those below m365_defender.event that are no columns.
 var envelopeFields = []string{
 	"category", "tenant.id", "tenant.name", "operation_name", "time date", "time_raw", "time_received_by_svc date", "time_received_by_svc_raw",
-	"repaired_text long", "unreadable.reason", "unreadable.encoding", "unreadable.lane", "unreadable.offset long", "unreadable.at long",
+	"repaired_text long", "severity", "unreadable.reason", "unreadable.encoding", "unreadable.lane", "unreadable.offset long", "unreadable.at long",
 	"unreadable.part long", "unreadable.parts long",
 }
 

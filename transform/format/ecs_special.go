@@ -54,6 +54,8 @@ type ecsFieldIDs struct {
 	receivedRaw fieldID `ecs:"m365_defender.event.time_received_by_svc_raw"`
 	repaired    fieldID `ecs:"m365_defender.event.repaired_text"`
 
+	severityWord fieldID `ecs:"m365_defender.event.severity"`
+
 	unreadableReason   fieldID `ecs:"m365_defender.event.unreadable.reason"`
 	unreadableEncoding fieldID `ecs:"m365_defender.event.unreadable.encoding"`
 	unreadableLane     fieldID `ecs:"m365_defender.event.unreadable.lane"`
@@ -181,6 +183,9 @@ func (e *ecs) special(table string, action []byte, as role) {
 	s := e.sheet
 	e.user(table)
 	e.processes(table, as)
+	if text := e.text(e.col.Severity); len(text) > 0 {
+		e.set(e.field.severityWord, asLower, text, noSource) // as Elastic's integration has it
+	}
 	evidence := table == "AlertEvidence" || table == "BehaviorEntities"
 	switch table {
 	case "AlertInfo", "AlertEvidence", "BehaviorInfo", "BehaviorEntities":
