@@ -663,6 +663,8 @@ func (o *ocsf) isDisabled(st *ocsfStep) {
 	text, _ := o.first(st.args[0])
 	if enabled, ok := record.ParseBoolean(text); ok {
 		o.sheet.setBoolean(st.fields[0], !enabled, noSource)
+	} else if equalFold(text, "enabled") || equalFold(text, "disabled") {
+		o.sheet.setBoolean(st.fields[0], equalFold(text, "disabled"), noSource)
 	}
 }
 
