@@ -1,10 +1,13 @@
 package transform_test
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -395,7 +398,28 @@ func BenchmarkShapes(b *testing.B) {
 
 // The speed of ecs as a part of that of flat, over the same envelope, in turns.
 func BenchmarkECSInTurns(b *testing.B) {
-	payloads := []transform.Payload{{Body: envelope(400), Lane: "hub/0"}}
+	ecsInTurns(b, []transform.Payload{{Body: envelope(400), Lane: "hub/0"}})
+}
+
+// The same over records of which each leaves other columns empty, a fifth of them: hardly two write
+// the same fields.
+func BenchmarkECSSparseInTurns(b *testing.B) {
+	r := rand.New(rand.NewPCG(1, 2))
+	value := regexp.MustCompile(`[a-zA-Z]":"[^"\\]{1,200}"`)
+	var payloads []transform.Payload
+	for range 20 {
+		body := value.ReplaceAllFunc(envelope(400), func(v []byte) []byte {
+			if r.IntN(5) > 0 || bytes.HasPrefix(v[3:], []byte(`"Ad`)) || bytes.HasPrefix(v[3:], []byte(`"20`)) { // a category or a time
+				return v
+			}
+			return append(v[:3:3], "null"...)
+		})
+		payloads = append(payloads, transform.Payload{Body: body, Lane: "hub/0"})
+	}
+	ecsInTurns(b, payloads)
+}
+
+func ecsInTurns(b *testing.B, payloads []transform.Payload) {
 	work := func(format string) func() {
 		tr := transform.New(transform.Config{EventID: true, Format: format})
 		run := func() { tr.Append(b.Context(), payloads, func(string, []byte) {}) }

@@ -175,9 +175,10 @@ type sheet struct {
 	text    []byte
 	size    int // bytes of the texts in entries
 
-	layouts map[[maxFields / 64]uint64]layout // by marks
-	spare   layout                            // one that is not among them
-	missed  int                               // how many were not, since all were forgotten
+	layouts map[[maxFields / 64]uint64]int // by marks: which of kept
+	kept    []keptLayout
+	next    int    // which of kept gives way
+	spare   layout // one that is too long to be kept
 }
 
 // slot: the state of a field in a sheet, and its parent from the form. It is small because an event
@@ -189,7 +190,7 @@ type slot struct {
 }
 
 func newSheet(f *form) *sheet {
-	s := &sheet{form: f, layouts: make(map[[maxFields / 64]uint64]layout)}
+	s := &sheet{form: f, layouts: make(map[[maxFields / 64]uint64]int)}
 	for i := range f.fields {
 		s.slots[i].parent, s.kinds[i] = f.fields[i].parent, f.fields[i].kind
 	}
@@ -417,41 +418,57 @@ type layoutStep struct {
 	field fieldID
 }
 
-// maxLayouts bounds the layouts that are kept, to a megabyte and a half: fields come from outside.
-const maxLayouts = 512
+// maxLayouts and maxLaid bound the layouts that are kept, since fields come from outside. A usual
+// event has 40 steps, so that 512 layouts take a megabyte. They take three and a half at most.
+const (
+	maxLayouts = 512
+	maxLaid    = 128 // steps
+)
 
-// layout returns the layout of the fields that are set. A new one is kept. While there are too
-// many, it is valid until the next call; all are forgotten after many that were new.
-func (s *sheet) layout() layout {
-	if l := s.layouts[s.marks]; l != nil {
-		return l
-	}
-	s.lay()
-	if s.missed++; s.missed > 4*maxLayouts {
-		clear(s.layouts)
-		s.missed = 0
-	}
-	if len(s.layouts) < maxLayouts {
-		s.layouts[s.marks] = slices.Clone(s.spare)
-	}
-	return s.spare
+type keptLayout struct {
+	marks [maxFields / 64]uint64
+	steps layout
 }
 
-// lay makes spare the layout of the fields that are set.
-func (s *sheet) lay() {
-	var step layoutStep
-	end := func(f fieldID, kind fieldKind) {
-		step.field, step.kind = f, kind
-		s.spare = append(s.spare, step)
-		step = layoutStep{}
+// layout returns the layout of the fields that are set, valid until the next call. A new one takes
+// the place of the oldest one, and its memory: real tenants leave columns empty in a thousand ways.
+func (s *sheet) layout() layout {
+	if i, ok := s.layouts[s.marks]; ok {
+		return s.kept[i].steps
 	}
+	if s.spare = s.lay(s.spare[:0]); len(s.spare) > maxLaid {
+		return s.spare
+	}
+	i := s.next
+	s.next = (i + 1) % maxLayouts
+	if i == len(s.kept) {
+		s.kept = append(s.kept, keptLayout{})
+	} else {
+		delete(s.layouts, s.kept[i].marks)
+	}
+	k := &s.kept[i]
+	k.marks, k.steps = s.marks, append(k.steps[:0], s.spare...)
+	s.layouts[s.marks] = i
+	return k.steps
+}
+
+// lay appends the layout of the fields that are set. It uses the memory of earlier steps again.
+func (s *sheet) lay(steps layout) layout {
+	var header [4]byte
+	open := func() *layoutStep {
+		steps = slices.Grow(steps, 1)[:len(steps)+1]
+		step := &steps[len(steps)-1]
+		step.size = 0
+		return step
+	}
+	step := open()
 	add := func(b []byte) {
 		if int(step.size)+len(b) > maxKey {
-			end(wholeEvent, fieldObject)
+			step.field, step.kind = wholeEvent, fieldObject
+			step = open()
 		}
 		step.size += uint8(copy(step.keys[step.size:], b))
 	}
-	s.spare = s.spare[:0]
 	for w, word := range s.marks {
 		if w == 0 {
 			word &^= 1
@@ -462,14 +479,16 @@ func (s *sheet) lay() {
 			add(s.form.keys[id%maxFields][:s.form.fields[id].keySize])
 			switch kind := s.kinds[id%maxFields]; kind {
 			case fieldOne:
-				add(msgp.AppendMapHeader([]byte{0x91}, uint32(at.members)))
+				add(msgp.AppendMapHeader(append(header[:0], 0x91), uint32(at.members)))
 			case fieldObject:
-				add(msgp.AppendMapHeader(nil, uint32(at.members)))
+				add(msgp.AppendMapHeader(header[:0], uint32(at.members)))
 			default:
-				end(id, kind)
+				step.field, step.kind = id, kind
+				step = open()
 			}
 		}
 	}
+	return steps[:len(steps)-1]
 }
 
 // appendTo appends the members of the event's map, without its header, and returns how many there

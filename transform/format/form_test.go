@@ -165,13 +165,23 @@ func TestLayouts(t *testing.T) {
 					t.Fatalf("%b:\ngot  %s\nwant %s", shape, got, want)
 				}
 			}
-			if len(s.layouts) > maxLayouts {
+			if len(s.layouts) > maxLayouts || len(s.kept) > maxLayouts {
 				t.Fatalf("%d layouts are kept", len(s.layouts))
 			}
 		}
 	}
+	out := make([]byte, 0, 4096)
+	if n := testing.AllocsPerRun(3, func() {
+		for shape := range 2 * maxLayouts {
+			fill(s, shape)
+			out, _ = s.appendTo(out[:0], nil)
+		}
+	}); n > 10 { // those of the map, if any
+		t.Errorf("%v allocations for %d events of which no two have the same fields", n, 2*maxLayouts)
+	}
 	fill(s, last)
-	if s.layouts[s.marks] == nil {
+	written(t, s)
+	if _, ok := s.layouts[s.marks]; !ok {
 		t.Error("no room for the layouts of later events")
 	}
 }
