@@ -30,3 +30,16 @@ func TestFormatsDoNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+// Columns that are empty in one record and not in the next cost no allocation either.
+func TestSparseRecordsDoNotAllocate(t *testing.T) {
+	payloads := sparse(5)
+	for _, format := range transform.Formats() {
+		tr := transform.New(transform.Config{EventID: true, Format: format})
+		next := func() { tr.Append(t.Context(), payloads, func(string, []byte) {}) }
+		next()
+		if n := testing.AllocsPerRun(3, next); n > 50 { // maps that make room
+			t.Errorf("%s: %v allocations for %d records", format, n, 400*len(payloads))
+		}
+	}
+}

@@ -401,13 +401,16 @@ func BenchmarkECSInTurns(b *testing.B) {
 	ecsInTurns(b, []transform.Payload{{Body: envelope(400), Lane: "hub/0"}})
 }
 
-// The same over records of which each leaves other columns empty, a fifth of them: hardly two write
-// the same fields.
+// The same over sparse records: hardly two of them write the same fields.
 func BenchmarkECSSparseInTurns(b *testing.B) {
+	ecsInTurns(b, sparse(20))
+}
+
+// sparse returns envelopes of 400 records. Each record leaves other columns empty, a fifth of them.
+func sparse(envelopes int) (payloads []transform.Payload) {
 	r := rand.New(rand.NewPCG(1, 2))
 	value := regexp.MustCompile(`[a-zA-Z]":"[^"\\]{1,200}"`)
-	var payloads []transform.Payload
-	for range 20 {
+	for range envelopes {
 		body := value.ReplaceAllFunc(envelope(400), func(v []byte) []byte {
 			if r.IntN(5) > 0 || bytes.HasPrefix(v[3:], []byte(`"Ad`)) || bytes.HasPrefix(v[3:], []byte(`"20`)) { // a category or a time
 				return v
@@ -416,7 +419,7 @@ func BenchmarkECSSparseInTurns(b *testing.B) {
 		})
 		payloads = append(payloads, transform.Payload{Body: body, Lane: "hub/0"})
 	}
-	ecsInTurns(b, payloads)
+	return payloads
 }
 
 func ecsInTurns(b *testing.B, payloads []transform.Payload) {
