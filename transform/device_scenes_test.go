@@ -3,6 +3,7 @@ package transform_test
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -304,6 +305,67 @@ func TestAlertsOutliveARestart(t *testing.T) {
 	for _, bad := range []string{"\x03", "\x03short", "\x03" + strings.Repeat("x", 25*65)} {
 		if d.Restore("alerts/"+aTenant+"/"+a, []byte(bad)) || d.Restore("alerts/x", []byte(bad)) {
 			t.Errorf("%.40q is read", bad)
+		}
+	}
+}
+
+func TestScenesOfNamesInFull(t *testing.T) {
+	a, b, c := numbered(1), numbered(2), numbered(3)
+	named := func(alert, name string) string { return row(alert, "Process", `{}`, "DeviceName", name) }
+	long, short, other := full(a, "11:00:00", "DeviceName", "web01.corp.example"), full(b, "11:00:00", "DeviceName", "WEB01"), full(c, "11:00:00", "DeviceName", "web01.other.example")
+	playScenes(t, []scene{
+		{"one has the whole name, one the short one", nil, []string{long, short, named("", "WEB01.corp.example")}, []any{"match", "name", "DeviceId", a}},
+		{"the short name is of both", nil, []string{long, short, named("", "web01")}, []any{"match", "several", "candidates", ids(a, b)}},
+		{"nobody has the whole name", nil, []string{short, other, named("", "web01.corp.example")}, []any{"match", "name", "DeviceId", b}},
+		{"two have the whole name", nil, []string{long, full(b, "11:00:00", "DeviceName", "web01.CORP.example"), short, named("", "web01.corp.example")}, []any{"match", "several"}},
+		{"on an alert of both", nil, []string{row("n", "Machine", `{"MachineId":"`+a+`"}`, "DeviceId", a, "DeviceName", "web01.corp.example"), row("n", "Machine", `{"MachineId":"`+b+`"}`, "DeviceId", b, "DeviceName", "web01"), named("n", "web01.corp.example")},
+			[]any{"match", "alert", "DeviceId", a, "status", "unknown"}},
+		{"evidence of a new id under an old name", nil, []string{long, row("", "Machine", `{"MachineId":"`+b+`"}`, "DeviceId", b, "DeviceName", "web01.corp.example")}, []any{"match", "row", "DeviceId", b, "status", "unknown", "OSPlatform", nil}},
+		{"an alert of a hundred machines, and the name of one", nil, func() (r []string) {
+			for i := range 100 {
+				r = append(r, row("n", "Machine", "", "DeviceId", numbered(i), "DeviceName", fmt.Sprintf("pc%02d.corp.example", i)), full(numbered(i), "11:00:00", "DeviceName", fmt.Sprintf("pc%02d.corp.example", i)))
+			}
+			return append(r, named("n", "PC77"))
+		}(), []any{"match", "name", "DeviceId", numbered(77), "status", "hit"}},
+		{"an alert of a hundred machines, and no name", nil, func() (r []string) {
+			for i := range 100 {
+				r = append(r, seen("n", numbered(99-i)))
+			}
+			return append(r, row("n", "Ip", `{}`))
+		}(), []any{"match", "several", "DeviceId", nil, "candidates", ids(numbered(0), numbered(1), numbered(2), numbered(3), numbered(4))}},
+		{"of a hundred machines one leads", nil, func() (r []string) {
+			for i := range 100 {
+				r = append(r, row("n", "Machine", fmt.Sprintf(`{"MachineId":"%s","LeadingHost":%v}`, numbered(i), i == 70), "DeviceId", numbered(i)))
+			}
+			return append(r, row("n", "Ip", `{}`))
+		}(), []any{"match", "alert", "DeviceId", numbered(70)}},
+	})
+}
+
+// Prefixes and separators give names that are ours alone, and the values stay the same.
+func TestScenesOfPrefixes(t *testing.T) {
+	a := numbered(1)
+	for _, prefix := range []string{"DeviceInfo.", "alert_", "Device", "x", "device.info_", "DeviceInfo_", "é "} {
+		for _, separator := range []string{".", "_", "__"} {
+			cfg := everything()
+			cfg.Portal, cfg.Separator = "https://security.microsoft.com", separator
+			tr := transform.New(transform.Config{Devices: device.New(cfg), DevicePrefix: prefix, Separator: separator})
+			run(t, tr, full(a, "11:00:00", "DeviceName", "web01", "DeviceManualTags", `["vip"]`, "LoggedOnUsers", `[{"UserName":"kim"}]`))
+			e := run(t, tr, row("x1", "File", `{"Host":{"MachineId":"`+a+`"}}`, "DeviceName", "own", "status", "own", prefix+"status", "forged", "alert_url", "forged"))[0]
+			for name, want := range map[string]any{"DeviceId": a, "DeviceName": "web01", "status": "hit", "match": "evidence", "age_s": int64(3600), "Tags": ids("vip"), "LoggedOnUsers": []any{map[string]any{"UserName": "kim"}}} {
+				if got := e.m[prefix+name]; !reflect.DeepEqual(got, want) {
+					t.Errorf("%q, %q: %s is %v, want %v: %v", prefix, separator, name, got, want, e.m)
+				}
+			}
+			urls := 0
+			for _, value := range e.m {
+				if text, ok := value.(string); ok && strings.HasPrefix(text, cfg.Portal+"/") {
+					urls++
+				}
+			}
+			if urls != 2 {
+				t.Errorf("%q, %q: %d links in %v", prefix, separator, urls, e.m)
+			}
 		}
 	}
 }

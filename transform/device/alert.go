@@ -4,6 +4,7 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/tinylib/msgp/msgp"
@@ -35,8 +36,18 @@ type hosts []string
 
 // add reports how many bytes it took.
 func (h *hosts) add(key []byte) int64 {
-	if len(*h) == maxHosts || slices.Contains(*h, record.View(key)) {
+	if slices.Contains(*h, record.View(key)) {
 		return 0
+	}
+	if len(*h) == maxHosts {
+		// The lowest ids stay: the same in any order of arrival.
+		last := slices.Index(*h, slices.Max(*h))
+		gone := (*h)[last]
+		if string(key) >= gone {
+			return 0
+		}
+		(*h)[last] = string(key)
+		return int64(len(key) - len(gone))
 	}
 	before := cap(*h)
 	*h = append(*h, string(key))
@@ -114,7 +125,7 @@ func (a *alerts) names(al *alert, device []byte, leading bool) {
 	if leading {
 		n += al.leaders.add(device)
 	}
-	if n > 0 {
+	if n != 0 {
 		a.grow(n)
 	}
 }
@@ -132,9 +143,14 @@ func (m *Memory) deviceOf(al *alert, name string) (key string, several []string)
 		return m.oneOf(hosts)
 	}
 	var named []string
-	for _, key := range hosts {
-		if m.isNamed(key, name) {
-			named = append(named, key)
+	for _, whole := range [...]bool{true, false} {
+		for _, key := range hosts {
+			if m.isNamed(key, name, whole) {
+				named = append(named, key)
+			}
+		}
+		if len(named) > 0 && strings.Contains(name, ".") {
+			break // those without a domain are less sure
 		}
 	}
 	return m.oneOf(named)

@@ -111,6 +111,7 @@ func (j *Joiner) End() {
 	if cap(j.text) > record.KeepBytes {
 		j.text = nil
 	}
+	clear(j.texts[:cap(j.texts)]) // they point into values
 }
 
 // Observe learns from a record. s, which is nil for a record that gets no device, then points into
@@ -298,7 +299,7 @@ func (m *Memory) guess(s *Sighting) {
 		}
 	}
 	if s.account.name != "" {
-		if key, several := m.loggedOn(s.tenant, s.account, s.at); (s.name == "" || m.isNamed(key, s.name)) && take(matchUser, key, several) {
+		if key, several := m.loggedOn(s.tenant, s.account, s.at); (s.name == "" || m.isNamed(key, s.name, false)) && take(matchUser, key, several) {
 			return
 		}
 	}

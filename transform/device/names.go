@@ -361,8 +361,17 @@ func (m *Memory) named(tenant uint32, name string, at int64) (key string, severa
 	if !ok {
 		return "", nil
 	}
+	if bytes.IndexByte(full, '.') > 0 { // one that has the whole name is surer than one without a domain
+		key, several = m.unique(devices, at, func(d *device) bool { return sameName(d.text(columnDeviceName), full) })
+		if key != "" || several != nil {
+			return key, several
+		}
+	}
 	return m.unique(devices, at, func(d *device) bool { return sameDomain(d.text(columnDeviceName), full) })
 }
+
+// sameName reports whether two names are one, as far as both are written.
+func sameName(a, b []byte) bool { return bytes.EqualFold(wholeName(a), wholeName(b)) }
 
 // sameDomain reports whether two names of one short name can be of one host: they have the same
 // domain, or one of them has none.
@@ -371,11 +380,14 @@ func sameDomain(a, b []byte) bool {
 	return bytes.IndexByte(a, '.') < 0 || bytes.IndexByte(b, '.') < 0 || bytes.EqualFold(a, b)
 }
 
-// isNamed reports whether the device of a key is known to have a host name.
-func (m *Memory) isNamed(key, name string) bool {
+// isNamed reports whether the device of a key is known to have a host name, whole if that is asked.
+func (m *Memory) isNamed(key, name string, whole bool) bool {
 	dev, _, _ := m.find(key, false)
 	if dev == nil {
 		return false
+	}
+	if whole {
+		return sameName(dev.text(columnDeviceName), []byte(name))
 	}
 	own, full := dev.text(columnDeviceName), []byte(name)
 	return len(own) > 0 && bytes.EqualFold(shortName(own), shortName(full)) && sameDomain(own, full)
