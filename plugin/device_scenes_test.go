@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakeblob"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
 )
 
 // wantFields compares fields of a device.
@@ -144,4 +145,26 @@ func TestWarmUpOfSeveralContainers(t *testing.T) {
 	wantFields(t, "the slow container", got[1], "status", "hit", "MachineGroup", "Finance")
 	wantFields(t, "the other", got[2], "status", "hit", "MachineGroup", "Finance")
 	r.logs(t, warmedLine)
+}
+
+// Links lead to the portal of the cloud, unless another one is set.
+func TestLinksOfClouds(t *testing.T) {
+	f := func(want string, more ...string) {
+		t.Helper()
+		set := map[string]string{"eventhub.connection_string": "Endpoint=sb://ns.example/;SharedAccessKeyName=l;SharedAccessKey=dG9wc2VjcmV0;EntityPath=d"}
+		for i := 0; i < len(more); i += 2 {
+			set[more[i]] = more[i+1]
+		}
+		s := input.NewSettings(func(k string) string { return set[k] }, declared())
+		c := readConfig(s)
+		if err := s.Err(); err != nil || c.devices.memory.Portal != want {
+			t.Errorf("%v: %q, want %q; %v", more, c.devices.memory.Portal, want, err)
+		}
+	}
+	f("https://security.microsoft.com")
+	f("https://security.microsoft.us", "azure.cloud", "usgov")
+	f("", "azure.cloud", "china")
+	f("https://security.apps.mil", "azure.cloud", "usgov", "device_info.portal", "dod")
+	f("https://security.microsoft.com", "azure.cloud", "china", "device_info.portal", "commercial")
+	f("", "device_info.portal", "off")
 }

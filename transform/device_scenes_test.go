@@ -369,3 +369,57 @@ func TestScenesOfPrefixes(t *testing.T) {
 		}
 	}
 }
+
+// Alerts of very many devices take no more than their share, also while nothing is saved.
+func TestAlertsOfManyDevicesAreBounded(t *testing.T) {
+	cfg := everything()
+	tr, d := withDevices(cfg)
+	_, _ = d.Save(0, nil)
+	const n = 30_000
+	for i := range n {
+		run(t, tr, row("x1", "File", fmt.Sprintf(`{"Host":{"MachineId":"%040x"}}`, i+1)))
+	}
+	s := d.Stats()
+	if s.AlertBytes > cfg.CacheBytes/8 || d.Changed() > 10_000 {
+		t.Errorf("%+v, %d to save", s, d.Changed())
+	}
+	// All that is left is saved, and what gave way is not.
+	file := make(map[string][]byte)
+	for more, err := true, error(nil); more; {
+		if more, err = d.Save(500, func(saved []device.Saved) error {
+			for _, s := range saved {
+				if file[s.Key] = s.Groups; len(s.Groups) == 0 {
+					delete(file, s.Key)
+				}
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if size := 232 * int64(len(file)); len(file) < 100 || size > cfg.CacheBytes/8/4 {
+		t.Errorf("%d devices in the snapshot", len(file))
+	}
+	_, again := withDevices(cfg)
+	for key, saved := range file {
+		if !again.Restore(key, saved) {
+			t.Fatalf("%s has no room", key)
+		}
+	}
+	if got, want := again.Stats().AlertBytes, s.AlertBytes; got > want {
+		t.Errorf("%d bytes after a restart, %d before", got, want)
+	}
+}
+
+// A workspace of Log Analytics is no tenant: links do not name it.
+func TestLinksOfAWorkspace(t *testing.T) {
+	cfg := everything()
+	cfg.Portal = "https://security.microsoft.com"
+	const workspace = "5f5f5f5f-0000-4000-8000-000000000005"
+	report := strings.ReplaceAll(asWorkspace("DeviceInfo", workspaceRecords["DeviceInfo"]), "workspace-1", workspace)
+	e := last(t, cfg, report, strings.ReplaceAll(asWorkspace("AlertEvidence", workspaceRecords["AlertEvidence"]), "workspace-1", workspace))
+	wantDevice(t, e, "status", "hit", "url", "https://security.microsoft.com/machines/v2/aa11/overview")
+	if got := e.m["alert_url"]; got != "https://security.microsoft.com/alerts/da1_1" {
+		t.Errorf("alert_url %v", got)
+	}
+}

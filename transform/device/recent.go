@@ -3,6 +3,7 @@ package device
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -41,7 +42,7 @@ const (
 	maxRecent      = 64 // alerts of one device; more are counted as so many
 	recentOverhead = 240
 	recentBytes    = 32
-	maxGone        = 4096 // keys in changed beyond which those of removed devices are forgotten
+	maxGone        = 4096 // keys of removed devices in changed; then they are forgotten
 	day            = int64(24 * 3600 * 1e9)
 )
 
@@ -123,19 +124,21 @@ func (h *history) add(a recent) bool {
 
 // change notes that the alerts of a device are to be written into the next snapshot.
 func (r *recents) change(key string, h *history) {
-	if r.saving && !h.dirty {
-		h.dirty = true
-		r.changed = append(r.changed, strings.Clone(key))
+	if !r.saving || h.dirty {
+		return
 	}
+	if len(r.changed) >= r.cache.Len()+maxGone {
+		r.changed = slices.DeleteFunc(r.changed, func(key string) bool { return !r.cache.Contains(key) })
+	}
+	h.dirty = true
+	r.changed = append(r.changed, strings.Clone(key))
 }
 
 // left counts a removed device. It is to go from the snapshot, too. What is forgotten here goes
 // when it is read at the next start and has no room.
 func (r *recents) left(key string, h *history) {
 	r.bytes -= recentOverhead + int64(len(key)) + recentBytes*int64(cap(h.list))
-	if len(r.changed) < maxGone {
-		r.change(key, h)
-	}
+	r.change(key, h)
 }
 
 // move gives the alerts of a device to the one that it was merged into.
