@@ -212,6 +212,11 @@ func requestOf(uri, host string) string {
 		"AdditionalFields", map[string]any{"method": "GET", "uri": uri, "host": host})
 }
 
+func inspectedDNS(answers, lives any) string {
+	return recordOf("DeviceNetworkEvents", "ActionType", "DnsConnectionInspected", "DeviceId", "aa11", "LocalIP", "192.0.2.1",
+		"AdditionalFields", map[string]any{"query": "q.example", "answers": answers, "TTLs": lives})
+}
+
 // What stands where in an event: attributes that a table's own columns give.
 func TestOCSFAttributes(t *testing.T) {
 	for _, want := range []struct {
@@ -247,6 +252,11 @@ func TestOCSFAttributes(t *testing.T) {
 		{recordOf("IdentityAccountInfo", "DisplayName", "J Doe", "Sid", "S-1-5-21-1"), "user.uid", "S-1-5-21-1"},
 		{recordOf("IdentityAccountInfo", "AccountUpn", "jdoe@corp.example", "AccountStatus", "Disabled"), "user.account.is_disabled", true},
 		{recordOf("IdentityAccountInfo", "AccountUpn", "jdoe@corp.example", "SourceProvider", "ActiveDirectory"), "user.account.type_id", int64(19)},
+		{inspectedDNS(`["192.0.2.7"]`, `[60.0]`), "answers.rdata", "192.0.2.7"},
+		{inspectedDNS([]string{"192.0.2.7"}, []float64{60}), "answers.rdata", "192.0.2.7"},
+		{inspectedDNS([]string{"192.0.2.7"}, []float64{60}), "answers.ttl", int64(60)},
+		{recordOf("DeviceInfo", "DeviceId", "aa11", "OSPlatform", "RockyLinux"), "device.os.type_id", int64(200)},
+		{recordOf("DeviceInfo", "DeviceId", "aa11", "OSPlatform", "Mac OS X"), "device.os.type_id", int64(300)},
 		{requestOf("/a/b?c=d", "h.example:8080"), "http_request.url.url_string", "/a/b?c=d"},
 		{requestOf("/a/b?c=d", "h.example:8080"), "http_request.url.hostname", "h.example"},
 		{requestOf("/a/b?c=d", "h.example:8080"), "http_request.url.port", int64(8080)},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/tinylib/msgp/msgp"
 
@@ -575,11 +576,29 @@ func (o *ocsf) protocol(st *ocsfStep) {
 	}
 }
 
-// answers writes the answers of a DNS query, which come as two JSON lists in texts.
+// listText returns a list as JSON text: it comes as one in a string, or natively.
+func (o *ocsf) listText(slots []ocsfSlot) []byte {
+	for _, s := range slots {
+		if tree, n, ok := o.container(&o.values[s]); ok {
+			raw := tree.Raw(n)
+			if utf8.Valid(raw) {
+				return raw
+			}
+			from := len(o.text)
+			var repairs int
+			o.text, repairs = record.AppendJSONText(o.text, raw)
+			o.repairs += repairs
+			return o.text[from:len(o.text):len(o.text)]
+		}
+	}
+	text, _ := o.first(slots)
+	return text
+}
+
+// answers writes the answers of a DNS query, which are two lists.
 func (o *ocsf) answers(st *ocsfStep) {
 	s := o.sheet
-	answers, _ := o.first(st.args[0])
-	lives, _ := o.first(st.args[1])
+	answers, lives := o.listText(st.args[0]), o.listText(st.args[1])
 	for range 100 {
 		answer, rest, ok := nextElement(answers)
 		if !ok {
