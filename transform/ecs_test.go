@@ -9,6 +9,24 @@ import (
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
 )
 
+// A process of an alert's evidence has the id that its own row has, if the device is found.
+func TestECSProcessOfEvidence(t *testing.T) {
+	tr := transform.New(transform.Config{Format: "ecs", Devices: device.New(defaults())})
+	const machine = "aa11bb22cc33dd44ee55ff660011223344556677"
+	ids := make(map[string]any)
+	for _, e := range run(t, tr, envelopeOf(
+		recordOf("DeviceInfo", "DeviceId", machine, "DeviceName", "ws-17.corp.example", "OSPlatform", "Windows11"),
+		recordOf("DeviceProcessEvents", "DeviceId", machine, "ProcessId", 5, "ProcessCreationTime", "2026-03-04T11:00:00.1234567Z"),
+		recordOf("AlertEvidence", "AlertId", "da1_1", "EntityType", "Process",
+			"AdditionalFields", `{"ProcessId":"5","CreationTimeUtc":"2026-03-04T11:00:00.1234567Z","Host":{"MachineId":"`+machine+`"}}`))) {
+		process, _ := e.m["process"].(map[string]any)
+		ids[e.table] = process["entity_id"]
+	}
+	if ids["AlertEvidence"] == nil || ids["AlertEvidence"] != ids["DeviceProcessEvents"] {
+		t.Errorf("%v", ids)
+	}
+}
+
 // The facts of a device reach the evidence of its alert. host.os.type reaches any row of that
 // device, even if the row has no platform.
 func TestECSDevice(t *testing.T) {

@@ -382,8 +382,12 @@ func (e *ecs) complete(p *ecsProcess, start []byte) {
 		}
 	}
 	if pid, ok := s.integerOf(p.pid); ok {
+		host := e.text(e.col.DeviceId)
+		if d := e.own.Device; len(host) == 0 && d != nil {
+			host = d.ID
+		}
 		from := len(s.text)
-		if s.text, ok = appendEntityID(s.text, pid, start, e.text(e.col.DeviceId)); ok {
+		if s.text, ok = appendEntityID(s.text, pid, start, host); ok {
 			s.setText(p.entityID, e.made(from), noSource)
 		}
 	}
