@@ -3,6 +3,7 @@ package transform_test
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
@@ -229,6 +230,7 @@ func TestScenesOfAlerts(t *testing.T) {
 		{"a device that is known by name counts", nil, []string{full(a, "09:00:00", "DeviceName", "web01"), row("x", "Ip", `{}`, "DeviceName", "web01", "Severity", "High"), row("y", "Ip", `{}`, "DeviceName", "web01", "Severity", "Low")}, []any{"match", "name", "alerts_24h", int64(2), "alerts_24h_severity", "High"}},
 		{"an alert without an id", nil, []string{on("-", "10:00:00", "High"), on("x", "10:30:00", "Low")}, []any{"alerts_24h", int64(1), "alerts_24h_severity", "Low"}},
 		{"alerts of a device that was merged later", nil, []string{on("x", "10:00:00", "High"), full(a, "10:30:00", "MergedToDeviceId", b), full(b, "10:30:00"), on("y", "11:00:00", "Low")}, []any{"DeviceId", b, "alerts_24h", int64(2), "alerts_24h_severity", "High"}},
+		{"alerts of the survivor count those from before", nil, []string{on("x", "10:00:00", "High"), full(b, "10:30:00"), full(a, "10:30:00", "MergedToDeviceId", b), row("y", "File", `{"Host":{"MachineId":"`+b+`"}}`)}, []any{"DeviceId", b, "alerts_24h", int64(2)}},
 		{"an odd severity", nil, []string{on("x", "10:00:00", "UnSpecified")}, []any{"alerts_24h", int64(1), "alerts_24h_severity", nil}},
 		{"another tenant's alerts", nil, []string{strings.ReplaceAll(on("x", "10:00:00", "High"), aTenant, "ffffffff-0000-4000-8000-000000000001"), on("y", "11:00:00", "Low")}, []any{"alerts_24h", int64(1), "alerts_24h_severity", "Low"}},
 		{"more alerts than are kept", nil, func() (r []string) {
@@ -421,5 +423,49 @@ func TestLinksOfAWorkspace(t *testing.T) {
 	wantDevice(t, e, "status", "hit", "url", "https://security.microsoft.com/machines/v2/aa11/overview")
 	if got := e.m["alert_url"]; got != "https://security.microsoft.com/alerts/da1_1" {
 		t.Errorf("alert_url %v", got)
+	}
+}
+
+// A snapshot with any damage is read as far as it goes, and never breaks what comes after.
+func TestDamagedSnapshot(t *testing.T) {
+	a, b := numbered(1), numbered(2)
+	tr, d := withDevices(everything())
+	_, _ = d.Save(0, nil)
+	run(t, tr, full(a, "09:00:00", "MitigationStatus", "", "RegistryDeviceTag", "pci", "DeviceManualTags", `["vip"]`), full(a, "10:00:00", "LoggedOnUsers", `[{"UserName":"kim"}]`, "MergedToDeviceId", b), full(b, "11:00:00", "PublicIP", ""),
+		row("x1", "File", `{"Host":{"MachineId":"`+a+`"}}`, "Severity", "High"))
+	var whole []device.Saved
+	_, _ = d.Save(100, func(saved []device.Saved) error { whole = saved; return nil })
+	if len(whole) != 3 {
+		t.Fatalf("%d entries", len(whole))
+	}
+	random := rand.New(rand.NewPCG(3, 4))
+	for range 4000 {
+		cfg := everything()
+		cfg.ByUser, cfg.ArraysAsJSON = true, random.IntN(2) == 0
+		tr, d := withDevices(cfg)
+		for _, s := range whole {
+			damaged := slices.Clone(s.Groups)
+			for range random.IntN(4) {
+				switch at := random.IntN(len(damaged)); random.IntN(3) {
+				case 0:
+					damaged[at] = byte(random.IntN(256))
+				case 1:
+					damaged[at]++
+				case 2:
+					damaged = damaged[:at+1]
+				}
+			}
+			d.Restore(s.Key, damaged)
+		}
+		n := 0
+		body := envelopeOf(full(a, "10:30:00", "MitigationStatus", "Isolated"), about("x2", a), row("x3", "User", `{}`, "AccountName", "kim"))
+		tr.Append(t.Context(), []transform.Payload{{Body: []byte(body)}}, func(table string, _ []byte) {
+			if table != "unreadable" { // as after a panic
+				n++
+			}
+		})
+		if n != 3 {
+			t.Fatalf("%d events", n)
+		}
 	}
 }

@@ -399,6 +399,7 @@ func (j *Joiner) describe(r *record.Record, s *Sighting) Status {
 	if s.question != nil && !s.question.answered {
 		unknown = statusPending
 	}
+	m.recents.move(s.key, at) // if it was merged since
 	if !s.own && !s.behavior && s.tenant != 0 {
 		m.recents.note(at, s.alert, s.at, m.severity(r, s.tenant, s.alert)) // of others Observe has noted it
 	}

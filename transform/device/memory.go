@@ -355,7 +355,7 @@ func (m *Memory) put(key []byte, stamp int64, columns []column, empty []columnID
 	}
 }
 
-// digest notes what is asked of a device for every row.
+// digest notes what is asked of a device for every row. Alerts of one that was merged go with it.
 func (m *Memory) digest(dev *device) {
 	told := 0
 	dev.merged, dev.reported = len(mergedInto(dev.groups)) > 0, factsOf(dev.groups).reported
@@ -369,6 +369,10 @@ func (m *Memory) digest(dev *device) {
 		}
 	}
 	dev.told = dev.reported && told == m.witnessed
+	if dev.merged {
+		_, final, _ := m.find(dev.key, false)
+		m.recents.move(dev.key, final)
+	}
 }
 
 // sameNames reports whether a device is found by the same names with other groups.

@@ -143,8 +143,11 @@ func (r *recents) left(key string, h *history) {
 
 // move gives the alerts of a device to the one that it was merged into.
 func (r *recents) move(from, to string) {
+	if from == to {
+		return
+	}
 	h, ok := r.cache.Peek(from)
-	if !ok || from == to {
+	if !ok {
 		return
 	}
 	r.cache.Remove(from)
