@@ -115,6 +115,7 @@ func TestPattern(t *testing.T) {
 // What only a record shows: one column under two names of a process, times, addresses, an inbound
 // port.
 func TestECSRecord(t *testing.T) {
+	const request = `"ActionType":"HttpConnectionInspected","AdditionalFields":{"method":"GET","host":"h.example:8080","uri":"/a.php?b","user_agent":"curl","status_code":"404"}`
 	for _, c := range []struct{ table, properties, path, want string }{
 		{"DeviceProcessEvents", `"FileName":"a.exe","FolderPath":"C:\\x","InitiatingProcessFileName":"b.exe"`, "process.parent.name", `"b.exe"`},
 		{"DeviceProcessEvents", `"FileName":"a.exe","FolderPath":"C:\\x"`, "process.executable", `"C:\\x\\a.exe"`},
@@ -167,6 +168,18 @@ func TestECSRecord(t *testing.T) {
 		{"MessageEvents", `"Subject":"s"`, "email.subject", `"s"`},
 		{"EmailAttachmentInfo", `"FileName":"a.docm"`, "file.extension", `"docm"`},
 		{"EmailAttachmentInfo", `"FileName":"a.docm","FileType":"Office"`, "file.extension", `"Office"`},
+		{"DeviceNetworkEvents", request, "http.request.method", `"GET"`},
+		{"DeviceNetworkEvents", request, "http.response.status_code", `404`},
+		{"DeviceNetworkEvents", request, "user_agent.original", `"curl"`},
+		{"DeviceNetworkEvents", request, "url.original", `"/a.php?b"`},
+		{"DeviceNetworkEvents", request, "url.path", `"/a.php"`},
+		{"DeviceNetworkEvents", request, "url.query", `"b"`},
+		{"DeviceNetworkEvents", request, "url.extension", `"php"`},
+		{"DeviceNetworkEvents", request, "url.domain", `"h.example"`},
+		{"DeviceNetworkEvents", request, "url.port", `8080`},
+		{"DeviceNetworkEvents", request, "destination.domain", `"h.example"`},
+		{"DeviceNetworkEvents", request + `,"RemoteUrl":"http://x.example/"`, "destination.domain", `"x.example"`},
+		{"DeviceNetworkEvents", `"ActionType":"SslConnectionInspected","AdditionalFields":{"server_name":"h.example"}`, "destination.domain", `"h.example"`},
 		{"New", `"DeviceName":"A.B"`, "host.name", `"a.b"`},
 		{"New", `"SomethingNew":{"a":1}`, "m365_defender.event.something_new_object.a", `1`},
 		{"New", `"DeviceName":"a","DeviceName":"b"`, "m365_defender.event.device_name", `"b"`},

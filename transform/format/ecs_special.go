@@ -203,6 +203,7 @@ func (e *ecs) special(table string, action []byte, as role) {
 		e.deviceEvent(action, as)
 	case "DeviceNetworkEvents":
 		e.dns()
+		e.request(action)
 	case "DeviceInfo":
 		e.loggedOn()
 	case "DeviceNetworkInfo":
@@ -625,6 +626,39 @@ func (e *ecs) url(table string) {
 	s.setText(f.urlFragment, u.fragment, noSource)
 	s.setText(f.urlUsername, u.username, noSource)
 	s.setText(f.urlExtension, extension(baseName(u.path)), noSource)
+}
+
+// request fills in the URL of an inspected request, which names its path and its host apart, unless
+// RemoteUrl has a whole one. The host is the destination.
+func (e *ecs) request(action []byte) {
+	if !equalFold(action, "httpconnectioninspected") || !e.opened || e.has(e.col.RemoteUrl) {
+		return
+	}
+	s, f := e.sheet, &e.field
+	target := e.member("uri")
+	s.setText(f.urlOriginal, target, noSource)
+	if len(target) > 0 && target[0] == '/' {
+		path, query, _ := bytes.Cut(target, []byte{'?'})
+		s.setText(f.urlPath, path, noSource)
+		s.setText(f.urlQuery, query, noSource)
+		s.setText(f.urlExtension, extension(baseName(path)), noSource)
+	} else if u, ok := splitURL(target); ok {
+		s.setText(f.urlScheme, u.scheme, noSource)
+		s.setText(f.urlPath, u.path, noSource)
+		s.setText(f.urlQuery, u.query, noSource)
+	}
+	host, ok := splitURL(e.member("host"))
+	if !ok || len(host.path) > 0 {
+		return
+	}
+	s.setText(f.urlDomain, host.domain, noSource)
+	if host.port > 0 {
+		s.setInteger(f.urlPort, int64(host.port), noSource)
+	}
+	s.setText(f.relatedHosts, host.domain, noSource)
+	if _, _, isIP := parseIP(host.domain); !isIP {
+		s.setText(e.sources[1].domain, host.domain, noSource)
+	}
 }
 
 // firstURL returns the first URL of a mail or of a URL entity in an alert's AdditionalFields.
