@@ -84,6 +84,7 @@ func TestScenesOfIDs(t *testing.T) {
 		{"three hosts of an unknown kind, in their order", nil, []string{row("", "Odd", `{"A":{"MachineId":"`+numbered(3)+`"},"B":[{"MachineId":"`+a+`"},{"MachineId":"`+b+`"}]}`)}, []any{"match", "several", "candidates", ids(a, b, numbered(3))}},
 		{"an alert id that is none", nil, []string{full(a, "11:00:00"), seen("null", a), row("null", "Ip", `{}`)}, []any{"match", nil, "status", "none"}},
 		{"an alert id of a dash", nil, []string{full(a, "11:00:00"), seen("-", a), row("-", "Ip", `{}`)}, []any{"match", nil, "status", "none"}},
+		{"an alert of number 0", nil, []string{full(a, "11:00:00"), seen("0", a), row("0", "Ip", `{}`)}, []any{"match", "alert", "DeviceId", a}},
 		{"an escaped alert id", nil, []string{full(a, "11:00:00"), seen("da1_1", a), strings.Replace(row("da1_1", "Ip", `{}`), `"AlertId":"da1`, `"AlertId":"\u0064a1`, 1)}, []any{"match", "alert", "DeviceId", a}},
 		{"a GUID with braces", nil, []string{full("{0F0E0D0C-1111-2222-3333-444455556666}", "11:00:00"), about("", "{0f0e0d0c-1111-2222-3333-444455556666}")}, []any{"status", "hit"}},
 		{"zeros with colons and dots", nil, []string{row("", "File", `{"Host":{"MachineId":"00:00:00:00:00:00"}}`)}, []any{"match", nil, "status", "none"}},

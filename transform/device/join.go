@@ -182,7 +182,7 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 func alertID(r *record.Record) (id []byte, behavior bool) {
 	for i, name := range [...]string{"AlertId", "BehaviorId"} {
 		n := r.Columns.Find(r.Props, name)
-		if n == 0 || r.Columns.Nodes[n].Kind != record.KindString || noID(&r.Columns, n) {
+		if n == 0 || r.Columns.Nodes[n].Kind != record.KindString || isText(&r.Columns, n, isNoAlert) {
 			continue
 		}
 		if r.Columns.Nodes[n].Flags&record.FlagEscaped != 0 {
@@ -193,6 +193,10 @@ func alertID(r *record.Record) (id []byte, behavior bool) {
 	}
 	return nil, false
 }
+
+// isNoAlert reports whether a text in the place of an alert's id is none. Products that number
+// their alerts may begin with 0.
+func isNoAlert(text []byte) bool { return isNoID(text) && string(text) != "0" }
 
 // several are the keys of the hosts of a row that names more than one.
 func (j *Joiner) several(h *host, tenant uint32) (keys []string) {
