@@ -257,6 +257,7 @@ func TestOCSFAttributes(t *testing.T) {
 		{inspectedDNS([]string{"192.0.2.7"}, []float64{60}), "answers.ttl", int64(60)},
 		{recordOf("DeviceInfo", "DeviceId", "aa11", "OSPlatform", "RockyLinux"), "device.os.type_id", int64(200)},
 		{recordOf("DeviceInfo", "DeviceId", "aa11", "OSPlatform", "Mac OS X"), "device.os.type_id", int64(300)},
+		{recordOf("DeviceEvents", "ActionType", "AppLockerBlockScript", "DeviceId", "aa11", "InitiatingProcessId", 5, "FileName", "x.ps1"), "action", "Denied"},
 		{requestOf("/a/b?c=d", "h.example:8080"), "http_request.url.url_string", "/a/b?c=d"},
 		{requestOf("/a/b?c=d", "h.example:8080"), "http_request.url.hostname", "h.example"},
 		{requestOf("/a/b?c=d", "h.example:8080"), "http_request.url.port", int64(8080)},
