@@ -184,6 +184,7 @@ func TestOCSFClassByActionType(t *testing.T) {
 func TestOCSFDirection(t *testing.T) {
 	for _, want := range []struct{ table, action, told, source string }{
 		{"DeviceNetworkEvents", "InboundConnectionAccepted", "", "198.51.100.2"},
+		{"DeviceNetworkEvents", "ListeningConnectionCreated", "", "198.51.100.2"},
 		{"DeviceNetworkEvents", "InboundConnectionBlocked", "", "198.51.100.2"},
 		{"DeviceNetworkEvents", "ConnectionSuccess", "", "192.0.2.1"},
 		{"DeviceNetworkEvents", "ConnectionFound", "In", "198.51.100.2"},

@@ -181,6 +181,8 @@ func TestECSRecord(t *testing.T) {
 		{"DeviceNetworkEvents", request + `,"RemoteUrl":"http://x.example/"`, "destination.domain", `"x.example"`},
 		{"DeviceNetworkEvents", `"ActionType":"SslConnectionInspected","AdditionalFields":{"server_name":"h.example"}`, "destination.domain", `"h.example"`},
 		{"DeviceEvents", `"ActionType":"AppLockerBlockScript"`, "event.type", `["info","denied"]`},
+		{"DeviceNetworkEvents", `"ActionType":"ListeningConnectionCreated","LocalIP":"192.0.2.1"`, "network.direction", `"unknown"`},
+		{"DeviceNetworkEvents", `"ActionType":"ListeningConnectionCreated","LocalIP":"192.0.2.1"`, "source.ip", `"192.0.2.1"`},
 		{"New", `"DeviceName":"A.B"`, "host.name", `"a.b"`},
 		{"New", `"SomethingNew":{"a":1}`, "m365_defender.event.something_new_object.a", `1`},
 		{"New", `"DeviceName":"a","DeviceName":"b"`, "m365_defender.event.device_name", `"b"`},

@@ -14,14 +14,14 @@ const (
 // connectionDirection tells the direction of a row about a connection. told is
 // AdditionalFields.direction, In or Out, and counts first. Else the ActionType has it: a report of
 // several connections has more behind it. A connection that was only found or inspected has no
-// direction.
+// direction, and neither has a port that was opened.
 func connectionDirection(action, told []byte) direction {
 	switch {
 	case equalFold(told, "in"), equalFold(told, "inbound"):
 		return directionInbound
 	case equalFold(told, "out"), equalFold(told, "outbound"):
 		return directionOutbound
-	case hasPrefixFold(action, "inbound"), hasPrefixFold(action, "listeningconnection"), hasPrefixFold(action, "firewallinbound"):
+	case hasPrefixFold(action, "inbound"), hasPrefixFold(action, "firewallinbound"):
 		return directionInbound
 	case hasPrefixFold(action, "firewalloutbound"):
 		return directionOutbound

@@ -546,7 +546,11 @@ func (o *ocsf) meets(n *ocsfNeed) bool {
 func (o *ocsf) isInbound() bool {
 	if !o.directed {
 		o.directed = true
-		o.direction = connectionDirection(o.get(slotActionType), o.get(slotDirection))
+		action := o.get(slotActionType)
+		o.direction = connectionDirection(action, o.get(slotDirection))
+		if o.direction == directionUnknown && hasPrefixFold(action, "listening") {
+			o.direction = directionInbound // to the port that was opened
+		}
 	}
 	return o.direction == directionInbound
 }

@@ -153,7 +153,7 @@ func TestDirection(t *testing.T) {
 		{"ConnectionFound", "", directionUnknown},
 		{"DnsConnectionInspected", "", directionUnknown},
 		{"ConnectionAcknowledged", "sideways", directionUnknown},
-		{"ListeningConnectionCreated", "", directionInbound},
+		{"ListeningConnectionCreated", "", directionUnknown},
 		{"connectionfailed", "", directionOutbound},
 		{"ConnectionSuccessAggregatedReport", "", directionOutbound},
 		{"FirewallInboundConnectionToAppBlocked", "", directionInbound},
