@@ -38,9 +38,10 @@ type claim struct {
 }
 
 var (
-	errLost    = errors.New("the lease is lost")
-	errNoETag  = errors.New("the answer has no ETag; something between here and the storage account drops headers: check proxies and gateways")
-	errNotOurs = errors.New("the answer to a renewal does not name the lease; something between here and the storage account answers for it: check proxies and gateways")
+	errShardGone = errors.New("its positions are gone: the blob was deleted or emptied")
+	errLost      = errors.New("the lease is lost")
+	errNoETag    = errors.New("the answer has no ETag; something between here and the storage account drops headers: check proxies and gateways")
+	errNotOurs   = errors.New("the answer to a renewal does not name the lease; something between here and the storage account answers for it: check proxies and gateways")
 )
 
 // claim takes a shard's lease, reads its positions and begins to read its blobs. owner is who had
@@ -86,8 +87,8 @@ func (sh *sharing) claim(h *shard, exists bool, owner string) (err error) {
 	case err != nil:
 		c.book.mem = sh.rescue(h.n, fmt.Errorf("its positions are damaged: %w", err))
 	case len(stored) > 0:
-	case sh.known[h.n]:
-		c.book.mem = sh.rescue(h.n, errors.New("its positions are gone: the blob was deleted or emptied"))
+	case sh.known[h.n] != "" || sh.had(h.n) != nil:
+		c.book.mem = sh.rescue(h.n, errShardGone)
 	default:
 		// A new shard: what start latest means is stored before anything of it is read.
 		now := strconv.FormatInt(s.account.now().Unix(), 10)
@@ -100,7 +101,7 @@ func (sh *sharing) claim(h *shard, exists bool, owner string) (err error) {
 	}
 	s.mu.Lock()
 	h.book, h.claim, h.lease, h.term, h.reading, h.fresh = c.book, c, c.lease, input.NewTerm(), true, fresh
-	sh.books[h.n] = c.book
+	h.gave, sh.books[h.n] = time.Time{}, c.book
 	sh.counts.claimed++
 	sh.counts.newly++
 	if owner != "" && owner != sh.worker {
@@ -405,8 +406,12 @@ func (sh *sharing) giveBack(c *claim) {
 func (sh *sharing) release(c *claim) {
 	wait := closeWait
 	if sh.s.ctx.Err() != nil {
-		wait = releaseWait
+		wait = silentWait // close comes after it
 	}
+	sh.releaseWithin(c, wait)
+}
+
+func (sh *sharing) releaseWithin(c *claim, wait time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(sh.s.ctx), wait)
 	defer cancel()
 	lease, err := azlease.NewBlobClient(sh.client(c.h.n), &azlease.BlobClientOptions{LeaseID: &c.id})
@@ -418,11 +423,11 @@ func (sh *sharing) release(c *claim) {
 	}
 }
 
-// The end waits for so long until positions are written, and for so long until leases are given
-// back. An account that does not answer the first answers hardly the second.
+// closeWait is how long the end waits until positions are written, and again until leases are given
+// back. For an account that did not answer the first, silentWait is enough.
 const (
-	closeWait   = 3 * time.Second
-	releaseWait = time.Second
+	closeWait  = 3 * time.Second
+	silentWait = time.Second
 )
 
 // close gives all shards back. Nothing else of the source runs any more.
@@ -434,9 +439,12 @@ func (sh *sharing) close() {
 		if c := h.claim; c != nil && c.lease.Held() {
 			running.Go(func() {
 				defer input.CatchAndLog(sh.s.log, "give a shard back")
-				_ = sh.save(ctx, c)
+				wait := closeWait
+				if err := sh.save(ctx, c); err != nil && ctx.Err() != nil {
+					wait = silentWait
+				}
 				c.lease.Lose()
-				sh.release(c)
+				sh.releaseWithin(c, wait)
 			})
 		}
 	}

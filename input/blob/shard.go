@@ -25,7 +25,7 @@ type shard struct {
 	term    uint64          // of the time for which it is read; see part
 	fresh   map[string]bool // names and patterns of the settings that were first looked for in this time
 	claim   *claim          // of the lease; nil while it is nobody's, or nobody shares
-	gave    time.Time       // when it was given to another worker, which has to see that first
+	gave    time.Time       // when it was given to another worker, which has to see that first; zero since it was claimed
 	tails   int             // its blobs that are followed, or have events on their way
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -49,12 +50,12 @@ type sharing struct {
 	reads     string        // what all workers of the container have to read
 	lasts     time.Duration // of a lease
 
-	known  map[int]bool  // shards that were seen to have an owner; of the goroutine of run
-	asked  map[int]bool  // shards that another gives up because this worker has asked; of the goroutine of run
-	gone   time.Time     // when shards were first seen to be gone; of the goroutine of run
-	none   time.Time     // when shards that this worker knows nothing of were first seen to have no blob; of the goroutine of run
-	books  map[int]*book // of shards that were read before, should their blobs be gone; s.mu
-	counts sharingCounts // s.mu
+	known  map[int]string // who was last seen to own, or to have owned, each shard; of the goroutine of run
+	asked  map[int]bool   // shards that another gives up because this worker has asked; of the goroutine of run
+	gone   time.Time      // when shards were first seen to be gone; of the goroutine of run
+	none   time.Time      // when shards that this worker knows nothing of were first seen to have no blob; of the goroutine of run
+	books  map[int]*book  // of shards that were read before, should their blobs be gone; s.mu
+	counts sharingCounts  // s.mu
 }
 
 // sharingCounts are figures, and the news for the log at the next look.
@@ -69,7 +70,7 @@ type sharingCounts struct {
 
 // openSharing prepares to share. Nothing is claimed yet.
 func openSharing(s *Source) (*sharing, error) {
-	sh := &sharing{s: s, account: s.account, container: s.cfg.Shared, lasts: s.cfg.Lease, known: make(map[int]bool), asked: make(map[int]bool), books: make(map[int]*book)}
+	sh := &sharing{s: s, account: s.account, container: s.cfg.Shared, lasts: s.cfg.Lease, known: make(map[int]string), asked: make(map[int]bool), books: make(map[int]*book)}
 	sh.counts.from = make(map[string]bool)
 	if sh.lasts <= 0 {
 		sh.lasts = defaultLease
@@ -314,7 +315,9 @@ func (sh *sharing) look() error {
 			continue
 		}
 		exists[n], before[n] = true, l.owner
-		sh.known[n] = sh.known[n] || l.owner != ""
+		if l.owner != "" {
+			sh.known[n] = l.owner
+		}
 		if l.owned() {
 			all[n].owner, all[n].leaving = l.owner, l.state == azlease.StateTypeBreaking
 		}
@@ -324,6 +327,7 @@ func (sh *sharing) look() error {
 	}
 	drained, gone, none := false, false, false
 	var broken []*claim
+	var gones []owned // whose positions this worker has
 	s.mu.Lock()
 	for n, h := range s.shards {
 		o, c := &all[n], h.claim
@@ -331,19 +335,24 @@ func (sh *sharing) look() error {
 		if o.coming = sh.asked[n] && o.leaving && !mine; !o.coming {
 			delete(sh.asked, n)
 		}
-		o.first = !exists[n] && sh.books[n] != nil
-		if !exists[n] && sh.known[n] {
+		// Whether this worker has its last positions.
+		knows := sh.books[n] != nil && h.gave.IsZero() && (sh.known[n] == "" || sh.known[n] == sh.worker)
+		if o.first = !exists[n] && knows; o.first {
+			gones = append(gones, *o)
+		}
+		switch {
+		case exists[n] || sh.known[n] == "" && knows:
+		case sh.known[n] != "":
 			gone = true
 			if sh.gone.IsZero() {
 				sh.gone = time.Now()
 			}
-			if sh.books[n] == nil && time.Since(sh.gone) < sh.lasts/2 {
+			if !knows && time.Since(sh.gone) < sh.lasts/2 {
 				o.owner, o.leaving = nobody, true // another worker knows its positions
 			}
-		}
-		if !exists[n] && !sh.known[n] && s.cfg.Start.Latest {
+		case s.cfg.Start.Latest:
 			// Perhaps the container was made anew, and others know the positions. They look within
-			// this time. Whoever begins with the latest passes over what they had still to read.
+			// this time. Whoever begins with the latest passes over what they had to read.
 			none = true
 			if sh.none.IsZero() {
 				sh.none = time.Now()
@@ -389,6 +398,13 @@ func (sh *sharing) look() error {
 	if drained && s.cfg.SetBack != nil {
 		s.cfg.SetBack()
 	}
+	// At once, and not only with a claim, which waits for events that are on their way: a new
+	// worker may be about to begin without these positions.
+	sh.each(gones, func(o owned) error {
+		err := sh.putBack(o.n)
+		exists[o.n] = err == nil
+		return err
+	})
 	if err := othersRead(listed, sh.worker, sh.reads); err != nil {
 		return err
 	}
@@ -434,6 +450,23 @@ func (sh *sharing) each(all []owned, f func(owned) error) {
 		})
 	}
 	running.Wait()
+}
+
+// putBack writes the positions of a shard whose blob is gone. The next owner reads on from there.
+func (sh *sharing) putBack(n int) error {
+	ctx, cancel := sh.within(sh.lasts / 6)
+	defer cancel()
+	b := &book{packed: true, mem: sh.rescue(n, errShardGone)}
+	packed, _ := b.pack()
+	owner, shards, star := sh.worker, strconv.Itoa(len(sh.s.shards)), azcore.ETagAny
+	_, err := sh.client(n).Upload(ctx, body(packed), &azblock.UploadOptions{
+		Metadata:         map[string]*string{"owner": &owner, "shards": &shards, "reads": &sh.reads},
+		AccessConditions: conditions("", nil, &star),
+	})
+	if bloberror.HasCode(err, bloberror.BlobAlreadyExists) {
+		return nil
+	}
+	return err
 }
 
 // ask breaks the lease of a worker that has too many shards. The lease lasts for the rest of its
