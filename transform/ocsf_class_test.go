@@ -16,6 +16,7 @@ var classOf = []struct {
 	class, activity int64
 }{
 	{"DeviceProcessEvents", "ProcessCreated", 1007, 1},
+	{"DeviceProcessEvents", "processcreated", 1007, 1},
 	{"DeviceProcessEvents", "OpenProcess", 1007, 3},
 	{"DeviceProcessEvents", "SomethingNew", 1007, 99},
 	{"CloudProcessEvents", "ProcessCreated", 1007, 1},
@@ -48,6 +49,8 @@ var classOf = []struct {
 	{"DeviceLogonEvents", "LogonSuccess", 3002, 1},
 	{"DeviceLogonEvents", "LogonFailed", 3002, 1},
 	{"DeviceLogonEvents", "LogonAttempted", 3002, 1},
+	{"IdentityDirectoryEvents", "Group membership Changed", 3006, 3},
+	{"IdentityDirectoryEvents", "Account Password Changed", 3001, 3},
 	{"IdentityLogonEvents", "LogonSuccess", 3002, 1},
 	{"IdentityLogonEvents", "LogonFailed", 3002, 1},
 	{"IdentityDirectoryEvents", "Account Password changed", 3001, 3},
@@ -240,6 +243,7 @@ func TestOCSFAttributes(t *testing.T) {
 		{logonOf("LogonType", "Interactive", "RemoteIP", "", "AdditionalFields", `{"IsLocalLogon":true}`), "is_remote", false},
 		{logonOf("LogonType", "Network", "RemoteIP", "127.0.0.1"), "is_remote", false},
 		{logonOf("LogonType", "Unlock", "RemoteIP", "198.51.100.2"), "is_remote", true},
+		{logonOf("ActionType", "LogonFailedAggregatedReport"), "status", "Failure"},
 		{logonOf("LogonType", "RemoteInteractive"), "is_remote", true},
 		{logonOf("LogonType", "CachedInteractive"), "is_remote", false},
 		{logonOf("LogonType", "Unknown"), "is_remote", nil},

@@ -13,7 +13,7 @@ import (
 // minutes: the shards of a worker that died are taken over within 75 seconds.
 var sharingRows = []*row{
 	{
-		name: "blob-shared", fault: "three workers share the blobs: one is killed, one ended with SIGTERM, one suspended for 90 s, one added", source: "blob", hosts: cHost, limit: 12 * time.Minute,
+		name: "blob-shared", fault: "three workers share the blobs: one is killed, one ended with SIGTERM, one suspended for 90 s, one added", source: "blob", hosts: both, limit: 12 * time.Minute,
 		script: func(r *run) {
 			workers := r.startWorkers(3)
 			f := r.feed(120_000, 4*time.Minute, r.toTenants())
