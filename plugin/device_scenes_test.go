@@ -168,3 +168,19 @@ func TestLinksOfClouds(t *testing.T) {
 	f("https://security.microsoft.com", "azure.cloud", "china", "device_info.portal", "commercial")
 	f("", "device_info.portal", "off")
 }
+
+// A restart in the middle of an alert: its later rows have its device, title and severity.
+func TestAlertOverARestart(t *testing.T) {
+	t.Parallel()
+	h := startHub(t, 2)
+	args := settings(h, "db="+filepath.Join(t.TempDir(), "state.db"))
+	send(t, h, reportOf(deviceA), deviceRecord("AlertEvidence", `"Seq":1,"AlertId":"da1","EntityType":"Machine","Title":"T","DeviceId":"`+deviceA+`"`),
+		deviceRecord("AlertInfo", `"Seq":2,"AlertId":"da1","Title":"T","Severity":"High"`))
+	runHostUntil(t, 3, "", args...).ok(t)
+	send(t, h, deviceRecord("AlertEvidence", `"Seq":3,"AlertId":"da1","EntityType":"Ip","AdditionalFields":"{}"`))
+	got := deviceFields(t, runHostUntil(t, 1, "", args...).ok(t))[3]
+	wantFields(t, "after a restart", got, "match", "alert", "status", "hit", "DeviceId", deviceA, "alerts_24h", float64(1), "alerts_24h_severity", "High")
+	if got["Title"] != "T" || got["Severity"] != "High" {
+		t.Errorf("%v", got)
+	}
+}

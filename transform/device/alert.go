@@ -1,6 +1,7 @@
 package device
 
 import (
+	"encoding/binary"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 	"math"
 	"slices"
@@ -19,12 +20,16 @@ type alerts struct {
 	key   []byte
 
 	tenants *tenants
+
+	saving  bool     // changes are noted
+	changed []string // keys of alerts to write into the next snapshot
 }
 
 // An alert is one AlertId of a tenant.
 type alert struct {
 	hosts, leaders hosts
 	info           []byte // groups of columns, as of a device; nil if no AlertInfo was seen
+	dirty          bool   // its key is in changed
 }
 
 // maxHosts is how many devices of an alert are kept. Six show that there are several, and five of
@@ -34,24 +39,24 @@ const maxHosts = 6
 // hosts is a set of devices, by their keys.
 type hosts []string
 
-// add reports how many bytes it took.
-func (h *hosts) add(key []byte) int64 {
+// add reports how many bytes it took, and whether the set has changed.
+func (h *hosts) add(key []byte) (int64, bool) {
 	if slices.Contains(*h, record.View(key)) {
-		return 0
+		return 0, false
 	}
 	if len(*h) == maxHosts {
 		// The lowest ids stay: the same in any order of arrival.
 		last := slices.Index(*h, slices.Max(*h))
 		gone := (*h)[last]
 		if string(key) >= gone {
-			return 0
+			return 0, false
 		}
 		(*h)[last] = string(key)
-		return int64(len(key) - len(gone))
+		return int64(len(key) - len(gone)), true
 	}
 	before := cap(*h)
 	*h = append(*h, string(key))
-	return int64(len(key)) + 16*int64(cap(*h)-before)
+	return int64(len(key)) + 16*int64(cap(*h)-before), true
 }
 
 func (h hosts) bytes() (n int64) {
@@ -115,19 +120,36 @@ func (a *alerts) grow(n int64) {
 	for a.bytes > a.limit && a.cache.Len() > 1 {
 		key, al, _ := a.cache.RemoveOldest()
 		a.bytes -= alertOverhead + int64(len(key)+cap(al.info)) + al.hosts.bytes() + al.leaders.bytes()
+		a.change(key, al) // it is to go from the snapshot, too
 		a.tenants.leave(key)
 	}
 }
 
-// names notes that evidence of an alert names a device, and whether as the leading one.
-func (a *alerts) names(al *alert, device []byte, leading bool) {
-	n := al.hosts.add(device)
+// change notes that an alert is to be written into the next snapshot. Of those that gave way only
+// some are noted: the others go when they are read at the next start and have no room.
+func (a *alerts) change(key string, al *alert) {
+	if !a.saving || al.dirty {
+		return
+	}
+	if len(a.changed) >= a.cache.Len()+maxGone {
+		a.changed = slices.DeleteFunc(a.changed, func(key string) bool { return !a.cache.Contains(key) })
+	}
+	al.dirty = true
+	a.changed = append(a.changed, strings.Clone(key))
+}
+
+// names notes that evidence of an alert names a device, and whether as the leading one. It reports
+// whether that makes a difference.
+func (a *alerts) names(al *alert, device []byte, leading bool) (changed bool) {
+	n, changed := al.hosts.add(device)
 	if leading {
-		n += al.leaders.add(device)
+		more, too := al.leaders.add(device)
+		n, changed = n+more, changed || too
 	}
 	if n != 0 {
 		a.grow(n)
 	}
+	return changed
 }
 
 // deviceOf returns the key of the one device that an alert is about: the leading host, else the
@@ -192,7 +214,9 @@ func (m *Memory) names(tenant uint32, alert, key []byte, leading bool) {
 		al.hosts = m.merged(make(hosts, 0, maxHosts), al.hosts)
 		m.alerts.grow(al.hosts.bytes())
 	}
-	m.alerts.names(al, key, leading)
+	if m.alerts.names(al, key, leading) && m.alerts.saving && !al.dirty {
+		m.alerts.change(record.View(m.alerts.keyOf(tenant, alert)), al)
+	}
 	m.heard(tenant, alert)
 }
 
@@ -255,6 +279,7 @@ func (m *Memory) inform(r *record.Record, tenant uint32) {
 		before := cap(al.info)
 		al.info = append(al.info[:0], merged...)
 		m.alerts.grow(int64(cap(al.info) - before))
+		m.alerts.change(record.View(m.alerts.keyOf(tenant, id)), al)
 	}
 	l.release()
 }
@@ -270,4 +295,97 @@ func (m *Memory) noteAlert(key []byte, dev *device, alert []byte, at int64, s se
 		}
 	}
 	m.recents.note(of, alert, at, s)
+}
+
+// appendSaved appends an alert for a snapshot, and nothing if it is gone.
+//
+//	saved: savedAlert, number of devices (1), each: 1 for a host, 2 for a leader, 3 for both (1),
+//	length of its id (2, big endian), id; then info
+func (a *alerts) appendSaved(dst []byte, key string) []byte {
+	al, ok := a.cache.Peek(key)
+	if !ok {
+		return dst
+	}
+	al.dirty = false
+	dst = append(dst, savedAlert, 0)
+	count := len(dst) - 1
+	add := func(kind byte, host string) {
+		dst[count]++
+		from := len(dst)
+		dst = appendID(append(dst, kind, 0, 0), host)
+		binary.BigEndian.PutUint16(dst[from+1:], uint16(len(dst)-from-3))
+	}
+	for _, host := range al.hosts {
+		kind := byte(1)
+		if slices.Contains(al.leaders, host) {
+			kind = 3
+		}
+		add(kind, host)
+	}
+	for _, host := range al.leaders {
+		if !slices.Contains(al.hosts, host) {
+			add(2, host)
+		}
+	}
+	return append(dst, al.info...)
+}
+
+// restore takes an alert from a snapshot. It reports false if it cannot be read, or there is no
+// room.
+func (a *alerts) restore(tenant uint32, id, saved []byte) bool {
+	if len(saved) == 0 {
+		return false
+	}
+	count, rest := saved[0], saved[1:]
+	var kinds []byte
+	var devices [][]byte
+	for range count {
+		if len(rest) < 3 {
+			return false
+		}
+		end := 3 + int(binary.BigEndian.Uint16(rest[1:]))
+		if len(rest) < end {
+			return false
+		}
+		device := appendKey(nil, tenant, rest[3:end])
+		if device == nil {
+			return false
+		}
+		kinds, devices = append(kinds, rest[0]), append(devices, device)
+		rest = rest[end:]
+	}
+	if !validGroups(rest) {
+		return false
+	}
+	for w := (walker{rest: rest}); ; {
+		c, ok := w.next()
+		if !ok {
+			break
+		}
+		if int(c.id) >= len(alertColumns) {
+			return false
+		}
+	}
+	saving := a.saving
+	a.saving = false // it is in the snapshot already
+	defer func() { a.saving = saving }()
+	al := a.make(tenant, id)
+	if al == nil {
+		return false
+	}
+	for i, device := range devices {
+		var n, more int64
+		if kinds[i]&1 != 0 {
+			n, _ = al.hosts.add(device)
+		}
+		if kinds[i]&2 != 0 {
+			more, _ = al.leaders.add(device)
+		}
+		a.grow(n + more)
+	}
+	if len(rest) > 0 && al.info == nil {
+		al.info = slices.Clip(slices.Clone(rest))
+		a.grow(int64(cap(al.info)))
+	}
+	return a.get(tenant, id) != nil
 }

@@ -5,9 +5,10 @@ import (
 	"strings"
 )
 
-// A Saved is one device in a snapshot, or its recent alerts. An empty Groups takes them out.
+// A Saved is one device in a snapshot, its recent alerts, or an alert. An empty Groups takes it
+// out.
 type Saved struct {
-	Key    string // tenant/id; alerts/tenant/id
+	Key    string // tenant/id; alerts/tenant/id; alert/tenant/AlertId
 	Groups []byte
 }
 
@@ -19,6 +20,10 @@ const (
 	// savedAlerts begins the recent alerts of a device. Their key begins with alertsKey.
 	savedAlerts = 3
 	alertsKey   = "alerts/"
+
+	// savedAlert begins an alert. Its key begins with alertKey.
+	savedAlert = 4
+	alertKey   = "alert/"
 )
 
 // One part in waitingShare of the bytes for devices is for the keys of those that are gone and
@@ -28,13 +33,13 @@ const waitingShare = 16
 // keyBytes returns the bytes that such a key takes.
 func keyBytes(key string) int64 { return int64(len(key)) + 48 }
 
-// Save calls write with up to n devices, and recent alerts of devices, that have changed since they
-// were last saved. It returns whether there are more. The first call begins to take note of
-// changes, so it must come before anything is learned that is to be saved. When write returns an
+// Save calls write with up to n devices, recent alerts of devices, and alerts, that have changed
+// since they were last saved. It returns whether there are more. The first call begins to take note
+// of changes, so it must come before anything is learned that is to be saved. When write returns an
 // error the same devices come again. write is called without a lock.
 func (m *Memory) Save(n int, write func([]Saved) error) (more bool, err error) {
 	m.mu.Lock()
-	m.saving, m.recents.saving = true, true
+	m.saving, m.recents.saving, m.alerts.saving = true, true, true
 	room := n
 	n = min(n, len(m.changed))
 	taken := m.changed[:n:n]
@@ -61,7 +66,14 @@ func (m *Memory) Save(n int, write func([]Saved) error) (more bool, err error) {
 			saved = append(saved, Saved{alertsKey + tenant + "/" + string(appendID(nil, key)), m.recents.appendSaved(nil, key)})
 		}
 	}
-	more = more || len(m.recents.changed) > 0
+	named := m.alerts.changed[:min(room-n-len(alerts), len(m.alerts.changed))]
+	m.alerts.changed = slices.Clone(m.alerts.changed[len(named):])
+	for _, key := range named {
+		if tenant, ok := m.tenants.name(key); ok {
+			saved = append(saved, Saved{alertKey + tenant + "/" + key[tenantBytes:], m.alerts.appendSaved(nil, key)})
+		}
+	}
+	more = more || len(m.recents.changed) > 0 || len(m.alerts.changed) > 0
 	m.mu.Unlock()
 	if len(saved) == 0 {
 		return false, nil
@@ -91,6 +103,15 @@ func (m *Memory) Save(n int, write func([]Saved) error) (more bool, err error) {
 			m.recents.changed = append(m.recents.changed, key)
 		}
 	}
+	for _, key := range named {
+		switch al, ok := m.alerts.cache.Peek(key); {
+		case err == nil:
+		case ok:
+			m.alerts.change(key, al)
+		case len(m.alerts.changed) < maxGone:
+			m.alerts.changed = append(m.alerts.changed, key)
+		}
+	}
 	return more || err != nil, err
 }
 
@@ -98,7 +119,7 @@ func (m *Memory) Save(n int, write func([]Saved) error) (more bool, err error) {
 func (m *Memory) Changed() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.changed) + len(m.recents.changed)
+	return len(m.changed) + len(m.recents.changed) + len(m.alerts.changed)
 }
 
 // appendSaved appends groups for a snapshot: the names of columns that columnNames does not list
@@ -135,12 +156,17 @@ func (m *Memory) Restore(key string, saved []byte) bool {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if saved[0] == savedAlerts {
+	switch saved[0] {
+	case savedAlert:
+		tenantName, id, _ = strings.Cut(id, "/")
+		tenant := m.tenants.get([]byte(tenantName))
+		return tenant != 0 && m.alerts.restore(tenant, []byte(id), saved[1:])
+	case savedAlerts:
 		tenantName, id, _ = strings.Cut(id, "/")
 		devKey := appendKey(nil, m.tenants.get([]byte(tenantName)), []byte(id))
 		return devKey != nil && tenantOf(string(devKey)) != 0 && m.recents.restore(string(devKey), saved[1:])
-	}
-	if saved[0] != savedSeen && saved[0] != savedUsed {
+	case savedSeen, savedUsed:
+	default:
 		return false
 	}
 	var names [256]string
