@@ -595,7 +595,7 @@ func (h *ocsfHeads) prepare(m *ocsfMapping, text []byte) *ocsfHead {
 	if h.table != nil {
 		for i := range h.table.more {
 			for _, p := range h.table.more[i].patterns {
-				if matches(p, record.View(text)) {
+				if p.match(text) {
 					more = h.table.more[i].constants
 				}
 			}

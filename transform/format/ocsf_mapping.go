@@ -9,8 +9,6 @@ import (
 	"sync"
 
 	"github.com/tinylib/msgp/msgp"
-
-	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
 //go:embed ocsf.txt
@@ -91,12 +89,12 @@ type ocsfTable struct {
 
 // ocsfMore are constants for events whose text matches a pattern, in any layout.
 type ocsfMore struct {
-	patterns  []string
+	patterns  []pattern
 	constants []ocsfConstant
 }
 
 type ocsfRule struct {
-	patterns []string
+	patterns []pattern
 	choices  []ocsfChoice
 }
 
@@ -584,10 +582,10 @@ func (m *ocsfMapping) table(l ocsfLine) error {
 			if !ok {
 				return fmt.Errorf("line %d: %q is no outcome", l.number, choices)
 			}
-			t.more = append(t.more, ocsfMore{strings.Split(more, " | "), outcome})
+			t.more = append(t.more, ocsfMore{newPatterns(more), outcome})
 			continue
 		}
-		r := ocsfRule{patterns: strings.Split(patterns, " | ")}
+		r := ocsfRule{patterns: newPatterns(patterns)}
 		for text := range strings.SplitSeq(choices, ", ") {
 			c, err := m.choice(text)
 			if err != nil {
@@ -675,31 +673,20 @@ func (m *ocsfMapping) observable(l ocsfLine) error {
 	return nil
 }
 
+// newPatterns reads patterns with " | " between them.
+func newPatterns(text string) (patterns []pattern) {
+	for p := range strings.SplitSeq(text, " | ") {
+		patterns = append(patterns, newPattern(p))
+	}
+	return patterns
+}
+
 // rule returns the rule for a text, or nil.
 func (t *ocsfTable) rule(text []byte) *ocsfRule {
 	for i := range t.rules {
-		if slices.ContainsFunc(t.rules[i].patterns, func(p string) bool { return matches(p, record.View(text)) }) {
+		if slices.ContainsFunc(t.rules[i].patterns, func(p pattern) bool { return p.match(text) }) {
 			return &t.rules[i]
 		}
 	}
 	return nil
-}
-
-// matches reports whether text is of a pattern with any number of *. Letter case counts.
-func matches(pattern, text string) bool {
-	first, rest, star := strings.Cut(pattern, "*")
-	if !star {
-		return pattern == text
-	}
-	if !strings.HasPrefix(text, first) {
-		return false
-	}
-	for text = text[len(first):]; ; text = text[1:] {
-		if matches(rest, text) {
-			return true
-		}
-		if text == "" {
-			return false
-		}
-	}
 }
