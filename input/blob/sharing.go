@@ -218,6 +218,37 @@ func othersRead(listed []shardItem, me, reads string) error {
 	return nil
 }
 
+// yields tells whether this worker gives its shards up for those that read other blobs: they have
+// claimed at the same time, and all see by the same list who has fewer.
+func (sh *sharing) yields(listed []shardItem) bool {
+	has := make(map[string]int)
+	for _, l := range listed {
+		if l.owned() && l.reads != "" {
+			has[l.reads]++
+		}
+	}
+	for reads, n := range has {
+		if mine := has[sh.reads]; n > mine || n == mine && reads < sh.reads {
+			return true
+		}
+	}
+	return false
+}
+
+// leaveAll gives all shards up, as if they were asked for.
+func (sh *sharing) leaveAll() {
+	sh.s.mu.Lock()
+	defer sh.s.mu.Unlock()
+	for _, h := range sh.s.shards {
+		if c := h.claim; c != nil && h.reading {
+			select {
+			case c.leave <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
 // checkShared tries what workers do in the shared container, with a blob that is deleted again.
 func (a *account) checkShared(ctx context.Context, cfg Config, reads string) input.Finding {
 	f := input.Finding{What: "container " + cfg.Shared + " (blob.shared)", Detail: "may be listed, written and leased"}
@@ -406,6 +437,9 @@ func (sh *sharing) look() error {
 		return err
 	})
 	if err := othersRead(listed, sh.worker, sh.reads); err != nil {
+		if sh.yields(listed) {
+			sh.leaveAll()
+		}
 		return err
 	}
 	claim, ask := fair(all, sh.worker)
