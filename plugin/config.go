@@ -14,7 +14,7 @@ import (
 
 // Settings are the keys that concern the instance as a whole.
 var Settings = []input.Setting{
-	{Key: "db", Kind: input.Text, Doc: "The state file: positions of blobs, a copy of Event Hubs offsets, known devices. Each section needs its own. With `blob.shared`, it has no positions of blobs."},
+	{Key: "db", Kind: input.Text, Doc: "The state file: positions of blobs, a copy of Event Hubs offsets, known devices and their alerts. Each section needs its own. With `blob.shared`, it has no positions of blobs."},
 	{Key: "tag_pattern", Kind: input.Text, Doc: "A tag for each table: the `*` of `defender.*` becomes the table. With `format: ocsf`, the `{class}` of `ocsf.{class}` becomes the class. Without it events have the section's own `tag`."},
 	{Key: "tables", Kind: input.List, Doc: "Names or patterns (`*`) of the only tables to pass on, such as `AlertInfo, AlertEvidence`. All tables when empty."},
 	{Key: "tables_exclude", Kind: input.List, Doc: "Names or patterns (`*`) of tables to leave out."},
