@@ -255,17 +255,17 @@ func TestSweepWaitsUntilSafe(t *testing.T) {
 	r.quiet(0)
 }
 
-// A worker that shares its blobs makes the list calls of one that does not, and holds no more: of
-// 120,000 blobs it knows the positions of some days. Shards that come while the first sweep is
-// under way get one of their own.
+// A worker that shares its blobs soon makes the list calls of one that does not, and holds no more:
+// of 120,000 blobs it knows the positions of some days. Before that, shards that come while a sweep
+// is under way get one of their own.
 func TestSharedScale(t *testing.T) {
 	blobs := 120_000
 	if raceDetector {
 		blobs = 6_000
 	}
 	pages := (blobs + 4999) / 5000
-	count := 2*pages + 25
-	var calls [2]int
+	const some = 20                    // polls
+	const usual = 2*some + some/10 + 2 // list calls of these: two days each, and the folders at every tenth
 	var heap [2]uint64
 	for i, shared := range []bool{false, true} {
 		a := newFake(t, sharedContainer)
@@ -291,28 +291,42 @@ func TestSharedScale(t *testing.T) {
 		if shared {
 			r.until("all shards", func() bool { return r.src.Stats().Shared.Owned == 32 })
 		}
+		looks := a.fake.Lists(sharedContainer) // at each of them shards may have come
 		a.fake.Append(table, pt1h(time.Now()), []byte("{\"new\":1}\r\n"))
-		var now runtime.MemStats
-		for _, n := range []int{pages, 2 * pages, count} { // each step within a minute
+		all, latest := 0, 0
+		for n := pages + some; ; n += some {
 			r.until("the first sweeps, and some polls after them", func() bool { return len(seen.list()) > n })
+			calls := seen.list()[:n]
+			all, latest = sum(calls), sum(calls[n-some:])
+			if latest <= usual {
+				if sweeps := all - n*usual/some; sweeps > (looks+2)*pages {
+					t.Errorf("%d list calls for sweeps of %d pages, where shards came at %d looks", sweeps, pages, looks)
+				}
+				break
+			}
+			if n > 40*pages {
+				t.Fatalf("still %d list calls in %d polls, want %d at most", latest, some, usual)
+			}
 		}
+		var now runtime.MemStats
 		runtime.GC()
 		runtime.ReadMemStats(&now)
 		heap[i] = now.HeapAlloc - min(now.HeapAlloc, before.HeapAlloc)
-		for _, n := range seen.list()[:count] {
-			calls[i] += n
-		}
 		r.stop()
 		if err := state.Close(); err != nil {
 			t.Fatal(err)
 		}
 		a.fake.Close()
-	}
-	t.Logf("%d blobs: %d list calls in %d polls, %d shared; %d kB held, %d kB shared", blobs, calls[0], count, calls[1], heap[0]>>10, heap[1]>>10)
-	if calls[1] > calls[0]+pages+calls[0]/10+5 {
-		t.Errorf("%d list calls, without sharing %d", calls[1], calls[0])
+		t.Logf("%d blobs, shared %v: %d list calls, in %d polls at last %d; %d kB held", blobs, shared, all, some, latest, heap[i]>>10)
 	}
 	if heap[1] > heap[0]+8<<20 {
 		t.Errorf("%d kB are held, without sharing %d", heap[1]>>10, heap[0]>>10)
 	}
+}
+
+func sum(list []int) (n int) {
+	for _, k := range list {
+		n += k
+	}
+	return n
 }
