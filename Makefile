@@ -115,7 +115,7 @@ bench: ## benchmarks on whole envelopes of mixed tables: MB/s and allocations
 fuzz: ## run every fuzz target FUZZTIME (20000x, or a time such as 10m)
 	@grep -rHo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]*' . | sed 's/:func / /' | sort | { failed=0; while read -r file target; do \
 		echo "== $$(dirname $$file) $$target"; \
-		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s "$$(dirname $$file)" || failed=1; \
+		$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 50x "$$(dirname $$file)" || failed=1; \
 	done; exit $$failed; }
 
 statefuzz: ## STATEFUZZ (5000) random changes of the state file, closed and open, each in a process of its own. SEED=n
