@@ -181,7 +181,11 @@ func same(t *testing.T, what string, got, want []string) {
 	t.Helper()
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
-		t.Errorf("%s: got %d %.300q, want %d %.300q", what, len(got), got, len(want), want)
+		first := 0
+		for first < min(len(got), len(want)) && got[first] == want[first] {
+			first++
+		}
+		t.Errorf("%s: got %d, want %d; from %d on got %q, want %q", what, len(got), len(want), first, got[first:min(first+10, len(got))], want[first:min(first+10, len(want))])
 	}
 }
 

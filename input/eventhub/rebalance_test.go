@@ -33,7 +33,9 @@ func join(ctx context.Context, r *reader, commits bool) *member {
 	var working sync.WaitGroup
 	m.stop = func() { cancel(); working.Wait() }
 	r.t.Cleanup(m.stop)
+	fetched := make(chan struct{})
 	working.Go(func() {
+		defer close(fetched)
 		for {
 			ms, err := r.Fetch(ctx)
 			if err != nil {
@@ -46,7 +48,9 @@ func join(ctx context.Context, r *reader, commits bool) *member {
 	})
 	working.Go(func() {
 		for last := false; !last; {
-			last = input.Sleep(ctx, 100*time.Millisecond) != nil
+			if last = input.Sleep(ctx, 100*time.Millisecond) != nil; last {
+				<-fetched // or what Fetch returns last is not committed
+			}
 			if !commits {
 				continue
 			}
