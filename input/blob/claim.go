@@ -391,15 +391,16 @@ func (sh *sharing) lose(c *claim, why error) {
 	}
 }
 
-// giveBack ends a claim without events on their way.
+// giveBack ends a claim without events on their way. The claim ends before its lease does: a look
+// would else take it for one that was lost, and have events set back.
 func (sh *sharing) giveBack(c *claim) {
-	c.lease.Lose()
-	sh.release(c)
 	s := sh.s
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	c.lease.Lose()
 	c.h.claim, c.h.gave = nil, time.Now()
 	sh.counts.gaveBack++
+	s.mu.Unlock()
+	sh.release(c)
 }
 
 // release gives a lease back, so that another worker need not wait for its end.

@@ -208,10 +208,11 @@ func (e *otherError) Error() string {
 	return fmt.Sprintf("worker %s has other blob.containers or another blob.prefix; set them alike, or end that worker", e.worker)
 }
 
-// othersRead is an error if a worker that runs, and is not me, reads something else.
+// othersRead is an error if a worker that runs, and is not me, reads something else. A lease for
+// ever is no worker's: its shard names the last one, which may have ended long ago.
 func othersRead(listed []shardItem, me, reads string) error {
 	for _, l := range listed {
-		if l.owned() && l.owner != me && l.reads != "" && l.reads != reads {
+		if l.owned() && !l.forEver && l.owner != me && l.reads != "" && l.reads != reads {
 			return &otherError{worker: l.owner, want: l.reads, have: reads}
 		}
 	}
@@ -223,7 +224,7 @@ func othersRead(listed []shardItem, me, reads string) error {
 func (sh *sharing) yields(listed []shardItem) bool {
 	has := make(map[string]int)
 	for _, l := range listed {
-		if l.owned() && l.reads != "" {
+		if l.owned() && !l.forEver && l.reads != "" {
 			has[l.reads]++
 		}
 	}
