@@ -336,6 +336,12 @@ func TestScenesOfNamesInFull(t *testing.T) {
 			}
 			return append(r, row("n", "Ip", `{}`))
 		}(), []any{"match", "several", "DeviceId", nil, "candidates", ids(numbered(0), numbered(1), numbered(2), numbered(3), numbered(4))}},
+		{"ten machines of one name", nil, func() (r []string) {
+			for i := range 10 {
+				r = append(r, full(numbered(9-i), "11:00:00", "DeviceName", "pc"))
+			}
+			return append(r, named("", "PC"))
+		}(), []any{"match", "several", "DeviceId", nil, "candidates", ids(numbered(0), numbered(1), numbered(2), numbered(3), numbered(4))}},
 		{"of a hundred machines one leads", nil, func() (r []string) {
 			for i := range 100 {
 				r = append(r, row("n", "Machine", fmt.Sprintf(`{"MachineId":"%s","LeadingHost":%v}`, numbered(i), i == 70), "DeviceId", numbered(i)))

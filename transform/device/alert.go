@@ -119,10 +119,15 @@ func (a *alerts) grow(n int64) {
 	a.bytes += n
 	for a.bytes > a.limit && a.cache.Len() > 1 {
 		key, al, _ := a.cache.RemoveOldest()
-		a.bytes -= alertOverhead + int64(len(key)+cap(al.info)) + al.hosts.bytes() + al.leaders.bytes()
-		a.change(key, al) // it is to go from the snapshot, too
-		a.tenants.leave(key)
+		a.left(key, al)
 	}
+}
+
+// left counts a removed alert. It is to go from the snapshot, too.
+func (a *alerts) left(key string, al *alert) {
+	a.bytes -= alertOverhead + int64(len(key)+cap(al.info)) + al.hosts.bytes() + al.leaders.bytes()
+	a.change(key, al)
+	a.tenants.leave(key)
 }
 
 // change notes that an alert is to be written into the next snapshot. Of those that gave way only
@@ -132,7 +137,7 @@ func (a *alerts) change(key string, al *alert) {
 		return
 	}
 	if len(a.changed) >= a.cache.Len()+maxGone {
-		a.changed = slices.DeleteFunc(a.changed, func(key string) bool { return !a.cache.Contains(key) })
+		a.changed = onlyKept(a.changed, a.cache.Contains)
 	}
 	al.dirty = true
 	a.changed = append(a.changed, strings.Clone(key))
@@ -211,7 +216,9 @@ func (m *Memory) names(tenant uint32, alert, key []byte, leading bool) {
 	if len(al.hosts) == maxHosts && !slices.Contains(al.hosts, record.View(key)) {
 		// Those that were merged into one take one place.
 		m.alerts.grow(-al.hosts.bytes())
-		al.hosts = m.merged(make(hosts, 0, maxHosts), al.hosts)
+		before := al.hosts
+		al.hosts = m.merged(before[:0], before)
+		clear(before[len(al.hosts):])
 		m.alerts.grow(al.hosts.bytes())
 	}
 	if m.alerts.names(al, key, leading) && m.alerts.saving && !al.dirty {
@@ -366,9 +373,9 @@ func (a *alerts) restore(tenant uint32, id, saved []byte) bool {
 			return false
 		}
 	}
-	saving := a.saving
-	a.saving = false // it is in the snapshot already
-	defer func() { a.saving = saving }()
+	saving, limit, known := a.saving, a.limit, a.get(tenant, id) != nil
+	a.saving, a.limit = false, math.MaxInt64 // it is in the snapshot already, and no other gives way to it
+	defer func() { a.saving, a.limit = saving, limit }()
 	al := a.make(tenant, id)
 	if al == nil {
 		return false
@@ -387,5 +394,10 @@ func (a *alerts) restore(tenant uint32, id, saved []byte) bool {
 		al.info = slices.Clip(slices.Clone(rest))
 		a.grow(int64(cap(al.info)))
 	}
-	return a.get(tenant, id) != nil
+	if key := string(a.keyOf(tenant, id)); !known && a.bytes > limit {
+		a.cache.Remove(key)
+		a.left(key, al)
+		return false
+	}
+	return true
 }

@@ -338,7 +338,7 @@ func (m *Memory) unique(devices []*device, at int64, is func(d *device) bool) (k
 		if dev, at, _ := m.find(d.key, false); dev != nil {
 			final = at
 		}
-		if !slices.Contains(several, final) && len(several) < maxHosts {
+		if !slices.Contains(several, final) {
 			several = append(several, final)
 		}
 	}
@@ -346,7 +346,7 @@ func (m *Memory) unique(devices []*device, at int64, is func(d *device) bool) (k
 		return several[0], nil
 	}
 	slices.Sort(several) // not in the order in which they came
-	return "", several
+	return "", several[:min(len(several), maxHosts)]
 }
 
 // named finds the device of a host name, which may have a domain: then a device with another domain

@@ -128,10 +128,18 @@ func (r *recents) change(key string, h *history) {
 		return
 	}
 	if len(r.changed) >= r.cache.Len()+maxGone {
-		r.changed = slices.DeleteFunc(r.changed, func(key string) bool { return !r.cache.Contains(key) })
+		r.changed = onlyKept(r.changed, r.cache.Contains)
 	}
 	h.dirty = true
 	r.changed = append(r.changed, strings.Clone(key))
+}
+
+// onlyKept leaves the keys that are still kept, each once. One that has come and gone and come
+// again is there twice.
+func onlyKept(keys []string, kept func(key string) bool) []string {
+	keys = slices.DeleteFunc(keys, func(key string) bool { return !kept(key) })
+	slices.Sort(keys)
+	return slices.Compact(keys)
 }
 
 // left counts a removed device. It is to go from the snapshot, too. What is forgotten here goes
@@ -200,12 +208,17 @@ func (r *recents) restore(key string, saved []byte) bool {
 	if len(saved) == 0 || len(saved)%savedRecent != 0 || len(saved) > maxRecent*savedRecent {
 		return false
 	}
-	saving := r.saving
-	r.saving = false // it is in the snapshot already
+	saving, limit, known := r.saving, r.limit, r.cache.Contains(key)
+	r.saving, r.limit = false, math.MaxInt64 // it is in the snapshot already, and no other gives way to it
+	defer func() { r.saving, r.limit = saving, limit }()
 	for ; len(saved) > 0; saved = saved[savedRecent:] {
 		n := func(at int) uint64 { return binary.BigEndian.Uint64(saved[at:]) }
 		r.add(key, recent{int64(n(0)), int64(n(8)), n(16), min(severity(saved[24]), severity(len(severities)-1))})
 	}
-	r.saving = saving
-	return r.cache.Contains(key)
+	if h, _ := r.cache.Peek(key); !known && r.bytes > limit {
+		r.cache.Remove(key)
+		r.left(key, h)
+		return false
+	}
+	return true
 }
