@@ -27,6 +27,25 @@ func TestECSProcessOfEvidence(t *testing.T) {
 	}
 }
 
+// A process of a row that names a merged device has the id that its own row has, which names that
+// device, too.
+func TestECSProcessOfMergedDevice(t *testing.T) {
+	tr := transform.New(transform.Config{Format: "ecs", Devices: device.New(defaults())})
+	const started = "2026-03-04T11:00:00.1234567Z"
+	a, b := numbered(1), numbered(2)
+	ids := make(map[string]any)
+	for _, e := range run(t, tr, envelopeOf(
+		full(a, "09:00:00", "MergedToDeviceId", b), full(b, "11:00:00"),
+		recordOf("DeviceProcessEvents", "DeviceId", a, "ProcessId", 5, "ProcessCreationTime", started),
+		row("da1_1", "Process", `{"ProcessId":"5","CreationTimeUtc":"`+started+`"}`, "DeviceId", a))) {
+		process, _ := e.m["process"].(map[string]any)
+		ids[e.table] = process["entity_id"]
+	}
+	if ids["AlertEvidence"] == nil || ids["AlertEvidence"] != ids["DeviceProcessEvents"] {
+		t.Errorf("%v", ids)
+	}
+}
+
 // The facts of a device reach the evidence of its alert. host.os.type reaches any row of that
 // device, even if the row has no platform.
 func TestECSDevice(t *testing.T) {

@@ -43,6 +43,8 @@ type ecs struct {
 	additionalAt uint32
 	opened       bool // additional is of this record and is an object
 
+	named []byte // DeviceId as the row has it: the ids of its processes are made with it
+
 	rest    names          // of columns that the mapping does not know
 	info    names          // below m365_defender.device_info
 	more    [2]moreMembers // of m365_defender.event, of m365_defender.device_info
@@ -123,7 +125,7 @@ func (e *ecs) release() {
 		e.more[i].reset()
 	}
 	e.tree, e.additional = nil, record.Tree{}
-	e.w, e.r, e.own = nil, nil, nil
+	e.w, e.r, e.own, e.named = nil, nil, nil, nil
 }
 
 func (e *ecs) begin(w *event.Writer, r *record.Record, own *Own) {

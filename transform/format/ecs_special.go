@@ -383,7 +383,7 @@ func (e *ecs) complete(p *ecsProcess, start []byte) {
 		}
 	}
 	if pid, ok := s.integerOf(p.pid); ok {
-		host := e.text(e.col.DeviceId)
+		host := e.named
 		if d := e.own.Device; len(host) == 0 && d != nil {
 			host = d.ID
 		}
@@ -990,11 +990,12 @@ func (e *ecs) device() {
 // merged into it, or the row has another form of its name. So a host has one id and one name, and
 // no facts of another. What the row says is in related.hosts.
 func (e *ecs) found() {
+	id, name := e.text(e.col.DeviceId), e.text(e.col.DeviceName)
+	e.named = id
 	d := e.own.Device
 	if d == nil || d.ID == nil {
 		return
 	}
-	id, name := e.text(e.col.DeviceId), e.text(e.col.DeviceName)
 	same := sameFold(id, d.ID)
 	if len(id) > 0 {
 		e.cells[e.col.DeviceId%maxColumns] = ecsCell{d.ID, told}
