@@ -274,13 +274,15 @@ func TestSharedLateRepeats(t *testing.T) {
 	t.Log("seed ", seed)
 	rng := rand.New(rand.NewPCG(seed, 4))
 	var later sync.WaitGroup
-	stop := make(chan struct{})
+	over, stop := false, make(chan struct{})
 	through(t, a, &cfg, func(w http.ResponseWriter, r *http.Request, do func() *httptest.ResponseRecorder) {
 		mu.Lock()
 		again, wait := writes(r) && rng.IntN(3) == 0, time.Duration(rng.Int64N(int64(2*memberLease)))
 		mu.Unlock()
 		pass(w, do())
-		if again {
+		mu.Lock()
+		defer mu.Unlock()
+		if again && !over {
 			later.Go(func() {
 				select {
 				case <-stop:
@@ -304,6 +306,9 @@ func TestSharedLateRepeats(t *testing.T) {
 		}
 	}
 	each(t, n, 0, all...)
+	mu.Lock()
+	over = true // a request may still be under way
+	mu.Unlock()
 	close(stop)
 	later.Wait()
 }
