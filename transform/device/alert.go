@@ -21,8 +21,7 @@ type alerts struct {
 
 	tenants *tenants
 
-	saving  bool     // changes are noted
-	changed []string // keys of alerts to write into the next snapshot
+	unsaved
 }
 
 // An alert is one AlertId of a tenant.
@@ -130,17 +129,9 @@ func (a *alerts) left(key string, al *alert) {
 	a.tenants.leave(key)
 }
 
-// change notes that an alert is to be written into the next snapshot. Of those that gave way only
-// some are noted: the others go when they are read at the next start and have no room.
+// change notes that an alert is to be written into the next snapshot.
 func (a *alerts) change(key string, al *alert) {
-	if !a.saving || al.dirty {
-		return
-	}
-	if len(a.changed) >= a.cache.Len()+maxGone {
-		a.changed = onlyKept(a.changed, a.cache.Contains)
-	}
-	al.dirty = true
-	a.changed = append(a.changed, strings.Clone(key))
+	a.mark(key, &al.dirty, a.cache.Len(), a.cache.Contains)
 }
 
 // names notes that evidence of an alert names a device, and whether as the leading one. It reports

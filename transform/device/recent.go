@@ -12,11 +12,10 @@ import (
 // recents has the alerts of the last day for each device that has had one. It is used under the
 // lock of Memory, bounded in bytes, and the device whose last alert is longest ago gives way.
 type recents struct {
-	cache   *simplelru.LRU[string, *history]
-	bytes   int64
-	limit   int64
-	saving  bool     // changes are noted
-	changed []string // keys of devices to write into the next snapshot
+	cache *simplelru.LRU[string, *history]
+	bytes int64
+	limit int64
+	unsaved
 }
 
 // A history is the alerts of one device.
@@ -124,14 +123,27 @@ func (h *history) add(a recent) bool {
 
 // change notes that the alerts of a device are to be written into the next snapshot.
 func (r *recents) change(key string, h *history) {
-	if !r.saving || h.dirty {
+	r.mark(key, &h.dirty, r.cache.Len(), r.cache.Contains)
+}
+
+// unsaved: what is to be written into the next snapshot beside devices.
+type unsaved struct {
+	saving  bool     // changes are noted
+	changed []string // keys
+}
+
+// mark notes a key, unless dirty says that it is noted. n keys are kept, and kept tells which. Of
+// those that gave way some are forgotten here: they go when they are read at the next start and
+// have no room.
+func (u *unsaved) mark(key string, dirty *bool, n int, kept func(key string) bool) {
+	if !u.saving || *dirty {
 		return
 	}
-	if len(r.changed) >= r.cache.Len()+maxGone {
-		r.changed = onlyKept(r.changed, r.cache.Contains)
+	if len(u.changed) >= n+maxGone {
+		u.changed = onlyKept(u.changed, kept)
 	}
-	h.dirty = true
-	r.changed = append(r.changed, strings.Clone(key))
+	*dirty = true
+	u.changed = append(u.changed, strings.Clone(key))
 }
 
 // onlyKept leaves the keys that are still kept, each once. One that has come and gone and come
