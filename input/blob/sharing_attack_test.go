@@ -67,6 +67,21 @@ func fairly(t *testing.T, all []*member) {
 	until(t, "half each", all, func() bool { return all[0].owned() == 8 && all[1].owned() == 8 })
 }
 
+// tenRounds checks that events come once, ten times over, and that no lease is lost meanwhile.
+func tenRounds(t *testing.T, a *account, all []*member) {
+	t.Helper()
+	n := 0
+	for k := range 10 {
+		n += spread(a, fmt.Sprint("round ", k))
+		each(t, n, 0, all...)
+	}
+	for _, m := range all {
+		if lost := m.src.Stats().Shared.Lost; lost > 0 {
+			t.Errorf("%d leases count as lost", lost)
+		}
+	}
+}
+
 // A proxy sends each write twice, and answers with what came the second time: 412, for the first
 // was applied, with the ETag that the worker knows.
 func TestSharedRepeatedWrites(t *testing.T) {
@@ -80,16 +95,7 @@ func TestSharedRepeatedWrites(t *testing.T) {
 	})
 	all := []*member{join(t, cfg), join(t, cfg)}
 	fairly(t, all)
-	n := 0
-	for k := range 10 {
-		n += spread(a, fmt.Sprint("round ", k))
-		each(t, n, 0, all...)
-	}
-	for _, m := range all {
-		if lost := m.src.Stats().Shared.Lost; lost > 0 {
-			t.Errorf("%d leases count as lost", lost)
-		}
-	}
+	tenRounds(t, a, all)
 }
 
 // A third of the answers to writes are lost on their way: the writes were applied.
@@ -112,16 +118,7 @@ func TestSharedLostAnswers(t *testing.T) {
 	})
 	all := []*member{join(t, cfg), join(t, cfg)}
 	until(t, "all shards", all, func() bool { return all[0].owned()+all[1].owned() == 16 })
-	n := 0
-	for k := range 10 {
-		n += spread(a, fmt.Sprint("round ", k))
-		each(t, n, 0, all...)
-	}
-	for _, m := range all {
-		if lost := m.src.Stats().Shared.Lost; lost > 0 {
-			t.Errorf("%d leases count as lost", lost)
-		}
-	}
+	tenRounds(t, a, all)
 }
 
 // The answer to a claim is lost on its way. The shard is somebody's at once, and not only when the
