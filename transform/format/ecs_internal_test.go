@@ -178,6 +178,7 @@ func TestECSRecord(t *testing.T) {
 		{"DeviceNetworkEvents", request, "url.domain", `"h.example"`},
 		{"DeviceNetworkEvents", request, "url.port", `8080`},
 		{"DeviceNetworkEvents", request, "destination.domain", `"h.example"`},
+		{"DeviceNetworkEvents", `"ActionType":"HttpConnectionInspected","AdditionalFields":{"host":"proxy.example","uri":"http://x.example/a"}`, "url.domain", `"x.example"`},
 		{"DeviceNetworkEvents", request + `,"RemoteUrl":"http://x.example/"`, "destination.domain", `"x.example"`},
 		{"DeviceNetworkEvents", `"ActionType":"SslConnectionInspected","AdditionalFields":{"server_name":"h.example"}`, "destination.domain", `"h.example"`},
 		{"DeviceEvents", `"ActionType":"AppLockerBlockScript"`, "event.type", `["info","denied"]`},

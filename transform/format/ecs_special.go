@@ -587,9 +587,6 @@ func (e *ecs) networkProtocol(table string, action []byte) {
 	}
 }
 
-// withoutPrefix cuts what alerts have in front of some URLs.
-func withoutPrefix(url []byte) []byte { return bytes.TrimPrefix(url, []byte("uri=")) }
-
 // url fills in url.* from the row's URL: Url, else RemoteUrl, else the first of an alert's mail.
 func (e *ecs) url(table string) {
 	s, f := e.sheet, &e.field
@@ -636,28 +633,22 @@ func (e *ecs) request(action []byte) {
 	}
 	s, f := e.sheet, &e.field
 	target := e.member("uri")
+	u := splitRequest(target, e.member("host"))
 	s.setText(f.urlOriginal, target, noSource)
-	if len(target) > 0 && target[0] == '/' {
-		path, query, _ := bytes.Cut(target, []byte{'?'})
-		s.setText(f.urlPath, path, noSource)
-		s.setText(f.urlQuery, query, noSource)
-		s.setText(f.urlExtension, extension(baseName(path)), noSource)
-	} else if u, ok := splitURL(target); ok {
-		s.setText(f.urlScheme, u.scheme, noSource)
-		s.setText(f.urlPath, u.path, noSource)
-		s.setText(f.urlQuery, u.query, noSource)
+	s.setText(f.urlScheme, u.scheme, noSource)
+	s.setText(f.urlPath, u.path, noSource)
+	s.setText(f.urlQuery, u.query, noSource)
+	s.setText(f.urlExtension, extension(baseName(u.path)), noSource)
+	if u.port > 0 {
+		s.setInteger(f.urlPort, int64(u.port), noSource)
 	}
-	host, ok := splitURL(e.member("host"))
-	if !ok || len(host.path) > 0 {
+	if u.domain == nil {
 		return
 	}
-	s.setText(f.urlDomain, host.domain, noSource)
-	if host.port > 0 {
-		s.setInteger(f.urlPort, int64(host.port), noSource)
-	}
-	s.setText(f.relatedHosts, host.domain, noSource)
-	if _, _, isIP := parseIP(host.domain); !isIP {
-		s.setText(e.sources[1].domain, host.domain, noSource)
+	s.setText(f.urlDomain, u.domain, noSource)
+	s.setText(f.relatedHosts, u.domain, noSource)
+	if _, _, isIP := parseIP(u.domain); !isIP {
+		s.setText(e.sources[1].domain, u.domain, noSource)
 	}
 }
 

@@ -458,18 +458,36 @@ func (o *ocsf) file(st *ocsfStep) {
 }
 
 func (o *ocsf) url(st *ocsfStep) {
-	text, source := o.first(st.args[0])
-	if rest, ok := bytes.CutPrefix(text, []byte("uri=")); ok {
-		text, source = rest, noSource
+	text, source := o.urlText(st)
+	if o.sheet.setText(st.fields[0], text, source) {
+		if u, ok := splitURL(text); ok {
+			o.setURL(st, &u)
+		}
 	}
+}
+
+// urlText returns the text of a URL. A text that it shortens has no source: the whole stays, too.
+func (o *ocsf) urlText(st *ocsfStep) (text []byte, source uint16) {
+	text, source = o.first(st.args[0])
+	if cut := withoutPrefix(text); len(cut) < len(text) {
+		return cut, noSource
+	}
+	return text, source
+}
+
+// requestURL is url for a request that names its path and its host apart.
+func (o *ocsf) requestURL(st *ocsfStep) {
+	target, source := o.urlText(st)
+	if o.sheet.setText(st.fields[0], target, source) {
+		host, _ := o.first(st.args[1])
+		u := splitRequest(target, host)
+		o.setURL(st, &u)
+	}
+}
+
+// setURL sets the attributes of a URL but for its whole text.
+func (o *ocsf) setURL(st *ocsfStep, u *urlParts) {
 	s := o.sheet
-	if !s.setText(st.fields[0], text, source) {
-		return
-	}
-	u, ok := splitURL(text)
-	if !ok {
-		return
-	}
 	s.setText(st.fields[1], u.scheme, noSource)
 	s.setText(st.fields[2], u.domain, noSource)
 	if u.port > 0 {
@@ -477,26 +495,6 @@ func (o *ocsf) url(st *ocsfStep) {
 	}
 	s.setText(st.fields[4], u.path, noSource)
 	s.setText(st.fields[5], u.query, noSource)
-}
-
-// requestURL is url for a request that names its path and its host apart.
-func (o *ocsf) requestURL(st *ocsfStep) {
-	o.url(st)
-	text, _ := o.first(st.args[0])
-	if len(text) == 0 || text[0] != '/' {
-		return
-	}
-	s := o.sheet
-	path, query, _ := bytes.Cut(text, []byte{'?'})
-	s.setText(st.fields[4], path, noSource)
-	s.setText(st.fields[5], query, noSource)
-	host, _ := o.first(st.args[1])
-	if u, ok := splitURL(host); ok && len(u.path) == 0 {
-		s.setText(st.fields[2], u.domain, noSource)
-		if u.port > 0 {
-			s.setInteger(st.fields[3], int64(u.port), noSource)
-		}
-	}
 }
 
 // isRemote tells whether a logon came from another machine. arguments: IsLocalLogon, the remote

@@ -62,6 +62,22 @@ func splitURL(text []byte) (u urlParts, ok bool) {
 	return u, true
 }
 
+// splitRequest splits the URL of an inspected request. target is a path, or a whole URL as a proxy
+// gets it. host is of the header. A target that names a host has precedence (RFC 9112, 3.2.2).
+func splitRequest(target, host []byte) (u urlParts) {
+	if len(target) > 0 && target[0] == '/' {
+		u.path, u.query, _ = bytes.Cut(target, []byte{'?'})
+	} else {
+		u, _ = splitURL(target)
+	}
+	if u.domain == nil {
+		if h, ok := splitURL(host); ok && len(h.path) == 0 {
+			u.domain, u.port = h.domain, h.port
+		}
+	}
+	return u
+}
+
 func isScheme(b []byte) bool {
 	if len(b) == 0 || !isLetter(b[0]) {
 		return false
@@ -89,3 +105,6 @@ func isHost(b []byte) bool {
 }
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+// withoutPrefix cuts what alerts have in front of some URLs.
+func withoutPrefix(url []byte) []byte { return bytes.TrimPrefix(url, []byte("uri=")) }
