@@ -89,11 +89,15 @@ demo-blob: plugin host ## the same from a storage account inside the demo, which
 	@$(GO) run ./examples/demo -blob $(if $(FORMAT),-format '$(FORMAT)')
 
 test: plugin host ## every test, with leak checks; with the race detector where goroutines work together
-	DEFENDER_SO=$(CURDIR)/$(OUT)/in_defender.so DEFENDER_HOST=$(CURDIR)/$(OUT)/host \
-		$(GO) test -race -vet=off -p 3 -parallel 6 -skip '^($(SINGLE))$$' $(TESTFLAGS) $(RACED)
-	CGO_ENABLED=0 $(GO) vet $(PURE)
-	CGO_ENABLED=0 $(GO) test -vet=off -p 3 -parallel 6 $(TESTFLAGS) $(UNRACED)
-	CGO_ENABLED=0 $(GO) test -vet=off -parallel 6 $(TESTFLAGS) -run '^($(REDUCED))$$' ./input/blob
+	@failed=0; \
+	run() { echo "$$*"; "$$@" || failed=1; }; \
+	run env DEFENDER_SO=$(CURDIR)/$(OUT)/in_defender.so DEFENDER_HOST=$(CURDIR)/$(OUT)/host \
+		$(GO) test -race -vet=off -p 3 -parallel 6 -skip '^($(SINGLE))$$' $(TESTFLAGS) $(RACED); \
+	export CGO_ENABLED=0; \
+	run $(GO) vet $(PURE); \
+	run $(GO) test -vet=off -p 3 -parallel 6 $(TESTFLAGS) $(UNRACED); \
+	run $(GO) test -vet=off -parallel 6 $(TESTFLAGS) -run '^($(REDUCED))$$' ./input/blob; \
+	exit $$failed
 
 integration: plugin host ## tests against real servers: Apache Kafka (needs java and mvn), Azurite (needs node and npm)
 	$(GO) test -race -tags integration -run Integration -timeout 20m -v $(TESTFLAGS) ./...
