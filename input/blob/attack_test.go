@@ -133,7 +133,7 @@ func TestEndlessAnswers(t *testing.T) {
 		name   string
 		status int
 		most   int64
-	}{{"list", 200, 20 << 20}, {"error", 500, 4 << 20}, {"redirect", 302, 4 << 20}, {"headers", 0, 4 << 20}} {
+	}{{"list", 200, 32 << 20}, {"error", 500, 16 << 20}, {"redirect", 302, 16 << 20}, {"headers", 0, 16 << 20}} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			var answers, largest atomic.Int64
@@ -173,7 +173,7 @@ func TestEndlessAnswers(t *testing.T) {
 			r.until("a second answer", func() bool { return answers.Load() >= 2 })
 			begun := time.Now()
 			r.stop()
-			if d := time.Since(begun); d > 5*time.Second {
+			if d := time.Since(begun); d > 30*time.Second {
 				t.Errorf("Close took %v", d)
 			}
 			// What a socket's buffers hold comes on top of what was read.
