@@ -212,6 +212,45 @@ func TestRawIsReadAgain(t *testing.T) {
 	}
 }
 
+// What raw writes is read again without a trace of its first way: a device and an alert, unreadable
+// text, and records without event_id.
+func TestRawEventsAreReadAgain(t *testing.T) {
+	evidence := row("da1_1", "File", `{"Host":{"MachineId":"`+ws1+`"}}`, "Title", nil)
+	others := []string{`not JSON`, `{"category":"AdvancedHunting-DeviceEvents","properties":{"A":1`, "\xff\xfe\x01", `{"a":1,"raw":"{}"}`}
+	for _, prefix := range []string{"DeviceInfo.", "dev_"} {
+		for _, id := range []bool{true, false} {
+			cfg := transform.Config{EventID: id, Format: "raw", Devices: device.New(defaults()), DevicePrefix: prefix}
+			events := run(t, transform.New(cfg), append([]string{deviceInfo(ws1), recordOf("AlertInfo", "AlertId", "da1_1", "Title", "T", "Severity", "High", "Category", "Execution", "AttackTechniques", `["T1"]`), evidence}, others...)...)
+			filled := false
+			for _, e := range events {
+				filled = filled || e.m["Title"] == "T" && e.m[prefix+"DeviceName"] != nil
+				b, err := json.Marshal(e.m)
+				if err != nil {
+					t.Fatal(err)
+				}
+				again := run(t, transform.New(transform.Config{EventID: id, Format: "raw", DevicePrefix: prefix}), string(b))
+				if len(again) != 1 || again[0].table != e.table {
+					t.Errorf("event_id %v: %v\nfrom %v", id, again, e)
+					continue
+				}
+				for _, name := range []string{"raw", "event_id", "table", "tenant_id", "unreadable_reason", "unreadable_raw", "unreadable_encoding"} {
+					if again[0].m[name] != e.m[name] {
+						t.Errorf("%s is %v, was %v", name, again[0].m[name], e.m[name])
+					}
+				}
+			}
+			if !filled || len(events) != 3+len(others) {
+				t.Errorf("%d events, with alert and device %v", len(events), filled)
+			}
+		}
+	}
+	// A raw of somebody else stays.
+	e := one(t, transform.Config{Format: "raw"}, `{"table":"t","raw":"{\"a\":1}","other":1}`)
+	if e.table != transform.Unknown {
+		t.Errorf("%v", e)
+	}
+}
+
 // splunk: short columns that the add-on reads come first, then other short ones, then long ones by
 // length. Nulls stay where the add-on looks at them. Text stays text, and numbers keep their
 // digits.
@@ -323,6 +362,58 @@ func TestElasticUnreadable(t *testing.T) {
 		if whole != bad {
 			t.Errorf("%d bytes came back of %d", len(whole), len(bad))
 		}
+	}
+}
+
+// elastic: the pipeline reads columns of a category in its own letters, and of properties that are
+// an object. Where it cannot, the event keeps the record.
+func TestElasticIsReadable(t *testing.T) {
+	const object = `{"A":1,"B":"\u00e9 \" \\","C":[ 1,{"x":null} ]}`
+	whole := func(category, properties string) string {
+		return `{ "time":"2026-03-04T10:20:31Z", "category":"` + category + `" ,"properties":` + properties + `, "Tenant":"x"}`
+	}
+	known := whole("AdvancedHunting-DeviceEvents", object)
+	text := strings.NewReplacer("\\", "\\\\", `"`, `\"`).Replace(object)
+	for _, f := range []struct {
+		record, message string
+		keep            bool
+	}{
+		{known, known, false},
+		{whole("AdvancedHunting-DeviceEvents", `"`+text+`"`), known, false},
+		{whole("advancedhunting-DEVICEEVENTS", object), known, false},
+		{whole("AdvancedHunting\\u002dDeviceEvents ", `"`+text+`"`), known, false},
+		{whole("AdvancedHunting-DeviceEvents", `[{"A":1}]`), "", true},
+		{whole("AdvancedHunting-DeviceEvents", `"words"`), "", true},
+		{whole("AdvancedHunting-DeviceEvents", `null`), "", true},
+		{`{"category":"AdvancedHunting-DeviceEvents","A":1}`, "", true},
+		{whole("AdvancedHunting-NewTable", `"`+text+`"`), "", true},
+		{whole("advancedhunting-NewTable", object), "", true},
+	} {
+		e := one(t, transform.Config{Format: "elastic"}, f.record)
+		if f.message == "" {
+			f.message = f.record
+		}
+		if e.m["message"] != f.message || slices.Contains(e.m["tags"].([]any), any("preserve_original_event")) != f.keep {
+			t.Errorf("%s:\n%v\nwant %s, keep %v", f.record, e, f.message, f.keep)
+		}
+	}
+}
+
+// splunk: of two columns with one name, the device or the alert takes the place of the empty one.
+// The other is kept.
+func TestSplunkKeepsTheSecondOfTwo(t *testing.T) {
+	tr := transform.New(transform.Config{Format: "splunk", SplunkFillDevice: true, Devices: device.New(defaults())})
+	twice := `{"category":"AdvancedHunting-AlertEvidence","tenantId":"` + aTenant + `","properties":{"Timestamp":"` + noon + `","AlertId":"da1_1","EntityType":"File","AdditionalFields":"{\"Host\":{\"MachineId\":\"` + ws1 + `\"}}",` +
+		`"DeviceId":null,"DeviceId":"second id","DeviceName":null,"DeviceName":"second name","Title":null,"Title":"second title"}}`
+	events := run(t, tr, deviceInfo(ws1), recordOf("AlertInfo", "AlertId", "da1_1", "Title", "T"), twice)
+	properties := events[len(events)-1].m["properties"].(map[string]any)
+	for name, want := range map[string]any{"DeviceId": ws1, "DeviceId_2": "second id", "DeviceName": "ws-a1.corp.example", "DeviceName_2": "second name"} {
+		if properties[name] != want {
+			t.Errorf("%s is %v, want %v", name, properties[name], want)
+		}
+	}
+	if got := fmt.Sprint(properties["Title"], ", ", properties["Title_2"]); got != "second title, T" {
+		t.Errorf("titles %s in %v", got, events[len(events)-1])
 	}
 }
 

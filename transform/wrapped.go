@@ -10,6 +10,7 @@ import (
 	"unicode/utf16"
 	"unicode/utf8"
 
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/record"
 )
 
@@ -128,13 +129,16 @@ func (t *Transformer) wrapping(b []byte, i, end int) bool {
 		return false
 	}
 	doc := r.Doc
+	if t.unreadableAgain(&doc) {
+		return true
+	}
 	for _, name := range wrappers {
 		n := doc.Find(0, name)
 		if n == 0 || doc.Nodes[n].Kind != record.KindString {
 			continue
 		}
 		own := name == "raw" || name == "log"
-		if name == "raw" && (doc.Find(0, "table") == 0 || doc.Find(0, "event_id") == 0) {
+		if name == "raw" && doc.Find(0, "table") == 0 {
 			continue
 		}
 		open, text := t.inside, doc.Inner(n)
@@ -148,9 +152,12 @@ func (t *Transformer) wrapping(b []byte, i, end int) bool {
 		type member struct{ from, to uint32 }
 		var beside []member
 		for k, last := uint32(1), doc.Nodes[0].Next; k < last; k = doc.Nodes[k+1].Next {
-			if k+1 != n && !(own && besideRaw(string(doc.Inner(k)))) {
+			if k+1 != n && !(own && t.besideRaw(string(doc.Inner(k)))) {
 				beside = append(beside, member{doc.Nodes[k].Start, doc.Nodes[k+1].End})
 			}
+		}
+		if name == "raw" && len(beside) > 0 && doc.Find(0, "event_id") == 0 {
+			continue // somebody else's raw; event_id may be off
 		}
 		// The row is gone once the inside is read.
 		if !open(text) {
@@ -185,10 +192,34 @@ func envelopeText(inner []byte, packed bool) []byte {
 
 // besideRaw reports whether the format raw, or an output of the host, writes key beside the text of
 // a record.
-func besideRaw(key string) bool {
+func (t *Transformer) besideRaw(key string) bool {
 	switch key {
 	case "table", "tenant_id", "event_id", "repaired_text", "alert_url", "date", "@timestamp", "time", "timestamp", "tag":
 		return true
 	}
-	return strings.HasPrefix(key, "DeviceInfo")
+	return strings.HasPrefix(key, "DeviceInfo") || strings.HasPrefix(key, t.cfg.DevicePrefix) || device.IsAlertColumn(key)
+}
+
+// unreadableAgain passes on the text of an unreadable record that the formats flat, raw and splunk
+// have written. It has the same event_id again. Parts of a text cannot: theirs is of the whole.
+func (t *Transformer) unreadableAgain(doc *record.Tree) bool {
+	table, why, raw := doc.Find(0, "table"), doc.Find(0, "unreadable_reason"), doc.Find(0, "unreadable_raw")
+	for _, n := range [...]uint32{table, why, raw} {
+		if n == 0 || doc.Nodes[n].Kind != record.KindString {
+			return false
+		}
+	}
+	if string(doc.Inner(table)) != Unreadable || doc.Find(0, "unreadable_part") != 0 {
+		return false
+	}
+	text, _ := record.Unescape(nil, doc.Inner(raw), false)
+	if doc.Find(0, "unreadable_encoding") != 0 {
+		var err error
+		if text, err = base64.StdEncoding.AppendDecode(nil, text); err != nil {
+			return false
+		}
+	}
+	reason, _ := record.AppendText(nil, doc.Inner(why))
+	t.unreadable(reasonSource, string(reason), int(doc.Nodes[0].Start), text)
+	return true
 }

@@ -242,6 +242,10 @@ func (m *Memory) severity(r *record.Record, tenant uint32, alert []byte) severit
 // alertColumns are the columns that AlertEvidence repeats from AlertInfo, in records since 2023.
 var alertColumns = [...]string{"Title", "Severity", "ServiceSource", "DetectionSource", "AttackTechniques", "Categories"}
 
+// IsAlertColumn reports whether rows of evidence may get a column of this name from the AlertInfo
+// of their alert.
+func IsAlertColumn(name string) bool { return slices.Contains(alertColumns[:], name) }
+
 const alertSeverity columnID = 1
 
 // alertCategories is where the one Category of AlertInfo goes: evidence has a list of them.

@@ -3,6 +3,7 @@ package format
 import (
 	"encoding/binary"
 	"strconv"
+	"strings"
 
 	"github.com/tinylib/msgp/msgp"
 
@@ -39,7 +40,7 @@ var elasticTables = map[string]bool{
 
 // The tags of an event. preserve_duplicate_custom_fields keeps the pipeline from losing device.id
 // and cloud.instance.id; preserve_original_event keeps the whole record where it would lose the
-// columns.
+// columns: of tables that it does not know, and where properties are no object.
 var (
 	elasticTags     = encodeTags("preserve_duplicate_custom_fields", "forwarded", "m365_defender-event")
 	elasticTagsKeep = encodeTags("preserve_duplicate_custom_fields", "forwarded", "m365_defender-event", "preserve_original_event")
@@ -62,18 +63,20 @@ func newElastic() Format {
 func (f *elastic) record(w *event.Writer, r *record.Record, own *Own) {
 	w.Out = append(w.Out, f.keys.message...)
 	w.Count(1)
-	if r.Bare { // the pipeline tells the table by the category, and reads properties
+	known := own.Hunting && elasticTables[own.Table]
+	switch {
+	case r.Bare: // the pipeline tells the table by the category, and reads properties
 		f.text = append(event.AppendQuoted(append(f.text[:0], `{"category":`...), bytesOf(r.Category())), `,"properties":`...)
 		f.text = append(append(f.text, r.Doc.Raw(0)...), '}')
-		w.JSON(f.text)
-		if cap(f.text) > record.KeepBytes {
-			f.text = nil
-		}
-	} else {
+		f.json(w)
+	case known && r.Lifted && (r.Doc.Nodes[r.Properties].Kind == record.KindString || !hasCategory(r, own.Table)):
+		f.text = appendReadable(f.text[:0], r, own.Table)
+		f.json(w)
+	default:
 		w.JSON(r.Doc.Raw(0))
 	}
 	tags := elasticTags
-	if !own.Hunting || !elasticTables[own.Table] {
+	if !known || !r.Lifted {
 		tags = elasticTagsKeep
 	}
 	f.beside(w, own.ID, tags)
@@ -81,6 +84,42 @@ func (f *elastic) record(w *event.Writer, r *record.Record, own *Own) {
 		f.writeDevice(w, own.Device)
 	}
 	w.Repairs(event.NameRepairedText)
+}
+
+// json writes f.text as the message.
+func (f *elastic) json(w *event.Writer) {
+	w.JSON(f.text)
+	if cap(f.text) > record.KeepBytes {
+		f.text = nil
+	}
+}
+
+// hasCategory reports whether the category is that of the table, letter by letter.
+func hasCategory(r *record.Record, table string) bool {
+	name, ok := strings.CutPrefix(r.Category(), record.HuntingPrefix)
+	return ok && name == table
+}
+
+// appendReadable appends the record with the category in the letters that the pipeline knows, and
+// with properties as an object. The pipeline drops all columns of a category in other letters, and
+// of properties that are text.
+func appendReadable(dst []byte, r *record.Record, table string) []byte {
+	doc := &r.Doc
+	at := doc.Nodes[0].Start
+	for k, end := uint32(1), doc.Nodes[0].Next; k < end; k = doc.Nodes[k+1].Next {
+		v := &doc.Nodes[k+1]
+		switch k + 1 {
+		case r.Envelope.Category:
+			dst = append(append(dst, doc.Src[at:v.Start]...), `"`+record.HuntingPrefix...)
+			dst = append(append(dst, table...), '"')
+		case r.Properties:
+			dst = append(append(dst, doc.Src[at:v.Start]...), r.Columns.Raw(r.Props)...)
+		default:
+			continue
+		}
+		at = v.End
+	}
+	return append(dst, doc.Src[at:doc.Nodes[0].End]...)
 }
 
 // beside writes what every event has beside its text.

@@ -207,10 +207,10 @@ func (f *splunk) properties(w *event.Writer, r *record.Record, own *Own, filled 
 		mark := f.mark(name)
 		v := &tr.Nodes[k+1]
 		switch size := v.End - v.Start; {
-		case own.Device != nil && len(own.Device.Alert) > 0 && f.joined(own.Device, name):
+		case own.Device != nil && len(own.Device.Alert) > 0 && f.joined(own.Device, r, k):
 			continue // the row does not say it, the AlertInfo of its alert does
 		case v.Kind == record.KindNull && !keep && mark&markNull == 0,
-			filled && (name == f.objects.deviceID || name == f.objects.deviceName):
+			filled && (name == f.objects.deviceID || name == f.objects.deviceName) && tr.Nothing(k+1):
 			continue
 		case size > splunkLong:
 			f.long = append(f.long, splunkColumn{name, k, size})
@@ -238,10 +238,15 @@ func (f *splunk) properties(w *event.Writer, r *record.Record, own *Own, filled 
 	}
 }
 
-// joined reports whether a column of the row says nothing, and the AlertInfo of its alert does.
-func (f *splunk) joined(d *event.Device, name event.Name) bool {
-	text := f.names.Text(name)
-	return slices.ContainsFunc(d.Alert, func(c event.Column) bool { return c.Name == text && text != alertURL })
+// joined reports whether the column with key k says nothing, and the AlertInfo of the row's alert
+// does. Of two columns with one name it is the first: the join has looked at that.
+func (f *splunk) joined(d *event.Device, r *record.Record, k uint32) bool {
+	for i := range d.Alert {
+		if name := d.Alert[i].Name; name != alertURL && r.Columns.Find(r.Props, name) == k+1 {
+			return true
+		}
+	}
+	return false
 }
 
 // alertURL is the name of the link to the alert, which is no column.
