@@ -512,6 +512,10 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request, req Request, fault
 		if at := c.blobs[req.Blob]; at != nil {
 			snapshot := *at
 			b = &snapshot
+			if b.lease != nil { // which renewals change in place
+				l := *b.lease
+				b.lease = &l
+			}
 		}
 	}
 	s.mu.Unlock()
