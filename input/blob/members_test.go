@@ -179,7 +179,8 @@ func newShared(t *testing.T, lease time.Duration) (*account, blob.Config) {
 // Workers come to a fair share, and give it back when they stop: at once, and with their positions.
 func TestFairShare(t *testing.T) {
 	t.Parallel()
-	a, cfg := newShared(t, memberLease)
+	const lease = 3 * memberLease
+	a, cfg := newShared(t, lease)
 	first := join(t, cfg)
 	until(t, "all shards", []*member{first}, func() bool { return first.owned() == 16 })
 	n := spread(a, "one")
@@ -200,7 +201,7 @@ func TestFairShare(t *testing.T) {
 	begun := time.Now()
 	second.leave()
 	until(t, "the others to have its shards", all, func() bool { return first.owned()+third.owned() == 16 })
-	if took := time.Since(begun); took > memberLease*3/4 { // a look comes six times in a lease, which ends after all of it
+	if took := time.Since(begun); took > lease*3/4 { // a look comes six times in a lease, which ends after all of it
 		t.Errorf("a worker's shards were taken over %v after it had stopped", took)
 	}
 	n += spread(a, "three")
@@ -447,7 +448,8 @@ func (l *logs) says(t *testing.T, text string) {
 // The service's clock differs by an hour from that of the workers: leases go by time that passes.
 func TestSharedClockIsOff(t *testing.T) {
 	t.Parallel()
-	a, cfg := newShared(t, memberLease)
+	const lease = 3 * memberLease
+	a, cfg := newShared(t, lease)
 	cfg.Auth, cfg.SAS, cfg.AccountURL = "sas", input.NewSecret("sv=1&se="+time.Now().Add(24*time.Hour).UTC().Format(time.RFC3339)+"&sig=x"), a.fake.URL()
 	cfg.ConnectionString = input.NewSecret("") // a key does not allow for so much
 	var off atomic.Int64
@@ -459,7 +461,7 @@ func TestSharedClockIsOff(t *testing.T) {
 	n := spread(a, "one")
 	each(t, n, 0, all...)
 	off.Store(int64(-time.Hour)) // and now it is behind
-	time.Sleep(2 * memberLease)
+	time.Sleep(lease)
 	n += spread(a, "two")
 	each(t, n, 0, all...)
 	if lost := first.src.Stats().Shared.Lost + second.src.Stats().Shared.Lost; lost > 0 {
