@@ -260,7 +260,7 @@ func (m *Memory) inform(r *record.Record, tenant uint32) {
 		return
 	}
 	if s := severityOf(stringAt(tr, r.Props, "Severity")); s > 0 {
-		at := r.Nanos(m.now().UnixNano())
+		at := m.stamp(r)
 		for _, key := range al.hosts {
 			dev, _ := m.cache.peek(key)
 			m.noteAlert([]byte(key), dev, id, at, s)

@@ -139,7 +139,7 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 	}
 	alert, behavior := alertID(r)
 	h := findHost(j.scanner, r)
-	at := r.Nanos(m.now().UnixNano())
+	at := m.stamp(r)
 	var key []byte
 	var dev *device // of key, if it is known
 	if tenant != 0 && h.match != matchNone {

@@ -190,9 +190,9 @@ func (l *learner) release() {
 	}
 }
 
-// stamp is when a report was made, in nanoseconds. A report from the future would outdo all that
-// come after it. So it counts as of its export, a time that no device writes, and without one as of
-// now.
+// stamp is when a record was made, in nanoseconds. A report from the future would outdo all that
+// come after it, and evidence from there would find only stale devices. So such a record counts as
+// of its export, a time that no device writes, and without one as of now.
 func (m *Memory) stamp(r *record.Record) int64 {
 	limit := m.now().UnixNano()
 	if exported, ok := r.Exported(); ok {
