@@ -151,11 +151,12 @@
 //	match    the device is
 //	row      that of the row's own DeviceId
 //	evidence that of the host in AdditionalFields
-//	name     the one of the tenant that has the row's host name or Azure resource, and has
-//	         reported within device_info.ttl; a whole name before one without a domain
+//	name     the one of the tenant that has the row's host name or Azure resource, and whose newest
+//	         report is within device_info.ttl of the event; a whole name before one without a
+//	         domain; never an address
 //	alert    the one that other rows of the alert name; of that name, if the row names a host
-//	user     the one that the row's account is logged on to, by a report within device_info.ttl
-//	         (device_info.by_user)
+//	user     the one that the row's account is logged on to, by a report within device_info.ttl of
+//	         the event (device_info.by_user)
 //	several  not guessed: there is more than one
 //
 //	status   meaning

@@ -78,10 +78,8 @@ func findHost(s *record.Scanner, r *record.Record) (h host) {
 			continue
 		}
 		id := machineID(&tr, n)
-		if id == nil && len(h.name) == 0 && h.match == matchNone {
-			if h.name, h.domain = nameAt(&tr, n, "HostName", isNoName), nameAt(&tr, n, "DnsDomain", isNoID); len(h.name) == 0 {
-				h.name = nameAt(&tr, n, "NetBiosName", isNoName)
-			}
+		if id == nil && h.match == matchNone {
+			h.takeName(&tr, n)
 		}
 		if id != nil && (h.match == matchNone || sameID(id, h.id)) {
 			if h.match == matchNone {
@@ -103,6 +101,20 @@ func findHost(s *record.Scanner, r *record.Record) (h host) {
 	}
 	h.several = nil
 	return h
+}
+
+// takeName takes the name of a host object without an id, unless the row has another name. A column
+// often has the short name only.
+func (h *host) takeName(tr *record.Tree, n uint32) {
+	name := nameAt(tr, n, "HostName", isNoName)
+	if len(name) == 0 {
+		name = nameAt(tr, n, "NetBiosName", isNoName)
+	}
+	switch own := wholeName(h.name); {
+	case len(name) == 0:
+	case len(own) == 0, len(h.domain) == 0 && bytes.IndexByte(own, '.') < 0 && sameText(own, shortName(name)):
+		h.name, h.domain = name, nameAt(tr, n, "DnsDomain", isNoID)
+	}
 }
 
 // maxInside is how often JSON text inside JSON text is opened to find a host.

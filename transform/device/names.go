@@ -189,8 +189,10 @@ func shortName(name []byte) []byte {
 // wholeName is a host name without what may stand around it.
 func wholeName(name []byte) []byte { return bytes.TrimRight(bytes.TrimSpace(name), ".") }
 
+// isAddress reports whether a name is an IP address. Those of discovered devices are. No device is
+// found by one: the next has it tomorrow.
 func isAddress(name []byte) bool {
-	if name[0] < '0' || name[0] > '9' {
+	if len(name) == 0 || (name[0] < '0' || name[0] > '9') && bytes.IndexByte(name, ':') < 0 {
 		return false
 	}
 	_, err := netip.ParseAddr(record.View(name))
@@ -215,7 +217,7 @@ func lowered(text []byte) []byte {
 
 // hostNames is the short name of a device.
 func hostNames(dst [][]byte, d *device) [][]byte {
-	if name := d.text(columnDeviceName); !isNoName(name) {
+	if name := d.text(columnDeviceName); !isNoName(name) && !isAddress(wholeName(name)) {
 		dst = append(dst, lowered(shortName(name)))
 	}
 	return dst
@@ -326,12 +328,12 @@ func (m *Memory) unindex(d *device) {
 	}
 }
 
-// unique is the key of the only device among some that was reported not too long before an event.
-// If there were several, it returns their keys.
+// unique is the key of the only device among some that was reported not too long before or after an
+// event. If there were several, it returns their keys.
 func (m *Memory) unique(devices []*device, at int64, is func(d *device) bool) (key string, several []string) {
 	for _, d := range devices {
 		f := factsOf(d.groups)
-		if !f.reported || m.cfg.TTL > 0 && at-f.last > int64(m.cfg.TTL) || !is(d) {
+		if !f.reported || !m.isNear(at, f.last) || !is(d) {
 			continue
 		}
 		final := d.key
@@ -349,11 +351,16 @@ func (m *Memory) unique(devices []*device, at int64, is func(d *device) bool) (k
 	return "", several[:min(len(several), maxHosts)]
 }
 
+// isNear reports whether a report is near enough to an event to tell who had a name or a user then.
+func (m *Memory) isNear(event, report int64) bool {
+	return m.cfg.TTL <= 0 || max(event-report, report-event) <= int64(m.cfg.TTL)
+}
+
 // named finds the device of a host name, which may have a domain: then a device with another domain
 // is not it.
 func (m *Memory) named(tenant uint32, name string, at int64) (key string, several []string) {
 	full := wholeName([]byte(name))
-	if isNoName(full) {
+	if isNoName(full) || isAddress(full) {
 		return "", nil
 	}
 	short := lowered(shortName(full))
@@ -419,7 +426,8 @@ func (m *Memory) isAnother(key, resource string) bool {
 // brought there.
 func isMachine(resource string) bool {
 	resource = strings.ToLower(resource)
-	return strings.Contains(resource, "/microsoft.compute/virtualmachines/") || strings.Contains(resource, "/microsoft.hybridcompute/machines/")
+	return strings.Contains(resource, "/microsoft.compute/virtualmachines/") || strings.Contains(resource, "/microsoft.hybridcompute/machines/") ||
+		strings.Contains(resource, "/virtualmachinescalesets/") && strings.Contains(resource, "/virtualmachines/")
 }
 
 // loggedOn finds the device that a user is logged on to, by a report that is not too old.
@@ -432,7 +440,7 @@ func (m *Memory) loggedOn(tenant uint32, u user, at int64) (key string, several 
 		return "", nil
 	}
 	return m.unique(devices, at, func(d *device) bool {
-		if m.cfg.TTL > 0 && at-d.stampOf(columnUsers) > int64(m.cfg.TTL) {
+		if !m.isNear(at, d.stampOf(columnUsers)) {
 			return false
 		}
 		is := false
