@@ -1,6 +1,7 @@
 package transform_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -79,5 +80,60 @@ func TestScenesOfDoubtfulNames(t *testing.T) {
 		{"a resource of another tenant", nil, []string{elsewhere(full(a, "11:00:00", "AzureResourceId", scaled("2"))), row("", "CloudResource", `{"ResourceId":"`+scaled("2")+`"}`)}, []any{"match", nil}},
 		{"an address of a device is not its name", nil, []string{full(a, "11:00:00", "PublicIP", "203.0.113.5"), recordOf("DeviceNetworkInfo", "DeviceId", a, "Timestamp", at("11:00:00"), "MacAddress", "AA", "NetworkAdapterStatus", "Up", "IPAddresses", `[{"IPAddress":"10.0.0.5"}]`),
 			row("", "Ip", `{"Address":"10.0.0.5"}`, "LocalIP", "10.0.0.5", "RemoteIP", "203.0.113.5")}, []any{"match", nil, "status", "none"}},
+	})
+}
+
+// An account tells a device only if it is of one person, and of the same one.
+func TestScenesOfDoubtfulUsers(t *testing.T) {
+	a, b, c := numbered(1), numbered(2), numbered(3)
+	users := func(id, clock string, list any) string { return full(id, clock, "LoggedOnUsers", list) }
+	const list = `[{"UserName":"kim","DomainName":"CORP","Sid":"S-1-5-21-1"}]`
+	kim := users(a, "11:00:00", list)
+	as := []any{map[string]any{"UserName": "kim", "DomainName": "CORP", "Sid": "S-1-5-21-1"}}
+	user := func(properties ...any) string { return row("", "User", `{}`, properties...) }
+	ask := about("", a)
+	crowd := func(n int) string {
+		var all []string
+		for i := range n {
+			all = append(all, fmt.Sprintf(`{"UserName":"u%d","Sid":"S-1-5-21-9-%d"}`, i, i))
+		}
+		return "[" + strings.Join(all, ",") + "]"
+	}
+	playScenes(t, []scene{
+		{"by SID alone", byUser, []string{kim, user("AccountSid", "s-1-5-21-1")}, []any{"match", "user", "DeviceId", a}},
+		{"one SID under a new name", byUser, []string{kim, user("AccountSid", "S-1-5-21-1", "AccountName", "kim.new")}, []any{"match", "user", "DeviceId", a}},
+		{"the SID before the name", byUser, []string{users(a, "11:00:00", `[{"UserName":"kim"}]`), users(b, "11:00:00", list), user("AccountSid", "S-1-5-21-1", "AccountName", "kim")}, []any{"match", "user", "DeviceId", b}},
+		{"another SID with the same name and domain", byUser, []string{kim, user("AccountName", "kim", "AccountDomain", "CORP", "AccountSid", "S-1-5-21-2")}, []any{"match", nil}},
+		{"a user of two tenants", byUser, []string{kim, elsewhere(users(b, "11:00:00", list)), user("AccountSid", "S-1-5-21-1")}, []any{"match", "user", "DeviceId", a}},
+		{"of a merged device", byUser, []string{users(a, "09:00:00", list), full(a, "10:00:00", "MergedToDeviceId", b), full(b, "10:00:00"), user("AccountSid", "S-1-5-21-1")}, []any{"match", "user", "DeviceId", b}},
+		{"SYSTEM", byUser, []string{users(a, "11:00:00", `[{"UserName":"SYSTEM","DomainName":"NT AUTHORITY","Sid":"S-1-5-18"}]`), user("AccountSid", "S-1-5-18", "AccountName", "system", "AccountDomain", "nt authority")}, []any{"match", nil, "status", "none"}},
+		{"SYSTEM by name", byUser, []string{users(a, "11:00:00", `[{"UserName":"SYSTEM"}]`), user("AccountName", "system")}, []any{"match", nil}},
+		{"a service's virtual account", byUser, []string{users(a, "11:00:00", `[{"UserName":"DWM-1","DomainName":"Window Manager"}]`), user("AccountName", "DWM-1", "AccountDomain", "Window Manager")}, []any{"match", nil}},
+		{"the machine's own account", byUser, []string{users(a, "11:00:00", `[{"UserName":"WEB01$","DomainName":"CORP"}]`), user("AccountName", "WEB01$", "AccountDomain", "CORP")}, []any{"match", nil}},
+		{"an administrator of no domain", byUser, []string{users(a, "11:00:00", `[{"UserName":"Administrator","DomainName":"WS-1","Sid":"S-1-5-21-7-500"}]`), user("AccountName", "administrator")}, []any{"match", nil, "status", "none"}},
+		{"the administrator of a machine", byUser, []string{users(a, "11:00:00", `[{"UserName":"Administrator","DomainName":"WS-1"}]`), user("AccountName", `WS-1\administrator`)}, []any{"match", "user", "DeviceId", a}},
+		{"root", byUser, []string{users(a, "11:00:00", `[{"UserName":"root"}]`), user("AccountName", "root")}, []any{"match", nil}},
+		{"nobody's SID", byUser, []string{users(a, "11:00:00", `[{"UserName":"kim","Sid":"S-1-0-0"}]`), user("AccountSid", "S-1-0-0")}, []any{"match", nil}},
+		{"an address of another domain", byUser, []string{kim, user("AccountUpn", "kim@other.example")}, []any{"match", nil, "status", "none"}},
+		{"the name, and an address of another domain", byUser, []string{kim, user("AccountName", "kim", "AccountUpn", "kim@other.example")}, []any{"match", nil}},
+		{"an account of Entra ID", byUser, []string{users(a, "11:00:00", `[{"UserName":"kim","DomainName":"AzureAD","Sid":"S-1-12-1-5"}]`), user("AccountUpn", "kim@corp.example")}, []any{"match", "user", "DeviceId", a}},
+		{"a local account of another machine", byUser, []string{users(a, "11:00:00", `[{"UserName":"svc","DomainName":"WS-1"}]`), user("AccountName", "svc", "AccountDomain", "WS-2")}, []any{"match", nil}},
+		{"logged on days after the event", byUser, []string{dated(kim, at("11:00:00"), "2026-03-09T11:00:00Z"), user("AccountName", "kim")}, []any{"match", nil, "status", "none"}},
+		{"the last of a hundred on a server", byUser, []string{users(a, "11:00:00", crowd(100)), users(b, "11:00:00", `[{"UserName":"u99"}]`), user("AccountName", "u99")}, []any{"match", "several", "candidates", ids(a, b)}},
+		{"on one of the alert's devices", byUser, []string{kim, seen("n", a), seen("n", b), row("n", "User", `{}`, "AccountName", "kim")}, []any{"match", "user", "DeviceId", a}},
+		{"on none of the alert's devices", byUser, []string{kim, seen("n", b), seen("n", c), row("n", "User", `{}`, "AccountName", "kim")}, []any{"match", "several", "candidates", ids(b, c)}},
+		{"a user's device is not the alert's", byUser, []string{kim, row("n", "User", `{}`, "AccountName", "kim"), row("n", "Ip", `{}`)}, []any{"match", nil, "status", "none"}},
+		{"a user's alerts count", byUser, []string{kim, row("x", "User", `{}`, "AccountName", "kim"), row("y", "User", `{}`, "AccountName", "kim")}, []any{"match", "user", "alerts_24h", int64(2)}},
+		{"texts in the list", byUser, []string{users(a, "11:00:00", `["kim"]`), user("AccountName", "kim")}, []any{"status", "none"}},
+		{"JSON in JSON", nil, []string{users(a, "11:00:00", `"[{\"UserName\":\"kim\"}]"`), ask}, []any{"LoggedOnUsers", []any{map[string]any{"UserName": "kim"}}}},
+		{"a native list", nil, []string{users(a, "11:00:00", as), ask}, []any{"LoggedOnUsers", as}},
+		{"null", nil, []string{users(a, "10:00:00", list), users(a, "11:00:00", nil), ask}, []any{"LoggedOnUsers", nil}},
+		{"a list of null", nil, []string{users(a, "10:00:00", list), users(a, "11:00:00", "[null]"), ask}, []any{"LoggedOnUsers", nil}},
+		{"a list of an empty object", nil, []string{users(a, "10:00:00", list), users(a, "11:00:00", `[{},{"UserName":null,"Sid":""}]`), ask}, []any{"LoggedOnUsers", nil}},
+		{"broken", nil, []string{users(a, "10:00:00", list), users(a, "11:00:00", `[{"UserName":`), ask}, []any{"LoggedOnUsers", nil}},
+		{"not named", nil, []string{users(a, "10:00:00", list), full(a, "11:00:00"), ask}, []any{"LoggedOnUsers", as}},
+		{"an empty text in a heartbeat", nil, []string{users(a, "10:00:00", list), beat(a, "11:00:00", "LoggedOnUsers", ""), ask}, []any{"LoggedOnUsers", as}},
+		{"a blank list in a heartbeat", nil, []string{users(a, "10:00:00", list), beat(a, "11:00:00", "LoggedOnUsers", " [ ] "), ask}, []any{"LoggedOnUsers", nil}},
+		{"a list of null in a heartbeat", nil, []string{users(a, "10:00:00", list), beat(a, "11:00:00", "LoggedOnUsers", []any{nil}), ask}, []any{"LoggedOnUsers", nil}},
 	})
 }

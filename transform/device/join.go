@@ -2,6 +2,7 @@ package device
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"time"
 
@@ -232,13 +233,22 @@ func (j *Joiner) accountOf(r *record.Record) user {
 		return string(bytes.TrimSpace(j.text))
 	}
 	u := user{name: column("AccountName"), domain: column("AccountDomain"), sid: column("AccountSid")}
+	upn, suffix, _ := strings.Cut(column("AccountUpn"), "@")
 	if u.name == "" {
-		u.name = column("AccountUpn")
+		u.name = upn
 	}
 	if domain, name, ok := strings.Cut(u.name, `\`); ok {
 		u.domain, u.name = domain, name
 	}
-	u.name, _, _ = strings.Cut(u.name, "@")
+	if name, domain, ok := strings.Cut(u.name, "@"); ok {
+		u.name, suffix = name, domain
+	}
+	if u.domain == "" {
+		u.domain = suffix
+	}
+	if u.isMachine() {
+		return user{}
+	}
 	return u
 }
 
@@ -302,8 +312,10 @@ func (m *Memory) guess(s *Sighting) {
 			return
 		}
 	}
-	if s.account.name != "" {
-		if key, several := m.loggedOn(s.tenant, s.account, s.at); (s.name == "" || m.isNamed(key, s.name, false)) && take(matchUser, key, several) {
+	if s.account != (user{}) {
+		key, several := m.loggedOn(s.tenant, s.account, s.at)
+		fits := s.name == "" || m.isNamed(key, s.name, false)
+		if fits && (len(s.several) == 0 || slices.Contains(s.several, key)) && take(matchUser, key, several) {
 			return
 		}
 	}

@@ -46,15 +46,15 @@ func (t *nameTable) hash(tenant string, name []byte) uint64 {
 // add notes the names of a device.
 func (t *nameTable) add(d *device) {
 	t.names = t.of(t.names[:0], d)
+	if n := len(t.names); 4*(t.used+n) > 3*len(t.slots) {
+		t.grow(n) // before the first: it takes all names of each device that is there
+	}
 	for i := range t.names {
 		t.addName(d, t.names[i])
 	}
 }
 
 func (t *nameTable) addName(d *device, name []byte) {
-	if 4*(t.used+1) > 3*len(t.slots) {
-		t.grow()
-	}
 	h := t.hash(d.key[:tenantBytes], name)
 	if t.crowded[h] {
 		return
@@ -103,36 +103,40 @@ func (t *nameTable) remove(d *device) {
 	}
 }
 
-func (t *nameTable) grow() {
-	old := t.slots
-	live := 0
-	for _, d := range old {
-		if d != nil && d != gone {
-			live++
-		}
-	}
-	size := len(old)
-	if 2*live > size {
+// grow makes room for more names.
+func (t *nameTable) grow(more int) {
+	old, size := t.slots, len(t.slots)
+	need := more
+	t.each(old, func(*device, uint64) { need++ })
+	for 2*need > size {
 		size *= 2
 	}
-	t.slots, t.used = make([]*device, size), 0
-	seen := make(map[*device]bool)
+	t.slots, t.used = make([]*device, size), need-more
 	mask := uint64(size - 1)
-	for _, d := range old {
+	t.each(old, func(d *device, h uint64) {
+		i := h & mask
+		for t.slots[i] != nil {
+			i = (i + 1) & mask
+		}
+		t.slots[i] = d
+	})
+}
+
+// each calls f for each name of the devices in slots, with its hash.
+func (t *nameTable) each(slots []*device, f func(d *device, h uint64)) {
+	seen := make(map[*device]bool) // of those with more than one name
+	var names [][]byte
+	for _, d := range slots {
 		if d == nil || d == gone || seen[d] {
 			continue
 		}
-		names := t.of(nil, d)
-		if len(names) > 1 {
+		if names = t.of(names[:0], d); len(names) > 1 {
 			seen[d] = true
 		}
 		for _, name := range names {
-			i := t.hash(d.key[:tenantBytes], name) & mask
-			for t.slots[i] != nil {
-				i = (i + 1) & mask
+			if h := t.hash(d.key[:tenantBytes], name); !t.crowded[h] {
+				f(d, h)
 			}
-			t.slots[i] = d
-			t.used++
 		}
 	}
 }
@@ -231,28 +235,59 @@ func resourceNames(dst [][]byte, d *device) [][]byte {
 	return dst
 }
 
-// userNames are the users that are logged on to a device.
+// userNames are the names and SIDs of the users that are logged on to a device.
 func userNames(dst [][]byte, d *device) [][]byte {
 	d.eachUser(func(u user) {
-		if len(dst) < 8 && len(u.name) > 0 {
-			dst = append(dst, lowered([]byte(u.name)))
+		for _, name := range [...]string{u.name, u.sid} {
+			if len(dst) < maxUserNames && len(name) > 0 {
+				dst = append(dst, lowered([]byte(name)))
+			}
 		}
 	})
 	return dst
 }
 
+// maxUserNames is that of a terminal server. It takes 13 bytes for each.
+const maxUserNames = 256
+
 // A user is an account, by what a row of evidence or LoggedOnUsers says of it.
 type user struct{ name, domain, sid string }
 
-// is reports whether two accounts of one name can be the same: where both have a SID, that decides,
-// else the domain. One may have CORP, and the other corp.example.
+// is reports whether two accounts can be the same: where both have a SID, that decides, else the
+// name and the domain. One may have CORP, and the other corp.example. Accounts that every machine
+// has need a domain.
 func (u user) is(other user) bool {
 	if u.sid != "" && other.sid != "" {
 		return strings.EqualFold(u.sid, other.sid)
 	}
-	a, _, _ := strings.Cut(u.domain, ".")
-	b, _, _ := strings.Cut(other.domain, ".")
-	return a == "" || b == "" || strings.EqualFold(a, b)
+	if u.name == "" || !strings.EqualFold(u.name, other.name) {
+		return false
+	}
+	a, b := shortDomain(u.domain), shortDomain(other.domain)
+	if a == "" || b == "" {
+		return !isOneOf([]byte(u.name), "administrator", "admin", "guest", "root", "user", "defaultaccount", "wdagutilityaccount")
+	}
+	return strings.EqualFold(a, b)
+}
+
+// shortDomain is a domain in its short form. Accounts of Entra ID have AzureAD there, whatever
+// domain their address has.
+func shortDomain(domain string) string {
+	domain, _, _ = strings.Cut(domain, ".")
+	if strings.EqualFold(domain, "AzureAD") {
+		return ""
+	}
+	return domain
+}
+
+// isMachine reports whether an account is the machine's own, or one of its services: every machine
+// has it. Accounts of people have a SID of a domain, of a machine, or of Entra ID.
+func (u user) isMachine() bool {
+	const domain, entra = "S-1-5-21-", "S-1-12-1-"
+	sid := strings.ToUpper(u.sid)
+	return sid != "" && !strings.HasPrefix(sid, domain) && !strings.HasPrefix(sid, entra) || strings.HasSuffix(u.name, "$") ||
+		isOneOf([]byte(u.domain), "nt authority", "nt service", "window manager", "font driver host", "iis apppool") ||
+		isOneOf([]byte(u.name), "system", "local service", "network service", "anonymous logon")
 }
 
 // eachUser calls f for each user in LoggedOnUsers. What f gets points into the device.
@@ -435,18 +470,27 @@ func (m *Memory) loggedOn(tenant uint32, u user, at int64) (key string, several 
 	if m.byUser == nil {
 		return "", nil
 	}
-	devices, ok := m.byUser.find(nil, tenantKey(tenant), lowered([]byte(u.name)))
-	if !ok {
-		return "", nil
-	}
-	return m.unique(devices, at, func(d *device) bool {
-		if !m.isNear(at, d.stampOf(columnUsers)) {
-			return false
+	for _, name := range [...]string{u.sid, u.name} { // the surer first
+		if name == "" {
+			continue
 		}
-		is := false
-		d.eachUser(func(other user) { is = is || strings.EqualFold(other.name, u.name) && u.is(other) })
-		return is
-	})
+		devices, ok := m.byUser.find(nil, tenantKey(tenant), lowered([]byte(name)))
+		if !ok {
+			return "", nil
+		}
+		key, several = m.unique(devices, at, func(d *device) bool {
+			if !m.isNear(at, d.stampOf(columnUsers)) {
+				return false
+			}
+			is := false
+			d.eachUser(func(other user) { is = is || u.is(other) })
+			return is
+		})
+		if key != "" || several != nil {
+			break
+		}
+	}
+	return key, several
 }
 
 func tenantKey(tenant uint32) string { return string(appendTenant(nil, tenant)) }

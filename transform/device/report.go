@@ -49,13 +49,16 @@ func (l *learner) add(id columnID, c record.Class, r *record.Record, n uint32) b
 			return false
 		}
 	}
+	if holdsNothing(&tr, n) {
+		return false
+	}
 	if c == record.ClassText && tr.Nodes[n].Kind == record.KindArray && tr.Fits(n, record.ClassScalars) {
 		c = record.ClassScalars
 	}
 	if c == record.ClassText && tr.Nodes[n].Kind == record.KindString && tr.Inner(n)[0] == '[' {
 		// Tags and ids of other devices: a list as JSON text comes out as a list.
 		if in := r.Open(&l.scanner, n); len(in.Nodes) > 0 && in.Nodes[0].Kind == record.KindArray && in.Fits(0, record.ClassScalars) {
-			if holdsNothing(&in) {
+			if holdsNothing(&in, 0) {
 				return false
 			}
 			tr, n, c = in, 0, record.ClassScalars
@@ -90,18 +93,30 @@ func isNoSystem(text []byte) bool {
 	return isNoValue(text) || isOneOf(bytes.TrimSpace(text), "none", "nil", "undefined")
 }
 
-// holdsNothing reports whether a list has no element with a value.
-func holdsNothing(tr *record.Tree) bool {
-	for n := 1; n < len(tr.Nodes); n++ {
-		if !tr.Nothing(uint32(n)) {
-			return false
+// holdsNothing reports whether n is a list without an element with a value, or of objects without a
+// member with one.
+func holdsNothing(tr *record.Tree, n uint32) bool {
+	if tr.Nodes[n].Kind != record.KindArray {
+		return false
+	}
+	for e, end := n+1, tr.Nodes[n].Next; e < end; e = tr.Nodes[e].Next {
+		if tr.Nodes[e].Kind != record.KindObject {
+			if !tr.Nothing(e) {
+				return false
+			}
+			continue
+		}
+		for k, end := e+1, tr.Nodes[e].Next; k < end; k = tr.Nodes[k+1].Next {
+			if !tr.Nothing(k + 1) {
+				return false
+			}
 		}
 	}
 	return true
 }
 
-// isEmptyList reports whether a column is a list without elements, also as JSON in a string: it
-// says that there are none.
+// isEmptyList reports whether a column is a list without elements that have a value, also as JSON
+// in a string: it says that there are none.
 func (l *learner) isEmptyList(r *record.Record, n uint32) bool {
 	tr := r.Columns
 	if tr.Nodes[n].Kind == record.KindString && tr.Nodes[n].End-tr.Nodes[n].Start > 2 {
@@ -109,7 +124,7 @@ func (l *learner) isEmptyList(r *record.Record, n uint32) bool {
 			return false
 		}
 	}
-	return tr.Nodes[n].Kind == record.KindArray && tr.Empty(n)
+	return holdsNothing(&tr, n)
 }
 
 // addNobody takes a list without elements. It is kept, to outdo older ones, and never written.

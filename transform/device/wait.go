@@ -55,7 +55,7 @@ func (m *Memory) WarmedUp() {
 // known report of that device may not be its newest, and the one device of a name may be one of
 // two.
 func (m *Memory) warms(s *Sighting, now time.Time) bool {
-	return now.Before(m.waits.warm) && (s.key != "" || len(s.several) > 0 || s.name != "" || s.resource != "" || s.account.name != "")
+	return now.Before(m.waits.warm) && (s.key != "" || len(s.several) > 0 || s.name != "" || s.resource != "" || s.account != user{})
 }
 
 // Answered ends a question that Ask has taken. answered is false if there is no answer, and none
