@@ -203,9 +203,25 @@ func (s *Settings) text(key string, kind Kind) string {
 	d := s.declared(key, kind)
 	s.read[key] = true
 	if v := strings.TrimSpace(s.get(key)); v != "" {
-		return v
+		return s.unquoted(key, v)
 	}
 	return d.Default
+}
+
+// unquoted drops the quotes around a value, after noting them as a mistake. Fluent Bit keeps those
+// of a classic configuration, and Docker those of a file of environment variables.
+func (s *Settings) unquoted(key, v string) string {
+	if !isQuoted(v) {
+		return v
+	}
+	s.Reject(key, inQuotes)
+	return strings.TrimSpace(v[1 : len(v)-1])
+}
+
+const inQuotes = "is in quotes; remove them"
+
+func isQuoted(v string) bool {
+	return len(v) > 1 && (v[0] == '"' || v[0] == '\'') && v[len(v)-1] == v[0]
 }
 
 // Text returns the value of a Text.
@@ -228,6 +244,8 @@ func (s *Settings) Secret(key string) Secret {
 		v = s.secretFile(key+"_file", file)
 	case strings.HasPrefix(v, "${") && strings.HasSuffix(v, "}"):
 		s.Reject(key, "looks like an environment variable that Fluent Bit has not replaced; is it set?")
+	case strings.Contains(v, "="): // a connection string or signature; a password may have quotes
+		v = s.unquoted(key, v)
 	}
 	if v != "" && len(v) < leastSecret {
 		s.Reject(key, fmt.Sprintf("is shorter than %d characters, which is no real secret; check what it is set to", leastSecret))
@@ -266,6 +284,9 @@ func (s *Settings) secretFile(key, file string) string {
 	v := strings.TrimSpace(string(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf"))))
 	if v == "" {
 		return reject(" %q: the file is empty; write the secret into it", file)
+	}
+	if isQuoted(v) && strings.Contains(v, "=") {
+		return reject(" %q: the secret in it %s", file, inQuotes)
 	}
 	return v
 }
@@ -360,7 +381,13 @@ func (s *Settings) Number(key string, least, most int) int {
 
 // List returns the items of a List, without empty ones.
 func (s *Settings) List(key string) []string {
-	return strings.FieldsFunc(s.text(key, List), func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' })
+	items := strings.FieldsFunc(s.text(key, List), func(r rune) bool { return r == ',' || r == ' ' || r == '\t' || r == '\n' })
+	for i, item := range items {
+		if items[i] = strings.Trim(item, `"'`); items[i] != item {
+			s.Reject(key, inQuotes)
+		}
+	}
+	return slices.DeleteFunc(items, func(item string) bool { return item == "" })
 }
 
 // Choice returns the value of a Choice, in the spelling of its declaration.
@@ -396,6 +423,8 @@ func (s *Settings) Start(key string) Start {
 			problem += "; did you mean " + near + "?"
 		}
 		s.Reject(key, problem)
+	} else if at.After(time.Now()) {
+		s.Warn(key, v+" is in the future; check the year")
 	}
 	return Start{At: at}
 }

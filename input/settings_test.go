@@ -280,3 +280,41 @@ func TestSettingsWithoutEffect(t *testing.T) {
 		t.Errorf("mistakes: %s", err)
 	}
 }
+
+// Quotes that Fluent Bit or a container runtime has kept are one mistake, whatever the kind. A
+// password may have some.
+func TestQuotedValues(t *testing.T) {
+	for _, c := range []struct{ key, value string }{
+		{"eventhub.hubs", `"a"`}, {"eventhub.hubs", `"a", "b"`}, {"eventhub.hubs", `'a,b'`}, {"eventhub.start", `"latest"`}, {"keep_nulls", `'on'`}, {"memory_limit", `"64M"`},
+		{"blob.poll_interval", `"60s"`}, {"blob.workers", `'8'`}, {"blob.auth", `"entra"`}, {"separator", `"_"`},
+	} {
+		if got := show(c.key, c.value); got != fmt.Sprintf("%s %q: is in quotes; remove them", c.key, c.value) {
+			t.Errorf("%s %s: %s", c.key, c.value, got)
+		}
+	}
+	if got := show("separator", `"`); got != `"` {
+		t.Errorf("separator: %s", got)
+	}
+	file := filepath.Join(t.TempDir(), "secret")
+	for value, want := range map[string]string{`"Endpoint=x"`: "in quotes", `'?sv=1&sig=TOPSECRET'`: "in quotes", `"TOPSECRET"`: "<nil>"} {
+		if err := os.WriteFile(file, []byte(value+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, set := range []map[string]string{{"eventhub.connection_string": value}, {"eventhub.connection_string_file": file}} {
+			s := settings(set)
+			got := s.Secret("eventhub.connection_string")
+			if err := fmt.Sprint(s.Err()); !strings.Contains(err, want) || strings.Contains(err, "TOPSECRET") || want == "<nil>" && got.Reveal() != value {
+				t.Errorf("%s: %s", value, err)
+			}
+		}
+	}
+}
+
+// A start that is still to come is most likely a slip in the year.
+func TestStartInTheFuture(t *testing.T) {
+	s := settings(map[string]string{"eventhub.start": time.Now().AddDate(1, 0, 0).Format(time.RFC3339)})
+	s.Start("eventhub.start")
+	if got := fmt.Sprint(s.Warnings()); s.Err() != nil || !strings.Contains(got, "is in the future") {
+		t.Errorf("%s, %v", got, s.Err())
+	}
+}

@@ -35,7 +35,7 @@ func TestAddresses(t *testing.T) {
 		"blob.account_url":     {"blob.auth": "managed_identity"},
 		"device_info.api.url": {"blob.account_url": "https://a.blob.core.windows.net", "blob.auth": "managed_identity",
 			"device_info.auth": "managed_identity", "azure.tenant_id": guid},
-		"blob.sas_token": {"blob.containers": "c"},
+		"blob.sas_token": {"blob.containers": "ccc"},
 	}
 	rows := []struct {
 		address string
@@ -231,10 +231,10 @@ func TestNetworkRules(t *testing.T) {
 
 	elsewhere, plain := newThief(t, true), newThief(t, false)
 	toSignIn := func(address string) map[string]string {
-		return with("azure.authority_host", address, "blob.account_url", "https://account.example", "blob.auth", "client_secret", "blob.containers", "c")
+		return with("azure.authority_host", address, "blob.account_url", "https://account.example", "blob.auth", "client_secret", "blob.containers", "ccc")
 	}
 	toBlobs := func(address string) map[string]string {
-		return with("blob.account_url", address, "blob.sas_token", "sv=2022-11-02&sp=rl&sig=TOPSECRET", "blob.containers", "c")
+		return with("blob.account_url", address, "blob.sas_token", "sv=2022-11-02&sp=rl&sig=TOPSECRET", "blob.containers", "ccc")
 	}
 	toAPI := func(address string) map[string]string {
 		return with("device_info.api.url", address, "device_info.auth", "client_secret", "eventhub.connection_string", cs)

@@ -75,8 +75,17 @@ func (c config) findUseless(s *input.Settings) {
 			s.Useless(key, "format is "+format)
 		}
 	}
-	if format := c.transform.Format; format == "raw" || format == "elastic" {
+	switch format := c.transform.Format; format {
+	case "raw", "elastic":
 		s.Useless("resolve_refs", "format "+format+" passes the text of a record on unchanged")
+		s.Useless("keep_nulls", "format "+format+" passes the text of a record on unchanged")
+	case "splunk":
+		s.Useless("resolve_refs", "format splunk passes references on unchanged")
+	case "ecs":
+		s.Useless("keep_nulls", "format ecs leaves out what is empty")
+	}
+	if format := c.transform.Format; c.devices != nil && format != "flat" && format != "raw" {
+		s.Useless("device_info.prefix", "format "+format+" has places of its own for the device")
 	}
 	if c.devices == nil {
 		for _, d := range slices.Concat(deviceSettings, machines.Settings) {
@@ -125,6 +134,8 @@ func (c config) findUseless(s *input.Settings) {
 // withoutUse is the reason why a key was not read, as text for the log.
 func (c config) withoutUse(key string) string {
 	switch {
+	case key == "repeats.memory":
+		return "event_id is off"
 	case strings.HasPrefix(key, "blob.shar") && c.blob != nil:
 		return "blob.shared is not set"
 	case strings.HasPrefix(key, "blob.") && c.blob == nil:
@@ -154,6 +165,9 @@ func readConfig(s *input.Settings) (c config) {
 
 		SplunkFillDevice: s.Switch("splunk.fill_device"),
 		SplunkMend:       s.Switch("splunk.mend"),
+	}
+	if excludesAll(c.transform.Tables, c.transform.TablesExclude) {
+		s.Reject("tables_exclude", "leaves out all that tables names: no record would be passed on")
 	}
 	if c.memory < leastMemory {
 		s.Reject("memory_limit", "is too little; set at least 64M")

@@ -40,6 +40,16 @@ func unknownTables(names []string, seen map[string]bool) (lines []string) {
 	return lines
 }
 
+// excludesAll reports whether no table can be among tables and not among exclude.
+func excludesAll(tables, exclude []string) bool {
+	if len(tables) == 0 {
+		tables = []string{"*"}
+	}
+	return !slices.ContainsFunc(tables, func(table string) bool {
+		return !slices.ContainsFunc(exclude, func(pattern string) bool { return transform.MatchTable(pattern, table) })
+	})
+}
+
 // parts returns the probable meanings of a pattern of one word. They are words of documented
 // tables, such as Device and DeviceProcess of DeviceProcessEvents, with * where the pattern has it.
 func parts(pattern string) (words []string) {

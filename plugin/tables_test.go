@@ -95,3 +95,19 @@ func TestAMisspeltTableIsNamed(t *testing.T) {
 		}
 	})
 }
+
+// Lists that leave nothing are refused; all others are not.
+func TestTablesThatLeaveNothing(t *testing.T) {
+	for _, c := range []struct {
+		tables, exclude string
+		want            bool
+	}{
+		{"AlertInfo", "alertinfo", true}, {"Device*", "Device*", true}, {"DeviceEvents,AlertInfo", "Alert*,*Events", true}, {"", "*", true}, {"Device*", "*", true},
+		{"", "", false}, {"", "AlertInfo", false}, {"AlertInfo", "", false}, {"AlertInfo,AlertEvidence", "AlertInfo", false}, {"Device*", "DeviceEvents", false}, {"*", "Device*", false},
+	} {
+		split := func(s string) []string { return strings.FieldsFunc(s, func(r rune) bool { return r == ',' }) }
+		if got := excludesAll(split(c.tables), split(c.exclude)); got != c.want {
+			t.Errorf("tables %s, exclude %s: %v", c.tables, c.exclude, got)
+		}
+	}
+}

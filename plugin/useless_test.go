@@ -33,6 +33,14 @@ func TestUselessSettings(t *testing.T) {
 		"splunk.fill_device has no effect: format is flat", "splunk.mend has no effect: format is flat")
 	f(map[string]string{"splunk.mend": "on", "splunk.fill_device": "off", "format": "Splunk"})
 	f(map[string]string{"format": "raw", "resolve_refs": "on"}, "resolve_refs has no effect: format raw passes the text of a record on unchanged")
+	f(map[string]string{"format": "splunk", "resolve_refs": "on", "keep_nulls": "on", "device_info.prefix": "dev_"},
+		"device_info.prefix has no effect: format splunk has places of its own for the device", "resolve_refs has no effect: format splunk passes references on unchanged")
+	f(map[string]string{"format": "elastic", "keep_nulls": "on", "device_info.prefix": "dev_", "device_info": "off"},
+		"device_info.prefix has no effect: device_info is off", "keep_nulls has no effect: format elastic passes the text of a record on unchanged")
+	f(map[string]string{"format": "ecs", "keep_nulls": "on"}, "keep_nulls has no effect: format ecs leaves out what is empty")
+	f(map[string]string{"format": "ocsf", "device_info.prefix": "dev_"}, "device_info.prefix has no effect: format ocsf has places of its own for the device")
+	f(map[string]string{"format": "raw", "device_info.prefix": "dev_"})
+	f(map[string]string{"event_id": "off", "repeats.memory": "8M"}, "repeats.memory has no effect: event_id is off")
 	f(map[string]string{"azure.tenant_id": "t", "azure.client_secret": "TOPSECRET", "azure.cloud": "usgov"},
 		"azure.client_secret"+reasonEntra, "azure.tenant_id"+reasonEntra)
 	f(entra)

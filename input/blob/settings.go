@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,6 +121,9 @@ func ReadConfig(s *input.Settings, id signin.Config) (cfg Config, configured boo
 		if !cfg.SAS.IsSet() {
 			s.Reject("blob.auth", "is sas, which needs a shared access signature: set blob.sas_token or blob.sas_token_file")
 		}
+		if cfg.ConnectionString.IsSet() {
+			s.Reject("blob.auth", "is sas: remove blob.connection_string")
+		}
 		cfg.checkAccountURL(s)
 	default:
 		if cfg.ConnectionString.IsSet() || cfg.SAS.IsSet() {
@@ -175,6 +179,16 @@ func (cfg *Config) checkShared(s *input.Settings) {
 // readSAS takes a SAS URL apart, as the portal shows it, and a token that begins with "?".
 func (cfg *Config) readSAS(s *input.Settings) {
 	text := cfg.SAS.Reveal()
+	switch {
+	case text == "" || strings.HasPrefix(text, "${"): // noted already
+		return
+	case strings.Contains(text, "AccountName=") || strings.Contains(text, "Endpoint="):
+		s.Reject("blob.sas_token", "is a connection string; set blob.connection_string to it")
+		return
+	case !strings.Contains(text, "sig="):
+		s.Reject("blob.sas_token", "is no shared access signature (sv=...&sig=...): it has no sig; copy it as a whole")
+		return
+	}
 	before, token, isURL := strings.Cut(text, "?")
 	if !isURL {
 		return
@@ -187,6 +201,9 @@ func (cfg *Config) readSAS(s *input.Settings) {
 	if err != nil || u.Host == "" || u.User != nil {
 		s.Reject("blob.sas_token", "is neither a token (sv=...&sig=...) nor a SAS URL")
 		return
+	}
+	if other, err := url.Parse(cfg.AccountURL); err == nil && other.Host != "" && !strings.EqualFold(other.Hostname(), u.Hostname()) {
+		s.Reject("blob.sas_token", "is for "+u.Host+", and blob.account_url is another account: remove blob.account_url, or take the signature of that account")
 	}
 	parts := strings.Split(strings.Trim(u.Path, "/"), "/")
 	account := u.Scheme + "://" + u.Host
@@ -204,13 +221,23 @@ func (cfg *Config) readSAS(s *input.Settings) {
 func (cfg *Config) checkConnectionString(s *input.Settings) {
 	const key = "blob.connection_string"
 	if !cfg.ConnectionString.IsSet() {
-		if !s.IsSet(key) {
+		switch {
+		case s.IsSet(key): // noted already
+		case strings.Contains(cfg.AccountURL, "sig="):
+			checkURL(s, "blob.account_url", "", cfg.AccountURL)
+		default:
 			s.Reject("blob.auth", "is connection_string, which is not set: set blob.connection_string, or another blob.auth with blob.account_url")
 		}
 		return
 	}
+	if strings.HasPrefix(cfg.ConnectionString.Reveal(), "${") {
+		return // noted already
+	}
 	if cfg.AccountURL != "" {
 		s.Reject("blob.account_url", "is in the connection string already: remove one of them")
+	}
+	if cfg.SAS.IsSet() {
+		s.Reject("blob.sas_token", "is not used beside blob.connection_string: remove one of them")
 	}
 	parts, err := parseConnectionString(cfg.ConnectionString.Reveal())
 	switch {
@@ -218,6 +245,8 @@ func (cfg *Config) checkConnectionString(s *input.Settings) {
 		s.Reject(key, err.Error())
 	case parts["EntityPath"] != "" || strings.HasPrefix(parts["Endpoint"], "sb://"):
 		s.Reject(key, "is the connection string of an Event Hub; take the storage account's, under Access keys")
+	case misspeltPart(parts) != "":
+		s.Reject(key, "has a part in other letters; write it "+misspeltPart(parts))
 	case parts["AccountName"] == "" && parts["BlobEndpoint"] == "":
 		s.Reject(key, "has neither AccountName nor BlobEndpoint; copy it as a whole from the storage account, under Access keys")
 	case parts["AccountKey"] == "" && parts["SharedAccessSignature"] == "":
@@ -229,6 +258,19 @@ func (cfg *Config) checkConnectionString(s *input.Settings) {
 	case strings.EqualFold(parts["DefaultEndpointsProtocol"], "http"):
 		s.Reject(key, "has DefaultEndpointsProtocol=http, which would send events and signatures in the clear; write https")
 	}
+}
+
+// misspeltPart returns the name of a part that is written in other letters, or "". The SDK does not
+// know it then.
+func misspeltPart(parts map[string]string) string {
+	for _, known := range [...]string{"DefaultEndpointsProtocol", "AccountName", "AccountKey", "EndpointSuffix", "BlobEndpoint", "SharedAccessSignature"} {
+		for part := range parts {
+			if part != known && strings.EqualFold(part, known) {
+				return known
+			}
+		}
+	}
+	return ""
 }
 
 // parseConnectionString returns the parts. Errors never show the text.
@@ -261,24 +303,49 @@ func checkURL(s *input.Settings, key, what, text string) {
 		s.Reject("blob.sas_token", key+" carries a signature: put the text after the ? here, where it is never printed")
 	case problem != "":
 		s.Reject(key, what+problem)
-	case strings.HasSuffix(u.Hostname(), ".dfs.core.windows.net"):
-		s.Reject(key, what+"is the Data Lake endpoint; the blob endpoint of the same account is "+strings.Replace(u.Host, ".dfs.", ".blob.", 1))
+	default:
+		if problem := endpointProblem(u); problem != "" {
+			s.Reject(key, what+problem)
+		}
 	}
 }
 
+// endpointProblem returns the mistake in an endpoint of Azure, or "". Others, such as an emulator's
+// or a name of one's own, may look like anything.
+func endpointProblem(u *url.URL) string {
+	host := strings.ToLower(u.Hostname())
+	if strings.Contains(host, ".servicebus.") {
+		return "is a namespace of Event Hubs; the storage account's is https://<account>.blob.core.windows.net"
+	}
+	_, service, _ := strings.Cut(host, ".")
+	isAzure := strings.Contains(service, ".storage.azure.") || strings.Contains("."+service, ".core.")
+	for _, other := range [...]struct{ label, name string }{{"dfs", "Data Lake"}, {"file", "file"}, {"queue", "queue"}, {"table", "table"}, {"web", "website"}} {
+		if isAzure && slices.Contains(strings.Split(service, "."), other.label) {
+			return "is the " + other.name + " endpoint; the blob endpoint of the same account is " + strings.Replace(host, "."+other.label+".", ".blob.", 1)
+		}
+	}
+	if isAzure && strings.Trim(u.Path, "/") != "" {
+		return "has a path, which belongs into blob.containers and blob.prefix; write https://" + u.Host
+	}
+	return ""
+}
+
 func containerProblem(name string) string {
+	pattern := isPattern(name)
+	if _, err := path.Match(name, ""); pattern && err != nil {
+		return "is not a pattern; * stands for any letters, ? for one"
+	}
+	lower := strings.ToLower(name)
+	wrong := func(r rune) bool {
+		return !('a' <= r && r <= 'z' || '0' <= r && r <= '9' || r == '-' || r == '$' || pattern && strings.ContainsRune("*?[]^\\", r))
+	}
 	switch {
-	case isPattern(name):
-		if _, err := path.Match(name, ""); err != nil {
-			return "is not a pattern; * stands for any letters, ? for one"
-		}
-		if strings.ToLower(name) != name {
-			return "names of containers are in lower case"
-		}
-	case strings.ToLower(name) != name:
-		return "names of containers are in lower case"
-	case strings.ContainsAny(name, "/\\_. "):
+	case strings.ContainsAny(name, "/\\") && !pattern, strings.Contains(name, "/"):
 		return "is not the name of a container; folders go into blob.prefix"
+	case strings.ContainsFunc(lower, wrong), len(name) > 63, len(name) < 3 && !pattern:
+		return "is not the name of a container: that has 3 to 63 lower-case letters, digits and -; separate names by commas"
+	case lower != name:
+		return "names of containers are in lower case"
 	}
 	return ""
 }

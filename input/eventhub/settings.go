@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -197,8 +198,14 @@ func brokerAddress(b, port string) (string, error) {
 	if host = strings.Trim(host, "[]"); host == "" {
 		return "", fmt.Errorf("%q names no host; write host or host:port", b)
 	}
+	if strings.Contains(host, ".servicebus.") && slices.Contains(amqpPorts, port) {
+		return "", fmt.Errorf("%q has the port of another protocol (AMQP); remove it for %s", b, kafkaPort)
+	}
 	return net.JoinHostPort(host, port), nil
 }
+
+// amqpPorts are the ports of a namespace that other clients of Event Hubs are told to open.
+var amqpPorts = []string{"443", "5671", "5672"}
 
 // hubProblem returns the mistake in a hub's name or pattern, or "".
 func hubProblem(hub string) string {

@@ -129,6 +129,8 @@ func TestReadConfigMistakes(t *testing.T) {
 	f("eventhub.hubs: is not set, and the connection string is for the whole namespace", "connection_string", namespace)
 	f(`"insights/logs" cannot be the name of a hub`, "connection_string", namespace, "hubs", "alerts,insights/logs")
 	f("is not an address; write host or host:port", "connection_string", hub, "brokers", "sb://contoso.servicebus.windows.net/")
+	f("has the port of another protocol (AMQP); remove it for 9093", "connection_string", hub, "brokers", "contoso.servicebus.windows.net:5671")
+	f("eventhub.hubs \"\\\"alerts\\\"\": is in quotes; remove them", "connection_string", namespace, "hubs", `"alerts"`)
 	f("has no valid port", "connection_string", hub, "brokers", "contoso:port")
 	f("is longer than 256 characters", "connection_string", hub, "group", strings.Repeat("g", 257))
 	f("is none of latest, earliest and an RFC 3339 time", "connection_string", hub, "start", "lastest")
