@@ -110,10 +110,17 @@ func (t *Transformer) values(b []byte, i, nesting int, list bool) int {
 }
 
 // listOfObjects tells a list of records, or of so many lists of them, from text that happens to
-// begin with a bracket.
+// begin with a bracket. Nulls may stand before the first record.
 func listOfObjects(b []byte, i, deep int) bool {
 	for i = record.SkipSpace(b, i+1); i < len(b) && b[i] == '[' && deep > 0; deep-- {
 		i = record.SkipSpace(b, i+1)
+	}
+	for nulls := i; record.HasPrefix(b[nulls:], "null"); i = nulls {
+		nulls = record.SkipSpace(b, nulls+len("null"))
+		if nulls >= len(b) || b[nulls] != ',' {
+			break
+		}
+		nulls = record.SkipSpace(b, nulls+1)
 	}
 	if i+1 < len(b) && b[i] == '"' {
 		i++ // a record as text

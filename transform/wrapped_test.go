@@ -72,6 +72,7 @@ func TestWrappings(t *testing.T) {
 		"no base64":       {`{"ContentData":"eyJ"}`, 1},
 		"base64 of other": {`{"ContentData":"` + base64.StdEncoding.EncodeToString([]byte("text")) + `"}`, 1},
 		"beside":          {`{"records":` + quoted(`[`+good(2)+`]`) + `,"other":5}`, 2}, "text": {quoted("just text"), 1}, "list of numbers": {`[[1,2],[3]]`, 1},
+		"nulls before records": {`[ null,null ,` + good(2) + `,` + good(3) + `]`, 4}, "nulls in lists": {`[[null,` + good(2) + `],[` + good(3) + `]]`, 3}, "nulls alone": {`[null, null]`, 1},
 		"cut gzip": {gzipped(envelope)[:60], 1}, "gzip bomb": {gzipped(strings.Repeat(" ", 17<<20)), 1}, "odd UTF-16": {inUTF16(envelope) + "x", 1},
 		"too deep": {quoted(quoted(quoted(quoted(quoted(envelope))))), 1},
 	} {

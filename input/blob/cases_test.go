@@ -29,6 +29,7 @@ func init() {
 		{"list of many pieces", largeList},
 		{"damage inside a list", damagedList},
 		{"UTF-16", wideText},
+		{"members of gzip are appended", appendedMembers},
 		{"layouts of other exports", otherExports},
 		{"archive tier", archiveTier},
 		{"prefix is widened", prefixWidened},
@@ -126,6 +127,48 @@ func TestSameHeadOtherRest(t *testing.T) {
 	a.put(t, "flow", "a.json", "["+strings.Join(changed, ",")+"]")
 	r.want(9)
 	same(t, r.texts("")[4:], changed)
+}
+
+// A shipper that rotates by size appends members of gzip. Each append is read, whatever it ends in:
+// a value, half a value, half a member. So are those after a restart, and none is read twice.
+func appendedMembers(t *testing.T, a *account) {
+	a.create(t, "members")
+	cfg := a.config()
+	cfg.Containers = []string{"members"}
+	const name = "app.json"
+	var records []string
+	for n := range 6 {
+		records = append(records, record(n, 50))
+	}
+	last := zip(t, records[4]+"\n"+records[5]+"\n")
+	path := statePath(t)
+	var all []string
+	for _, c := range []struct {
+		text string
+		want int
+	}{
+		{zip(t, records[0]+"\n"), 1},
+		{zip(t, records[1]+"\n"+records[2][:60]), 2},
+		{zip(t, records[2][60:]+"\n"), 3},
+		{zip(t, records[3]+"\n") + last[:30], 4},
+		{last[30:], 6},
+	} {
+		for _, stopped := range []bool{false, true} {
+			if !stopped {
+				a.append(t, "members", name, c.text)
+			}
+			state := openState(t, path)
+			r := start(t, cfg, state)
+			r.until(fmt.Sprint(c.want, " records"), func() bool { return len(all)+r.count() >= c.want })
+			if !strings.HasSuffix(c.text, last[:30]) && c.want != 2 {
+				r.until("all of it", func() bool { return r.src.Stats().Containers["members"].Behind == 0 })
+			}
+			r.stop()
+			state.Close()
+			all = append(all, r.texts("members/"+name)...)
+		}
+	}
+	same(t, all, records)
 }
 
 // Each value is found by its brackets, not by lines (MicrosoftDocs/dataexplorer-docs#627, #416).

@@ -139,8 +139,9 @@ func unpack(r io.Reader) (io.Reader, error) {
 // next on are no whole value.
 func (s *Source) endGzip(b *tail, k *cutter, next int, failed, err error, last bool) error {
 	p := k.p
-	truncated := errors.Is(err, io.ErrUnexpectedEOF)
-	done := failed == nil && (last || !truncated)
+	// The rest of a member may come, and the rest of a value in another one.
+	grows := errors.Is(err, io.ErrUnexpectedEOF) || b.append && errors.Is(err, io.EOF) && next < len(p.data)
+	done := failed == nil && (last || !grows)
 	if done {
 		reason := ""
 		if !errors.Is(err, io.EOF) {
@@ -153,7 +154,7 @@ func (s *Source) endGzip(b *tail, k *cutter, next int, failed, err error, last b
 	s.mu.Lock()
 	b.done = done
 	if failed == nil {
-		b.end = b.size // a truncated one is waited for
+		b.end = b.size // what may come is waited for
 	}
 	s.took(b, k, foot{})
 	s.mu.Unlock()

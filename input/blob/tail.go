@@ -188,6 +188,7 @@ func (s *Source) listed(b *tail, it item) (replaced bool) {
 		replaced = true
 	case it.etag == b.etag:
 	case it.append:
+		b.done = false // a member was appended to one of gzip
 		// Times have whole seconds: one that was replaced in the second in which it was made has
 		// the same. That was possible as long as its last change that is known was not later.
 		b.suspect = b.suspect || b.modified-b.created <= 1
