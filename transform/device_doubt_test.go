@@ -137,3 +137,58 @@ func TestScenesOfDoubtfulUsers(t *testing.T) {
 		{"a list of null in a heartbeat", nil, []string{users(a, "10:00:00", list), beat(a, "11:00:00", "LoggedOnUsers", []any{nil}), ask}, []any{"LoggedOnUsers", nil}},
 	})
 }
+
+// A host of which an alert tells the name alone is a host, too.
+func TestScenesOfHostsWithoutIDs(t *testing.T) {
+	a, b := numbered(1), numbered(2)
+	web := full(a, "11:00:00", "DeviceName", "web01.corp.example")
+	host := func(alert, name string) string {
+		return row(alert, "Machine", `{"HostName":"`+name+`","DnsDomain":"corp.example"}`)
+	}
+	ip := row("n", "Ip", `{}`)
+	playScenes(t, []scene{
+		{"known by its name", nil, []string{web, host("n", "WEB01"), ip}, []any{"match", "alert", "DeviceId", a, "status", "hit"}},
+		{"known by its name, and by its id", nil, []string{web, host("n", "web01"), seen("n", a), ip}, []any{"match", "alert", "DeviceId", a}},
+		{"known to evidence only, by its name and by its id", nil, []string{host("n", "web01"), row("n", "File", `{"Host":{"MachineId":"`+a+`","HostName":"web01"}}`), ip}, []any{"match", "alert", "DeviceId", a, "status", "unknown"}},
+		{"one by its name, another by its id", nil, []string{web, host("n", "web01"), seen("n", b), ip}, []any{"match", "several", "status", "none", "candidates", ids(a, b)}},
+		{"the other order, in one batch", nil, []string{envelopeOf(ip, seen("n", b), host("n", "web01"), web, ip)}, []any{"match", "several", "candidates", ids(a, b)}},
+		{"a name that nobody knows, and an id", nil, []string{host("n", "srv9"), seen("n", b), ip}, []any{"match", "several", "status", "none", "candidates", ids(b)}},
+		{"a name that nobody knows", nil, []string{host("n", "srv9"), ip}, []any{"match", nil, "status", "none", "candidates", nil}},
+		{"a name of two devices", nil, []string{web, full(b, "11:00:00", "DeviceName", "web01.corp.example"), row("n", "User", `{"Host":{"NetBiosName":"WEB01"}}`), ip}, []any{"match", nil, "status", "none"}},
+		{"one leads", nil, []string{host("n", "srv9"), row("n", "Machine", `{"MachineId":"`+b+`","LeadingHost":true}`, "DeviceId", b), ip}, []any{"match", "alert", "DeviceId", b}},
+		{"the row of the name itself", nil, []string{web, seen("n", b), host("n", "web01")}, []any{"match", "name", "DeviceId", a}},
+		{"a name of another domain", nil, []string{web, seen("n", a), row("n", "Machine", `{"HostName":"web01","DnsDomain":"other.example"}`), ip}, []any{"match", "several", "candidates", ids(a)}},
+		{"an address is no name", nil, []string{web, seen("n", a), row("n", "Ip", `{}`, "DeviceName", "10.0.0.5"), ip}, []any{"match", "alert", "DeviceId", a}},
+		{"a name on an alert of another tenant", nil, []string{web, seen("n", a), elsewhere(host("n", "srv9")), ip}, []any{"match", "alert", "DeviceId", a}},
+		{"its alerts count", nil, []string{web, host("n", "web01"), row("n", "Ip", `{}`), recordOf("AlertInfo", "AlertId", "n", "Timestamp", noon, "Severity", "High"), host("m", "web01")}, []any{"match", "name", "alerts_24h", int64(2), "alerts_24h_severity", "High"}},
+		{"a merged device by its old name", nil, []string{full(a, "10:00:00", "DeviceName", "old1", "MergedToDeviceId", b), full(b, "11:00:00", "DeviceName", "new1"), row("n", "Machine", `{"HostName":"old1"}`), seen("n", b), ip}, []any{"match", "alert", "DeviceId", b}},
+		{"more names than are kept", nil, func() (r []string) {
+			for i := range 9 {
+				r = append(r, host("n", fmt.Sprint("aa", i)))
+			}
+			return append(r, seen("n", a), seen("n", b), ip)
+		}(), []any{"match", "several", "candidates", ids(a, b)}},
+		{"a process on a host with a name, its image elsewhere", nil, []string{web, row("", "Process", `{"Host":{"HostName":"web01"},"ImageFile":{"Host":{"HostName":"nas","MachineId":"`+b+`"}}}`)}, []any{"match", "name", "DeviceId", a}},
+		{"a process on an unknown host, its image elsewhere", nil, []string{row("", "Process", `{"Host":{"HostName":"web01"},"ImageFile":{"Host":{"HostName":"nas","MachineId":"`+b+`"}}}`)}, []any{"match", nil, "status", "none"}},
+		{"a process and its image on one host", nil, []string{row("", "Process", `{"Host":{"HostName":"WEB01"},"ImageFile":{"Host":{"HostName":"web01.corp.example","MachineId":"`+b+`"}}}`)}, []any{"match", "evidence", "DeviceId", b}},
+		{"a process with its image elsewhere", nil, []string{web, row("", "Process", `{"ImageFile":{"$id":"2","Host":{"$id":"4","MachineId":"`+b+`"}},"Host":{"$id":"3","MachineId":"`+a+`"}}`)}, []any{"match", "evidence", "DeviceId", a}},
+		{"a circle of references", nil, []string{row("", "Process", `{"Host":{"$id":"1","$ref":"2"},"ImageFile":{"$id":"2","$ref":"1"}}`)}, []any{"status", "none"}},
+		{"a device id of Entra ID is not Defender's", nil, []string{full(a, "11:00:00", "AadDeviceId", "11111111-2222-3333-4444-555555555555"), row("", "Machine", `{"AadDeviceId":"11111111-2222-3333-4444-555555555555"}`)}, []any{"match", nil, "status", "none"}},
+	})
+	// What is known by name only survives a restart.
+	tr, d := withDevices(everything())
+	_, _ = d.Save(0, nil)
+	run(t, tr, web, host("n", "srv9"), host("m", "web01"), seen("n", b))
+	again, restored := withDevices(everything())
+	_, _ = d.Save(100, func(saved []device.Saved) error {
+		for _, s := range saved {
+			if !restored.Restore(s.Key, s.Groups) {
+				t.Errorf("%s cannot be read", s.Key)
+			}
+		}
+		return nil
+	})
+	events := run(t, again, ip, row("m", "Ip", `{}`))
+	wantDevice(t, events[0], "match", "several", "candidates", ids(b))
+	wantDevice(t, events[1], "match", "alert", "DeviceId", a)
+}

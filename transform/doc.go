@@ -154,7 +154,8 @@
 //	name     the one of the tenant that has the row's host name or Azure resource, and whose newest
 //	         report is within device_info.ttl of the event; a whole name before one without a
 //	         domain; never an address
-//	alert    the one that other rows of the alert name; of that name, if the row names a host
+//	alert    the one that other rows of the alert name, by id or by name; of that name, if the row
+//	         names a host
 //	user     the one that the row's account is logged on to, by a report within device_info.ttl of
 //	         the event (device_info.by_user)
 //	several  not guessed: there is more than one

@@ -35,8 +35,29 @@ type alert struct {
 // them can be listed.
 const maxHosts = 6
 
-// hosts is a set of devices, by their keys.
+// hosts is a set of devices, by their keys. Among them are hosts of which only the name is known.
 type hosts []string
+
+// kindName is the kind of a key that is the name of a host. It is above those of ids, so that names
+// give way to ids.
+const kindName = 'z'
+
+// appendNameKey appends the key of a host of which only the name is known, or nothing for a name
+// that tells none.
+func appendNameKey(dst []byte, tenant uint32, name []byte) []byte {
+	name = wholeName(name)
+	if len(name) > maxDeviceID || isNoName(name) || isAddress(name) {
+		return nil
+	}
+	return append(append(appendTenant(dst, tenant), kindName), lowered(name)...)
+}
+
+func isNameKey(key string) bool { return key[tenantBytes] == kindName }
+
+// hasDevice reports whether the id of a host is known.
+func (h hosts) hasDevice() bool {
+	return slices.ContainsFunc(h, func(key string) bool { return !isNameKey(key) })
+}
 
 // add reports how many bytes it took, and whether the set has changed.
 func (h *hosts) add(key []byte) (int64, bool) {
@@ -152,13 +173,13 @@ func (a *alerts) names(al *alert, device []byte, leading bool) (changed bool) {
 // only one. Devices that were merged into one are one. If there are several, none is guessed: then
 // key is "", and several has their keys. For a row that names its host only devices of that name
 // count.
-func (m *Memory) deviceOf(al *alert, name string) (key string, several []string) {
+func (m *Memory) deviceOf(al *alert, name string, at int64) (key string, several []string) {
 	hosts := al.leaders
 	if len(hosts) == 0 || name != "" {
 		hosts = al.hosts
 	}
 	if name == "" {
-		return m.oneOf(hosts)
+		return m.oneHost(hosts, at)
 	}
 	var named []string
 	for _, whole := range [...]bool{true, false} {
@@ -172,6 +193,42 @@ func (m *Memory) deviceOf(al *alert, name string) (key string, several []string)
 		}
 	}
 	return m.oneOf(named)
+}
+
+// oneHost returns the one device of an alert, or several. A host of which rows tell the name alone
+// is a device of that name; where that is not known, it may be another one.
+func (m *Memory) oneHost(hosts hosts, at int64) (key string, several []string) {
+	if !slices.ContainsFunc(hosts, isNameKey) {
+		return m.oneOf(hosts)
+	}
+	var devices, names []string
+	for _, key := range hosts {
+		if isNameKey(key) {
+			names = append(names, key)
+		} else {
+			devices = append(devices, key)
+		}
+	}
+	if key, several = m.oneOf(devices); key != "" {
+		several = []string{key}
+	}
+	strange := false
+	for _, other := range names {
+		name := other[tenantBytes+1:]
+		if slices.ContainsFunc(several, func(key string) bool { return m.isNamed(key, name, false) }) {
+			continue
+		}
+		if key, _ := m.named(tenantOf(other), name, at); key == "" {
+			strange = true
+		} else if !slices.Contains(several, key) {
+			several = append(several, key)
+		}
+	}
+	if len(several) == 1 && !strange {
+		return several[0], nil
+	}
+	slices.Sort(several)
+	return "", several[:min(len(several), maxHosts)]
 }
 
 // oneOf returns the one device that keys are of, or several. Devices that were merged into one are
@@ -262,6 +319,11 @@ func (m *Memory) inform(r *record.Record, tenant uint32) {
 	if s := severityOf(stringAt(tr, r.Props, "Severity")); s > 0 {
 		at := m.stamp(r)
 		for _, key := range al.hosts {
+			if isNameKey(key) {
+				if key, _ = m.named(tenant, key[tenantBytes+1:], at); key == "" {
+					continue
+				}
+			}
 			dev, _ := m.cache.peek(key)
 			m.noteAlert([]byte(key), dev, id, at, s)
 		}
@@ -301,8 +363,8 @@ func (m *Memory) noteAlert(key []byte, dev *device, alert []byte, at int64, s se
 
 // appendSaved appends an alert for a snapshot, and nothing if it is gone.
 //
-//	saved: savedAlert, number of devices (1), each: 1 for a host, 2 for a leader, 3 for both (1),
-//	length of its id (2, big endian), id; then info
+//	saved: savedAlert, number of devices (1), each: 1 for a host, 2 for a leader, 3 for both, 4 for
+//	the name of a host (1), length of its id (2, big endian), id; then info
 func (a *alerts) appendSaved(dst []byte, key string) []byte {
 	al, ok := a.cache.Peek(key)
 	if !ok {
@@ -321,6 +383,8 @@ func (a *alerts) appendSaved(dst []byte, key string) []byte {
 		kind := byte(1)
 		if slices.Contains(al.leaders, host) {
 			kind = 3
+		} else if isNameKey(host) {
+			kind = 4
 		}
 		add(kind, host)
 	}
@@ -350,6 +414,9 @@ func (a *alerts) restore(tenant uint32, id, saved []byte) bool {
 			return false
 		}
 		device := appendKey(nil, tenant, rest[3:end])
+		if rest[0] == 4 {
+			device = appendNameKey(nil, tenant, rest[3:end])
+		}
 		if device == nil {
 			return false
 		}
@@ -377,7 +444,7 @@ func (a *alerts) restore(tenant uint32, id, saved []byte) bool {
 	}
 	for i, device := range devices {
 		var n, more int64
-		if kinds[i]&1 != 0 {
+		if kinds[i] != 2 {
 			n, _ = al.hosts.add(device)
 		}
 		if kinds[i]&2 != 0 {

@@ -64,6 +64,7 @@ func findHost(s *record.Scanner, r *record.Record) (h host) {
 		return h
 	}
 	paths := hostPaths[:]
+	var named []byte // the host object without an id that comes first
 	if tr.Nodes[at].Kind != record.KindObject {
 		paths = nil
 	}
@@ -80,6 +81,14 @@ func findHost(s *record.Scanner, r *record.Record) (h host) {
 		id := machineID(&tr, n)
 		if id == nil && h.match == matchNone {
 			h.takeName(&tr, n)
+			if len(named) == 0 {
+				named = nameAt(&tr, n, "HostName", isNoName)
+			}
+		} else if len(named) > 0 {
+			name := nameAt(&tr, n, "HostName", isNoName)
+			if len(name) > 0 && !sameText(shortName(named), shortName(name)) {
+				continue // the image of a process may be on another host than the process
+			}
 		}
 		if id != nil && (h.match == matchNone || sameID(id, h.id)) {
 			if h.match == matchNone {
@@ -91,7 +100,7 @@ func findHost(s *record.Scanner, r *record.Record) (h host) {
 			return h
 		}
 	}
-	if h.match != matchNone {
+	if h.match != matchNone || len(named) > 0 {
 		return h
 	}
 	// An entity of a kind that is not known: if all its hosts are one, that is the host.

@@ -158,6 +158,13 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 	for _, key := range several {
 		m.names(tenant, alert, []byte(key), false)
 	}
+	if tenant != 0 && key == nil && len(alert) > 0 && len(h.name) > 0 {
+		j.text = appendHostName(j.text[:0], h.name, h.domain)
+		if name := appendNameKey(m.reportKey[:0], tenant, j.text); name != nil {
+			m.reportKey = name
+			m.names(tenant, alert, name, false)
+		}
+	}
 	if s == nil {
 		return
 	}
@@ -307,7 +314,7 @@ func (m *Memory) guess(s *Sighting) {
 		}
 	}
 	if al := m.alerts.get(s.tenant, s.alert); al != nil {
-		key, several := m.deviceOf(al, s.name)
+		key, several := m.deviceOf(al, s.name, s.at)
 		if !m.isAnother(key, s.resource) && take(matchAlert, key, several) {
 			return
 		}

@@ -220,12 +220,12 @@ func (m *Memory) lacksAlert(s *Sighting) bool {
 	if len(s.alert) == 0 || len(s.alert) > maxAlertID {
 		return false
 	}
-	hostless := !s.own && s.match != matchName && len(s.hosts) == 0
+	hostless := !s.own && s.match != matchName && s.match != matchAlert && len(s.hosts) == 0
 	if !hostless && !s.lacks {
 		return false
 	}
 	al := m.alerts.get(s.tenant, s.alert)
-	return hostless && (al == nil || len(al.hosts) == 0) || s.lacks && (al == nil || al.info == nil)
+	return hostless && (al == nil || !al.hosts.hasDevice()) || s.lacks && (al == nil || al.info == nil)
 }
 
 // await notes that the row of a sighting waits for its alert, or no longer does.
