@@ -44,6 +44,7 @@ type account struct {
 	sasExpiry time.Time     // zero when unknown
 	listing   chan struct{} // at most as many pages are held decoded at a time as fit in
 	skew      atomic.Int64  // how far the service's clock is ahead of ours, ns
+	date      atomic.Int64  // of the last answer, whatever it said; seconds, 0 for none
 	lists     atomic.Int64
 
 	pace       pace        // of lists
@@ -139,6 +140,16 @@ func (a *account) close() { a.transport.CloseIdleConnections() }
 // may be wrong.
 func (a *account) now() time.Time { return time.Now().Add(time.Duration(a.skew.Load())).UTC() }
 
+// surely is a time that is over by this machine's clock and by the last answer's Date. What is
+// older than something counts as read for good goes by it: one of both clocks may be days ahead.
+func (a *account) surely() time.Time {
+	now := time.Now().UTC()
+	if date := a.date.Load(); date != 0 && date < now.Unix() {
+		return time.Unix(date, 0).UTC()
+	}
+	return now
+}
+
 // mostSkew is how far the service's clock may be ahead of ours, or behind. A proxy whose clock is
 // wrong answers with any Date. One answer of the year 2100 would have all blobs count as read long
 // ago, and the state file would keep that.
@@ -148,6 +159,7 @@ func (a *account) sawDate(at *time.Time) {
 	if at == nil || at.IsZero() {
 		return
 	}
+	a.date.Store(at.Unix())
 	// Dates have whole seconds and are late by the way here: nothing below two seconds is a
 	// difference. A Date is ignored if it is off by so much that this machine would not accept the
 	// service's certificate.

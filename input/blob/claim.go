@@ -91,7 +91,7 @@ func (sh *sharing) claim(h *shard, exists bool, owner string) (err error) {
 		c.book.mem = sh.rescue(h.n, errShardGone)
 	default:
 		// A new shard: what start latest means is stored before anything of it is read.
-		now := strconv.FormatInt(s.account.now().Unix(), 10)
+		now := strconv.FormatInt(s.account.surely().Unix(), 10)
 		for _, origin := range s.cfg.Containers {
 			c.book.mem["#since/"+origin], fresh[origin] = now, true
 		}

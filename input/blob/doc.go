@@ -101,7 +101,7 @@
 //     unchanged, reading continues from there. Otherwise all of it is read again: repeats have the
 //     same event_id.
 //   - The time is the service's (Date of its answers), since it names folders and stamps blobs by
-//     it.
+//     it. What counts as read without a position goes by the earlier one of both clocks.
 //   - An unfinished line or value waits for its rest. An hour after the end of the blob's hour and
 //     its last change, it is handed on unfinished. A block blob waits for values only.
 //

@@ -30,7 +30,8 @@ type member struct {
 
 	mu             sync.Mutex
 	handed, learnt map[string]int
-	backs          int // how often events were set back
+	backs          int   // how often events were set back
+	refused        error // by the last commit that failed
 }
 
 func join(t *testing.T, cfg blob.Config) *member { return joinFor(t, cfg, 0) }
@@ -58,9 +59,14 @@ func joinFor(t *testing.T, cfg blob.Config, commits time.Duration) *member {
 			for _, mark := range pending {
 				marks = append(marks, mark)
 			}
-			if src.Commit(ctx, marks) == nil {
+			err := src.Commit(ctx, marks)
+			if err == nil {
 				clear(pending)
+				return
 			}
+			m.mu.Lock()
+			m.refused = err
+			m.mu.Unlock()
 		}
 		var committing sync.WaitGroup
 		defer committing.Wait()

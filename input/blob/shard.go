@@ -72,7 +72,7 @@ func (c *container) load(exists bool) error {
 		}
 		p := &part{shard: h, book: book, term: term}
 		var err error
-		if p.since, err = s.since(h, book, c.origin, s.account.now()); err != nil {
+		if p.since, err = s.since(h, book, c.origin, s.account.surely()); err != nil {
 			return err
 		}
 		s.mu.Lock()

@@ -364,7 +364,7 @@ func (s *Source) noneMatches(patterns []string) {
 // that were looked for before.
 func (s *Source) match(patterns []string, known map[string]bool) (found int, err error) {
 	for _, pattern := range patterns {
-		begun := s.account.now() // before the listing: a container that is made during it is new
+		begun := s.account.surely() // before the listing: a container that is made during it is new
 		names, err := s.account.match(s.ctx, pattern)
 		if err != nil {
 			return 0, err

@@ -43,6 +43,7 @@ type sweeper struct {
 type pass struct {
 	begun   time.Time // by the service's clock
 	started time.Time // by ours
+	surely  time.Time // not later than either
 	whole   bool      // it began at the first name, in this process
 	marker  string    // of the next page
 	ended   bool
@@ -193,7 +194,7 @@ func (w *sweeper) list() (ended bool, err error) {
 	c, s := w.c, w.c.s
 	if w.pass == nil || w.pass.ended {
 		// Blobs that an earlier pass still waits for stay active: this pass meets them again.
-		p := &pass{begun: s.account.now(), started: time.Now(), whole: true, seen: make(map[uint64]struct{}), parts: c.ours()}
+		p := &pass{begun: s.account.now(), started: time.Now(), surely: s.account.surely(), whole: true, seen: make(map[uint64]struct{}), parts: c.ours()}
 		if w.passes == 0 && len(p.parts) == 1 && p.parts[0].record.Marker != "" { // continues the pass of an earlier process
 			p.marker, p.whole = p.parts[0].record.Marker, false
 		}
@@ -343,7 +344,7 @@ func (w *sweeper) conclude(part *part) error {
 		// A pass that an earlier process began does not count: it has not met new names in its
 		// first part.
 		r.Finished = p.begun
-		if floor := p.begun.Add(-s.keep()); floor.After(r.Floor) {
+		if floor := p.surely.Add(-s.keep()); floor.After(r.Floor) {
 			r.Floor = floor
 		}
 	}

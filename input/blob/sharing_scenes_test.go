@@ -1,0 +1,92 @@
+package blob_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakeblob"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+)
+
+// Every kind of request to the shared container is refused now and then, with every status. Nothing
+// is lost, and when that is over, all is as before.
+func TestSharedRefusals(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, memberLease)
+	seed := rand.Uint64()
+	t.Log("seed ", seed)
+	var mu sync.Mutex
+	rng := rand.New(rand.NewPCG(seed, 5))
+	on := true
+	answers := []fakeblob.Fault{{Status: 503, Code: "ServerBusy"}, {Status: 500, Code: "InternalError"}, {Status: 412, Code: "ConditionNotMet"}, {Status: 412, Code: "LeaseIdMismatchWithBlobOperation"},
+		{Status: 409, Code: "LeaseIsBrokenAndCannotBeRenewed"}, {Status: 409, Code: "ContainerBeingDeleted"}, {Status: 404, Code: "ContainerNotFound"}, {Status: 404, Code: "BlobNotFound"}, {Status: 403, Code: "AuthorizationPermissionMismatch"},
+		{Status: 429, Code: "TooManyRequests"}, {Status: 400, Code: "InvalidHeaderValue"}, {Status: 410, Code: ""}}
+	a.fake.SetFault(func(r fakeblob.Request) *fakeblob.Fault {
+		mu.Lock()
+		defer mu.Unlock()
+		if on && r.Container == sharedContainer && rng.IntN(5) == 0 {
+			return &answers[rng.IntN(len(answers))]
+		}
+		return nil
+	})
+	all := []*member{join(t, cfg), join(t, cfg), join(t, cfg)}
+	n := 0
+	for k := range 12 {
+		n += spread(a, fmt.Sprint("round ", k))
+		time.Sleep(memberLease / 3)
+		if k == 4 {
+			all[0].leave()
+			all = append(all, join(t, cfg))
+		}
+	}
+	mu.Lock()
+	on = false
+	mu.Unlock()
+	until(t, "all shards", all, func() bool { return all[1].owned()+all[2].owned()+all[3].owned() == 16 })
+	n += spread(a, "last")
+	each(t, n, 12*n, all...)
+	for _, m := range all {
+		if strings.Contains(m.log.String(), "panic") {
+			t.Errorf("a panic:\n%s", m.log)
+		}
+	}
+}
+
+// A proxy answers with a Date that is days ahead, for a while. What comes later is read: a blob
+// without a position counts as read only when it is old by this machine's clock, too.
+func TestSharedDatesAhead(t *testing.T) {
+	t.Parallel()
+	for _, latest := range []bool{false, true} {
+		t.Run(fmt.Sprint("latest ", latest), func(t *testing.T) {
+			t.Parallel()
+			a, cfg := newShared(t, memberLease)
+			cfg.Start.Latest = latest
+			var ahead atomic.Int64
+			ahead.Store(int64(10 * 24 * time.Hour))
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				answer := httptest.NewRecorder()
+				a.fake.ServeHTTP(answer, r)
+				answer.Header().Set("Date", time.Now().Add(time.Duration(ahead.Load())).UTC().Format(http.TimeFormat))
+				pass(w, answer)
+			}))
+			t.Cleanup(s.Close)
+			cfg.ConnectionString = input.NewSecret(strings.Replace(a.conn, a.fake.URL(), s.URL+"/fakeaccount", 1))
+			m := join(t, cfg)
+			until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
+			a.fake.Append(sharedTables[0], "flows/one.json", []byte("{\"early\":1}\r\n"))
+			polled(t, a, []*member{m})
+			ahead.Store(0)
+			polled(t, a, []*member{m})
+			before := len(came(m))
+			a.fake.Append(sharedTables[0], "flows/two.json", []byte("{\"late\":1}\r\n"))
+			each(t, before+1, 0, m)
+		})
+	}
+}
