@@ -35,6 +35,7 @@ type claim struct {
 	writes int    // so far, also those that failed
 	saved  uint64 // changes of the book that are written
 	at     time.Time
+	tried  time.Time // the last write, also if it failed
 }
 
 var (
@@ -173,7 +174,7 @@ func (sh *sharing) keep(c *claim) {
 		s.mu.Unlock()
 		var err error
 		switch {
-		case leaving && drained:
+		case leaving && drained && c.rested(sh.lasts/60):
 			if err = sh.saveWithin(c); err == nil {
 				sh.giveBack(c)
 				return
@@ -243,7 +244,14 @@ func (sh *sharing) renew(c *claim) error {
 func (c *claim) due(every time.Duration) bool {
 	c.saving.Lock()
 	defer c.saving.Unlock()
-	return c.book.changed() != c.saved && time.Since(c.at) >= every
+	return c.book.changed() != c.saved && time.Since(c.at) >= every && time.Since(c.tried) >= every
+}
+
+// rested tells whether the last write that failed is so long ago.
+func (c *claim) rested(d time.Duration) bool {
+	c.saving.Lock()
+	defer c.saving.Unlock()
+	return !c.tried.After(c.at) || time.Since(c.tried) >= d
 }
 
 func (sh *sharing) saveWithin(c *claim) error {
@@ -263,6 +271,7 @@ func (sh *sharing) save(ctx context.Context, c *claim) error {
 	if !c.lease.Held() {
 		return errLost
 	}
+	c.tried = time.Now()
 	packed, changes := c.book.pack()
 	owner, mark, shards := sh.worker, c.id[:8], strconv.Itoa(len(sh.s.shards))
 	c.writes++

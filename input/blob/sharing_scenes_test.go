@@ -59,6 +59,30 @@ func TestSharedRefusals(t *testing.T) {
 	}
 }
 
+// Positions cannot be written for a while. They are not written again and again meanwhile.
+func TestSharedWritesAreSpaced(t *testing.T) {
+	t.Parallel()
+	const lasts = 4 * memberLease
+	a, cfg := newShared(t, lasts)
+	m := joinFor(t, cfg, lasts/12)
+	until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
+	each(t, spread(a, "one"), 0, m)
+	var writes atomic.Int64
+	a.fake.SetFault(func(r fakeblob.Request) *fakeblob.Fault {
+		if r.Container == sharedContainer && r.Op == fakeblob.Change {
+			writes.Add(1)
+			return &fakeblob.Fault{Status: 503, Code: "ServerBusy"}
+		}
+		return nil
+	})
+	spread(a, "two")
+	time.Sleep(lasts / 2)
+	a.fake.SetFault(nil)
+	if n := writes.Load(); n > 16*2*(6+2) {
+		t.Errorf("%d writes in %v, with 16 shards and a write each %v", n, lasts/2, lasts/12)
+	}
+}
+
 // A proxy answers with a Date that is days ahead, for a while. What comes later is read: a blob
 // without a position counts as read only when it is old by this machine's clock, too.
 func TestSharedDatesAhead(t *testing.T) {
