@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -56,6 +57,13 @@ type sharing struct {
 	none   time.Time      // when shards that this worker knows nothing of were first seen to have no blob; of the goroutine of run
 	books  map[int]*book  // of shards that were read before, should their blobs be gone; s.mu
 	counts sharingCounts  // s.mu
+
+	// Of the goroutine of run:
+	refused  error         // of the last look, what was not claimed or asked for
+	sought   map[int]bool  // shards that this worker has asked for, and not tried to claim
+	vain     bool          // it could not claim one of them, and has claimed none since
+	vainly   input.Backoff // for the next time
+	askAfter time.Time     // nothing is asked for before
 }
 
 // sharingCounts are figures, and the news for the log at the next look.
@@ -75,6 +83,7 @@ func openSharing(s *Source) (*sharing, error) {
 	if sh.lasts <= 0 {
 		sh.lasts = defaultLease
 	}
+	sh.sought, sh.vainly = make(map[int]bool), input.Backoff{First: sh.lasts, Max: 32 * sh.lasts}
 	if s.cfg.SharedURL != "" {
 		cfg := s.cfg
 		cfg.AccountURL = s.cfg.SharedURL
@@ -122,9 +131,10 @@ func (sh *sharing) run() {
 			sh.fails("look at the other workers", err)
 			pause = max(min(wait.Next(), pause), retryAfter(err))
 		} else {
-			wait.Reset()
 			sh.s.troubles.End("look at the other workers", "")
-			if len(sh.asked) > 0 || time.Since(began) < sh.lasts && len(s.readNow()) < len(s.shards) {
+			if sh.refused != nil {
+				pause = max(min(wait.Next(), pause), retryAfter(sh.refused))
+			} else if wait.Reset(); len(sh.asked) > 0 || time.Since(began) < sh.lasts && len(s.readNow()) < len(s.shards) {
 				// What was asked for comes soon, and is for whoever is first. A rolling update ends
 				// those that hold the others soon.
 				pause /= 10
@@ -432,7 +442,7 @@ func (sh *sharing) look() error {
 	}
 	// At once, and not only with a claim, which waits for events that are on their way: a new
 	// worker may be about to begin without these positions.
-	sh.each(gones, func(o owned) error {
+	sh.refused = sh.each(gones, func(o owned) error {
 		err := sh.putBack(o.n)
 		exists[o.n] = err == nil
 		return err
@@ -444,29 +454,71 @@ func (sh *sharing) look() error {
 		return err
 	}
 	claim, ask := fair(all, sh.worker)
-	sh.each(claim, func(o owned) error { return sh.claim(s.shards[o.n], exists[o.n], before[o.n]) })
-	if len(claim) > 0 {
-		s.mu.Lock()
-		for _, c := range s.containers {
-			c.poke() // once, for all that has come
-		}
-		s.mu.Unlock()
-	}
+	failed := sh.each(claim, func(o owned) error { return sh.claim(s.shards[o.n], exists[o.n], before[o.n]) })
+	sh.claimed(claim, failed)
+	ask = sh.mayAsk(ask)
 	for _, o := range ask {
-		sh.asked[o.n] = true
+		sh.asked[o.n], sh.sought[o.n] = true, true
 	}
-	sh.each(ask, sh.ask)
+	sh.refused = cmp.Or(sh.refused, failed, sh.each(ask, sh.ask))
+	const subject = "claim shards"
+	if sh.refused != nil {
+		sh.fails(subject, sh.refused)
+	} else {
+		s.troubles.End(subject, "")
+	}
 	if forEver != "" {
 		return &foreverError{forEver}
 	}
 	return nil
 }
 
+// claimed looks at what has become of claims. The containers are listed if shards have come.
+func (sh *sharing) claimed(claim []owned, failed error) {
+	s := sh.s
+	reading := s.readNow()
+	come, vain := false, false
+	for _, o := range claim {
+		has := reading[s.shards[o.n]] != nil
+		come = come || has
+		vain = vain || !has && sh.sought[o.n] && failed != nil
+		delete(sh.sought, o.n)
+	}
+	switch {
+	case come:
+		sh.vain, sh.askAfter = false, time.Time{}
+		sh.vainly.Reset()
+	case vain:
+		sh.vain, sh.askAfter = true, time.Now().Add(sh.vainly.Next())
+	}
+	if come {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, c := range s.containers {
+			c.poke() // once, for all
+		}
+	}
+}
+
+// mayAsk returns what may be asked for now. A shard that is given up for a worker that cannot claim
+// it is nobody's for a while. So that worker asks for one at a time, and more and more rarely.
+func (sh *sharing) mayAsk(ask []owned) []owned {
+	switch {
+	case !sh.vain:
+		return ask
+	case len(sh.asked) > 0 || time.Now().Before(sh.askAfter):
+		return nil
+	}
+	return ask[:min(len(ask), 1)]
+}
+
 // nobody is the owner of a shard that no worker may claim yet.
 const nobody = "-"
 
-// each does f for all, several at a time. Failures are tried again at the next look.
-func (sh *sharing) each(all []owned, f func(owned) error) {
+// each does f for all, several at a time, and returns the first error. Failures are tried again at
+// the next look.
+func (sh *sharing) each(all []owned, f func(owned) error) (first error) {
+	var mu sync.Mutex
 	var running sync.WaitGroup
 	places := make(chan struct{}, sharedMost)
 	for _, o := range all {
@@ -474,17 +526,17 @@ func (sh *sharing) each(all []owned, f func(owned) error) {
 		running.Go(func() {
 			defer input.CatchAndLog(sh.s.log, "claim a shard")
 			defer func() { <-places }()
-			const subject = "claim shards"
-			switch err := f(o); {
-			case sh.s.ctx.Err() != nil:
-			case err == nil:
-				sh.s.troubles.End(subject, "")
-			default:
-				sh.fails(subject, err)
+			if err := f(o); err != nil && sh.s.ctx.Err() == nil {
+				mu.Lock()
+				defer mu.Unlock()
+				if first == nil {
+					first = err
+				}
 			}
 		})
 	}
 	running.Wait()
+	return first
 }
 
 // putBack writes the positions of a shard whose blob is gone. The next owner reads on from there.

@@ -83,6 +83,61 @@ func TestSharedWritesAreSpaced(t *testing.T) {
 	}
 }
 
+// One shard cannot be claimed. The containers are not listed more often because of that.
+func TestSharedFailedClaimsCostNoLists(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, memberLease)
+	cfg.PollInterval = memberLease
+	a.fake.SetFault(func(r fakeblob.Request) *fakeblob.Fault {
+		if r.Container == sharedContainer && r.Blob == "shard-003" && r.Op == fakeblob.Lease {
+			return &fakeblob.Fault{Status: 403, Code: "AuthorizationPermissionMismatch"}
+		}
+		return nil
+	})
+	m := join(t, cfg)
+	until(t, "the other shards", []*member{m}, func() bool { return m.owned() == 15 })
+	time.Sleep(memberLease)
+	before, looks := a.fake.Lists(sharedTables[0]), a.fake.Lists(sharedContainer)
+	until(t, "looks", []*member{m}, func() bool { return a.fake.Lists(sharedContainer) > looks+30 })
+	// A poll makes up to three lists for each of the 20 tenants, and here there are none yet.
+	if n := a.fake.Lists(sharedTables[0]) - before; n > 20 {
+		t.Errorf("%d lists of a container while 30 claims failed", n)
+	}
+	if n := strings.Count(m.log.String(), "claim shards works again"); n > 1 {
+		t.Errorf("it works again, the log says %d times", n)
+	}
+}
+
+// A worker that may break leases and cannot claim does not have the others give shards up for ever.
+func TestSharedDisturber(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, memberLease)
+	good := join(t, cfg)
+	until(t, "all shards", []*member{good}, func() bool { return good.owned() == 16 })
+	agent := "defender-" + good.log.worker(t)
+	var breaks atomic.Int64
+	a.fake.SetFault(func(r fakeblob.Request) *fakeblob.Fault {
+		if r.Container == sharedContainer && !strings.HasPrefix(r.Agent, agent) {
+			if r.Op == fakeblob.GetBlob {
+				return &fakeblob.Fault{Status: 403, Code: "AuthorizationPermissionMismatch"}
+			}
+			if r.HTTP.Header.Get("x-ms-lease-action") == "break" {
+				breaks.Add(1)
+			}
+		}
+		return nil
+	})
+	bad := join(t, cfg)
+	time.Sleep(5 * memberLease)
+	if n := breaks.Load(); n > 14 { // 8 before it knows, and one now and then
+		t.Errorf("%d shards were asked for in 5 leases", n)
+	}
+	all := []*member{good, bad}
+	each(t, spread(a, "one"), 0, all...)
+	a.fake.SetFault(nil)
+	fairly(t, all)
+}
+
 // A proxy answers with a Date that is days ahead, for a while. What comes later is read: a blob
 // without a position counts as read only when it is old by this machine's clock, too.
 func TestSharedDatesAhead(t *testing.T) {
