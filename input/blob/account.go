@@ -416,19 +416,26 @@ func (l shardItem) owned() bool {
 
 // shards lists the blobs of shards.
 func (a *account) shards(ctx context.Context, containerName string) (all []shardItem, err error) {
-	prefix := shardPrefix
+	prefix, most := shardPrefix, int32(smallPage) // all of one's own; those of others may have 8 KB of metadata each
 	pager := a.service.NewContainerClient(containerName).NewListBlobsFlatPager(&azcontainer.ListBlobsFlatOptions{
-		Prefix: &prefix, Include: azcontainer.ListBlobsInclude{Metadata: true}})
+		Prefix: &prefix, MaxResults: &most, Include: azcontainer.ListBlobsInclude{Metadata: true}})
 	var seen markers
 	for pager.More() {
+		if err := a.pace.wait(ctx); err != nil {
+			return nil, err
+		}
 		a.lists.Add(1)
 		page, err := func() (azcontainer.ListBlobsFlatResponse, error) {
 			ctx, cancel := context.WithTimeout(ctx, listTimeout)
 			defer cancel()
 			return pager.NextPage(ctx)
 		}()
-		if err == nil && page.NextMarker != nil && page.Segment != nil {
-			err = seen.take(*page.NextMarker, len(page.Segment.BlobItems))
+		if err == nil && page.NextMarker != nil {
+			items := 0
+			if page.Segment != nil {
+				items = len(page.Segment.BlobItems)
+			}
+			err = seen.take(*page.NextMarker, items)
 		}
 		if err != nil {
 			a.sawError(err)
@@ -443,7 +450,7 @@ func (a *account) shards(ctx context.Context, containerName string) (all []shard
 				continue
 			}
 			n, err := strconv.Atoi(strings.TrimPrefix(*b.Name, prefix))
-			if err != nil || n < 0 || *b.Name != shardName(n) {
+			if err != nil || n < 0 || n >= maxShards || *b.Name != shardName(n) {
 				continue // somebody else's
 			}
 			shards, _ := strconv.Atoi(metadata(b.Metadata, "shards"))
@@ -455,11 +462,23 @@ func (a *account) shards(ctx context.Context, containerName string) (all []shard
 	return all, nil
 }
 
-// whole reads a small blob, and its version.
+// whole reads a small blob, and its version. One that is larger than any worker writes has its
+// version, too.
 func (a *account) whole(ctx context.Context, containerName, name string) (text []byte, etag azcore.ETag, err error) {
 	a.reads.Add(1)
 	ctx = context.WithValue(ctx, wholeKey{}, true)
-	r, err := a.service.NewContainerClient(containerName).NewBlobClient(name).DownloadStream(ctx, nil)
+	client := a.service.NewContainerClient(containerName).NewBlobClient(name)
+	r, err := client.DownloadStream(ctx, nil)
+	if long := new(web.LengthError); errors.As(err, &long) {
+		p, e := client.GetProperties(ctx, nil)
+		switch {
+		case e != nil:
+			return nil, "", e
+		case p.ETag == nil || *p.ETag == "":
+			return nil, "", errNoETag
+		}
+		return nil, *p.ETag, long
+	}
 	if err != nil {
 		a.sawError(err)
 		return nil, "", err

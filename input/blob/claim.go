@@ -19,6 +19,7 @@ import (
 	azlease "github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/lease"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/web"
 )
 
 // claim is a shard's lease while it is ours.
@@ -78,12 +79,15 @@ func (sh *sharing) claim(h *shard, exists bool, owner string) (err error) {
 		return err
 	}
 	stored, etag, err := sh.account.whole(ctx, sh.container, name)
-	if err != nil {
+	long := new(web.LengthError)
+	if err != nil && !errors.As(err, &long) {
 		return err
 	}
 	c.book, c.etag = &book{packed: true, changes: 1}, etag // the owner is a change
 	fresh := make(map[string]bool)
-	c.book.mem, err = unpackAll(stored)
+	if err == nil {
+		c.book.mem, err = unpackAll(stored)
+	}
 	switch {
 	case err != nil:
 		c.book.mem = sh.rescue(h.n, fmt.Errorf("its positions are damaged: %w", err))

@@ -155,7 +155,7 @@ func ReadConfig(s *input.Settings, id signin.Config) (cfg Config, configured boo
 // checkShared reads the settings that go with blob.shared.
 func (cfg *Config) checkShared(s *input.Settings) {
 	cfg.SharedURL = strings.TrimSuffix(s.Text("blob.shared_account_url"), "/")
-	cfg.Shards = s.Number("blob.shards", 1, 256)
+	cfg.Shards = s.Number("blob.shards", 1, maxShards)
 	switch problem := containerProblem(cfg.Shared); {
 	case isPattern(cfg.Shared):
 		s.Reject("blob.shared", "is the name of one container, without patterns")

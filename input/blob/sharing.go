@@ -37,6 +37,7 @@ const (
 	// sharedMost is how many requests of the shared container are under way at a time.
 	sharedMost = 8
 
+	maxShards   = 256
 	shardPrefix = "shard-"
 	probeName   = "check-"
 )

@@ -520,6 +520,10 @@ func TestSharedStrangeNames(t *testing.T) {
 	if _, err := client.Upload(t.Context(), body{bytes.NewReader(nil)}, &blockblob.UploadOptions{Metadata: map[string]*string{"shards": &other}}); err != nil {
 		t.Fatal(err)
 	}
+	client = a.client.ServiceClient().NewContainerClient(sharedContainer).NewBlockBlobClient("shard-1000") // beyond all numbers
+	if _, err := client.Upload(t.Context(), body{bytes.NewReader(nil)}, &blockblob.UploadOptions{Metadata: map[string]*string{"shards": &other}}); err != nil {
+		t.Fatal(err)
+	}
 	m := join(t, cfg)
 	until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
 	each(t, spread(a, "one"), 0, m)

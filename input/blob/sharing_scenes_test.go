@@ -59,6 +59,28 @@ func TestSharedRefusals(t *testing.T) {
 	}
 }
 
+// A list without an end, whose pages do not even say that they are empty.
+func TestSharedEndlessList(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, memberLease)
+	var lists atomic.Int64
+	through(t, a, &cfg, func(w http.ResponseWriter, r *http.Request, do func() *httptest.ResponseRecorder) {
+		if r.URL.Query().Get("comp") != "list" {
+			pass(w, do())
+			return
+		}
+		w.Header().Set("Content-Type", "application/xml")
+		fmt.Fprintf(w, `<?xml version="1.0" encoding="utf-8"?><EnumerationResults><NextMarker>m%d</NextMarker></EnumerationResults>`, lists.Add(1))
+	})
+	m := join(t, cfg)
+	until(t, "an error", []*member{m}, func() bool { return strings.Contains(m.log.String(), "level=ERROR") })
+	before := lists.Load()
+	time.Sleep(memberLease)
+	if n := lists.Load() - before; n > 2000 {
+		t.Errorf("%d lists in %v", n, memberLease)
+	}
+}
+
 // Positions cannot be written for a while. They are not written again and again meanwhile.
 func TestSharedWritesAreSpaced(t *testing.T) {
 	t.Parallel()
@@ -136,6 +158,17 @@ func TestSharedDisturber(t *testing.T) {
 	each(t, spread(a, "one"), 0, all...)
 	a.fake.SetFault(nil)
 	fairly(t, all)
+}
+
+// The blob of a shard is larger than what a worker reads: something else was put there. It is
+// damaged, as any other.
+func TestSharedHugeShard(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, memberLease)
+	a.fake.Put(sharedContainer, "shard-003", make([]byte, 65<<20))
+	m := join(t, cfg)
+	until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
+	until(t, "an error", []*member{m}, func() bool { return strings.Contains(m.log.String(), "positions of shards cannot be read") })
 }
 
 // A proxy answers with a Date that is days ahead, for a while. What comes later is read: a blob
