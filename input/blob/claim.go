@@ -2,6 +2,7 @@ package blob
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,7 @@ type claim struct {
 
 var (
 	errShardGone = errors.New("its positions are gone: the blob was deleted or emptied")
+	errLate      = errors.New("no renewal was answered in time, or this process stood still")
 	errLost      = errors.New("the lease is lost")
 	errNoETag    = errors.New("the answer has no ETag; something between here and the storage account drops headers: check proxies and gateways")
 	errNotOurs   = errors.New("the answer to a renewal does not name the lease; something between here and the storage account answers for it: check proxies and gateways")
@@ -161,6 +163,7 @@ func (sh *sharing) keep(c *claim) {
 	defer tick.Stop()
 	// Not all at the same moment.
 	renew := time.Now().Add(sh.lasts/4 - time.Duration(mathrand.Int64N(int64(sh.lasts/12)+1)))
+	late := errLate
 	for {
 		select {
 		case <-s.ctx.Done():
@@ -170,7 +173,7 @@ func (sh *sharing) keep(c *claim) {
 		case <-tick.C:
 		}
 		if !c.lease.Held() {
-			sh.lose(c, errors.New("no renewal was answered in time, or this process stood still"))
+			sh.lose(c, late)
 			return
 		}
 		s.mu.Lock()
@@ -184,7 +187,8 @@ func (sh *sharing) keep(c *claim) {
 				return
 			}
 		case !leaving && !time.Now().Before(renew):
-			if err = sh.renew(c); err == nil {
+			err = sh.renew(c)
+			if late = cmp.Or(err, errLate); err == nil {
 				renew = time.Now().Add(sh.lasts / 4)
 			} else {
 				renew = time.Now().Add(sh.lasts / 60) // soon again
@@ -433,7 +437,7 @@ func (sh *sharing) releaseWithin(c *claim, wait time.Duration) {
 		_, err = lease.ReleaseLease(ctx, nil)
 	}
 	if err != nil {
-		sh.s.log.Debug("release a lease: it runs out by itself", "shard", shardName(c.h.n), "error", sh.account.explain(err, true))
+		sh.s.log.Debug("release a lease: it runs out by itself", "shard", shardName(c.h.n), "error", sh.account.explainShared(err, sh.container))
 	}
 }
 

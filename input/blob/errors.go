@@ -149,7 +149,24 @@ func (a *account) hint(answer *azcore.ResponseError, listed bool) string {
 	if answer.StatusCode == http.StatusTooManyRequests || answer.StatusCode == http.StatusServiceUnavailable {
 		return "the storage account is throttling; reading continues as it allows"
 	}
-	if k := kindOf(answer); k != denied {
+	hint := a.signInHint(answer)
+	switch {
+	case kindOf(answer) != denied || hint != "":
+		return hint
+	case a.sas:
+		return "the shared access signature does not allow this; it needs read and list (sp=rl) on the container, and the account's firewall must let this machine in"
+	case a.entra && listed:
+		return "listing works and reading does not: grant the identity the role Storage Blob Data Reader on the account or container (Reader and Contributor do not give access to content)"
+	case a.entra:
+		return "grant the identity the role Storage Blob Data Reader on the account or container, and check the account's firewall"
+	}
+	return "check the account's firewall: it must let this machine in"
+}
+
+// signInHint says what is wrong with a key or a signature, or "" when it is the right of somebody
+// who is known.
+func (a *account) signInHint(answer *azcore.ResponseError) string {
+	if kindOf(answer) != denied {
 		return ""
 	}
 	now := time.Now()
@@ -173,12 +190,6 @@ func (a *account) hint(answer *azcore.ResponseError, listed bool) string {
 		return "the shared access signature is not valid (wrong, expired, or revoked); make a new one"
 	case answer.ErrorCode == "AuthenticationFailed" && !a.entra:
 		return "the account key is wrong; it may have been rotated"
-	case a.sas:
-		return "the shared access signature does not allow this; it needs read and list (sp=rl) on the container, and the account's firewall must let this machine in"
-	case a.entra && listed:
-		return "listing works and reading does not: grant the identity the role Storage Blob Data Reader on the account or container (Reader and Contributor do not give access to content)"
-	case a.entra:
-		return "grant the identity the role Storage Blob Data Reader on the account or container, and check the account's firewall"
 	}
-	return "check the account's firewall: it must let this machine in"
+	return ""
 }

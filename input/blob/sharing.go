@@ -166,12 +166,16 @@ func (a *account) explainShared(err error, name string) error {
 	switch kind := kindOf(err); {
 	case isOther(err):
 		return err
+	case bloberror.HasCode(err, bloberror.BlobNotFound):
+		return errShardGone
 	case kind == missing:
 		return fmt.Errorf("it does not exist; create it: az storage container create --auth-mode login --account-name %s --name %s", strings.Split(a.host, ".")[0], name)
-	case kind == denied && errors.As(err, &answer) && a.entra:
+	case kind != denied || !errors.As(err, &answer) || a.signInHint(answer) != "":
+		return a.explain(err, true)
+	case a.entra:
 		return fmt.Errorf("%d %s: grant the identity the role Storage Blob Data Contributor on this container; Storage Blob Data Reader is enough for the others; and check the account's firewall",
 			answer.StatusCode, answer.ErrorCode)
-	case kind == denied && errors.As(err, &answer) && a.sas:
+	case a.sas:
 		return fmt.Errorf("%d %s: the shared access signature needs the permissions read, write, delete and list (sp=rwdl) on this container", answer.StatusCode, answer.ErrorCode)
 	}
 	return a.explain(err, true)
@@ -283,6 +287,7 @@ func (a *account) checkShared(ctx context.Context, cfg Config, reads string) inp
 			return err
 		}},
 		{"write", func() error { _, err := blob.Upload(ctx, body(nil), nil); return err }},
+		{"read", func() error { _, _, err := a.whole(ctx, cfg.Shared, probeName+name); return err }},
 		{"lease", func() error {
 			lease, err := azlease.NewBlobClient(blob, nil)
 			if err == nil {
@@ -300,6 +305,7 @@ func (a *account) checkShared(ctx context.Context, cfg Config, reads string) inp
 	} {
 		if err := step.try(); err != nil {
 			f.Err = fmt.Errorf("%s: %w", step.what, a.explainShared(err, cfg.Shared))
+			_, _ = blob.Delete(ctx, nil) // if it was written
 			return f
 		}
 	}

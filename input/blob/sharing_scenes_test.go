@@ -13,6 +13,7 @@ import (
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/build/fakeblob"
 	"github.com/fluent-bit-defender/fluent-bit-defender/input"
+	"github.com/fluent-bit-defender/fluent-bit-defender/input/blob"
 )
 
 // Every kind of request to the shared container is refused now and then, with every status. Nothing
@@ -169,6 +170,96 @@ func TestSharedHugeShard(t *testing.T) {
 	m := join(t, cfg)
 	until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
 	until(t, "an error", []*member{m}, func() bool { return strings.Contains(m.log.String(), "positions of shards cannot be read") })
+}
+
+// What the service refuses to a worker is named as it is.
+func TestSharedReasons(t *testing.T) {
+	t.Parallel()
+	sas := func(a *account, cfg blob.Config, ends time.Time) blob.Config {
+		cfg.Auth, cfg.SAS, cfg.AccountURL = "sas", input.NewSecret("sv=1&se="+ends.UTC().Format(time.RFC3339)+"&sig=x"), a.fake.URL()
+		cfg.ConnectionString = input.NewSecret("")
+		return cfg
+	}
+	t.Run("expired", func(t *testing.T) {
+		t.Parallel()
+		a, cfg := newShared(t, memberLease)
+		m := join(t, sas(a, cfg, time.Now().Add(-time.Hour)))
+		until(t, "an error", []*member{m}, func() bool { return strings.Contains(m.log.String(), "look at the other workers") })
+		_, line, _ := strings.Cut(m.log.String(), "look at the other workers")
+		if line, _, _ = strings.Cut(line, "\n"); !strings.Contains(line, "signature expired at") {
+			t.Errorf("the log says %q", line)
+		}
+	})
+	t.Run("renew", func(t *testing.T) {
+		t.Parallel()
+		a, cfg := newShared(t, memberLease)
+		m := join(t, sas(a, cfg, time.Now().Add(time.Hour)))
+		until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
+		a.fake.SetFault(func(r fakeblob.Request) *fakeblob.Fault {
+			if r.Op == fakeblob.Lease {
+				return &fakeblob.Fault{Status: 403, Code: "AuthorizationPermissionMismatch"}
+			}
+			return nil
+		})
+		until(t, "the leases to be lost", []*member{m}, func() bool { return strings.Contains(m.log.String(), "lost shards") })
+		_, line, _ := strings.Cut(m.log.String(), "lost shards")
+		if line, _, _ = strings.Cut(line, "\n"); !strings.Contains(line, "sp=rwdl") {
+			t.Errorf("the log says %q", line)
+		}
+	})
+	t.Run("write", func(t *testing.T) {
+		t.Parallel()
+		a, cfg := newShared(t, 4*memberLease)
+		m := join(t, sas(a, cfg, time.Now().Add(time.Hour)))
+		until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
+		a.fake.SetFault(func(r fakeblob.Request) *fakeblob.Fault {
+			if r.Op == fakeblob.Change {
+				return &fakeblob.Fault{Status: 403, Code: "AuthorizationPermissionMismatch"}
+			}
+			return nil
+		})
+		spread(a, "one")
+		until(t, "a refused commit", []*member{m}, func() bool { m.mu.Lock(); defer m.mu.Unlock(); return m.refused != nil })
+		if text := m.refused.Error(); !strings.Contains(text, "sp=rwdl") {
+			t.Errorf("the error is %s", text)
+		}
+	})
+	t.Run("deleted", func(t *testing.T) {
+		t.Parallel()
+		a, cfg := newShared(t, memberLease)
+		m := join(t, cfg)
+		until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
+		a.fake.Delete(sharedContainer, "shard-003")
+		until(t, "a lease to be lost", []*member{m}, func() bool { return strings.Contains(m.log.String(), "lost shards") })
+		if strings.Contains(m.log.String(), "az storage container create") {
+			t.Errorf("the container is there, and the log says:\n%s", m.log)
+		}
+	})
+}
+
+// The check finds that blobs of the shared container may not be read, and leaves nothing behind
+// when leases are refused.
+func TestCheckSharedRights(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, 0)
+	cfg.Containers = sharedTables[:1]
+	for refused, want := range map[fakeblob.Op]string{fakeblob.GetBlob: "read: 403", fakeblob.Lease: "lease: 403"} {
+		a.fake.SetFault(func(r fakeblob.Request) *fakeblob.Fault {
+			if r.Container == sharedContainer && r.Op == refused {
+				return &fakeblob.Fault{Status: 403, Code: "AuthorizationPermissionMismatch"}
+			}
+			return nil
+		})
+		all := blob.Check(t.Context(), cfg)
+		if f := all[len(all)-1]; f.Err == nil || !strings.Contains(f.String(), want) {
+			t.Errorf("%v, want %s", f, want)
+		}
+	}
+	a.fake.SetFault(nil)
+	page, err := a.client.ServiceClient().NewContainerClient(sharedContainer).NewListBlobsFlatPager(nil).NextPage(t.Context())
+	if err != nil || len(page.Segment.BlobItems) > 0 {
+		t.Errorf("the check leaves %d blobs behind: %v", len(page.Segment.BlobItems), err)
+	}
 }
 
 // A proxy answers with a Date that is days ahead, for a while. What comes later is read: a blob

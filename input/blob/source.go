@@ -252,7 +252,7 @@ func (s *Source) Commit(ctx context.Context, marks []input.Mark) error {
 			// The mark of a lost shard is not written, and no longer on its way: another worker
 			// reads its events.
 			if e := failed[b.shard]; e != nil && !isLost(e) && b.shard.lease.Held() {
-				err = fmt.Errorf("write positions of blobs: %w", s.account.explain(e, true))
+				err = fmt.Errorf("write positions of blobs: %w", s.shared.account.explainShared(e, s.cfg.Shared))
 				continue
 			}
 			b.safe = max(b.safe, m.Next)
