@@ -161,7 +161,8 @@
 // A shard's blob has the owner, what it reads, the claim, the write and the number of shards as
 // metadata. Workers that read other blobs (another account, containers or prefix) would own shards
 // that nobody reads: they claim nothing beside such an owner, and of those that claimed at the same
-// time, those with fewer shards give theirs up. Its text is the names in order with their positions
+// time, those with fewer shards give theirs up. In a new container, shard-000 is claimed before any
+// other: its owner names the number of shards. Its text is the names in order with their positions
 // in a short form, compressed: 120,000 positions take 3.5 MB together. They are kept for seven
 // days, and at least twice the look-back. When a blob is gone, its last owner writes the positions
 // again at once, so that a new worker does not begin without them. When it is damaged, or its last

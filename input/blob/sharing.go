@@ -60,11 +60,13 @@ type sharing struct {
 	counts sharingCounts  // s.mu
 
 	// Of the goroutine of run:
-	refused  error         // of the last look, what was not claimed or asked for
-	sought   map[int]bool  // shards that this worker has asked for, and not tried to claim
-	vain     bool          // it could not claim one of them, and has claimed none since
-	vainly   input.Backoff // for the next time
-	askAfter time.Time     // nothing is asked for before
+	strange  map[int]time.Time // shards of workers that read something else, and since when
+	soon     bool              // the next look is to come soon
+	refused  error             // of the last look, what was not claimed or asked for
+	sought   map[int]bool      // shards that this worker has asked for, and not tried to claim
+	vain     bool              // it could not claim one of them, and has claimed none since
+	vainly   input.Backoff     // for the next time
+	askAfter time.Time         // nothing is asked for before
 }
 
 // sharingCounts are figures, and the news for the log at the next look.
@@ -135,7 +137,7 @@ func (sh *sharing) run() {
 			sh.s.troubles.End("look at the other workers", "")
 			if sh.refused != nil {
 				pause = max(min(wait.Next(), pause), retryAfter(sh.refused))
-			} else if wait.Reset(); len(sh.asked) > 0 || time.Since(began) < sh.lasts && len(s.readNow()) < len(s.shards) {
+			} else if wait.Reset(); sh.soon || len(sh.strange) > 0 || len(sh.asked) > 0 || time.Since(began) < sh.lasts && len(s.readNow()) < len(s.shards) {
 				// What was asked for comes soon, and is for whoever is first. A rolling update ends
 				// those that hold the others soon.
 				pause /= 10
@@ -223,15 +225,31 @@ func (e *otherError) Error() string {
 	return fmt.Sprintf("worker %s has other blob.containers or another blob.prefix; set them alike, or end that worker", e.worker)
 }
 
-// othersRead is an error if a worker that runs, and is not me, reads something else. A lease for
-// ever is no worker's: its shard names the last one, which may have ended long ago.
-func othersRead(listed []shardItem, me, reads string) error {
+// other tells whether a worker that runs, and is not me, reads something else. A lease for ever is
+// no worker's: its shard names the last one, which may have ended long ago.
+func (l shardItem) other(me, reads string) bool {
+	return l.owned() && !l.forEver && l.owner != me && l.reads != "" && l.reads != reads
+}
+
+// others tells whether there are workers that read something else, with an error if there have been
+// for some time. A shard that is just being claimed still names its last owner, which has ended.
+func (sh *sharing) others(listed []shardItem) (some bool, err error) {
+	since := make(map[int]time.Time)
 	for _, l := range listed {
-		if l.owned() && !l.forEver && l.owner != me && l.reads != "" && l.reads != reads {
-			return &otherError{worker: l.owner, want: l.reads, have: reads}
+		if !l.other(sh.worker, sh.reads) {
+			continue
+		}
+		begun, known := sh.strange[l.n]
+		if !known {
+			begun = time.Now()
+		}
+		since[l.n] = begun
+		if time.Since(begun) >= sh.lasts/12 {
+			err = &otherError{worker: l.owner, want: l.reads, have: sh.reads}
 		}
 	}
-	return nil
+	sh.strange = since
+	return len(since) > 0, err
 }
 
 // yields tells whether this worker gives its shards up for those that read other blobs: they have
@@ -281,8 +299,10 @@ func (a *account) checkShared(ctx context.Context, cfg Config, reads string) inp
 					return &shardsError{want: l.shards, have: cfg.Shards}
 				}
 			}
-			if err == nil {
-				err = othersRead(all, "", reads)
+			for _, l := range all {
+				if l.other("", reads) {
+					return &otherError{worker: l.owner, want: l.reads, have: reads}
+				}
 			}
 			return err
 		}},
@@ -354,8 +374,9 @@ func (sh *sharing) look() error {
 	for n := range all {
 		all[n].n = n
 	}
-	forEver := ""
+	forEver, named := "", false
 	for _, l := range listed {
+		named = named || l.shards != 0
 		if l.shards != 0 && l.shards != len(s.shards) {
 			return &shardsError{want: l.shards, have: len(s.shards)}
 		}
@@ -369,6 +390,9 @@ func (sh *sharing) look() error {
 		}
 		if l.owned() {
 			all[n].owner, all[n].leaving = l.owner, l.state == azlease.StateTypeBreaking
+		}
+		if l.owned() && l.owner == "" { // somebody is claiming it
+			all[n].owner, all[n].leaving = nobody, true
 		}
 		if l.owned() && l.forEver {
 			all[n].owner, all[n].leaving, forEver = nobody, true, l.name
@@ -454,13 +478,21 @@ func (sh *sharing) look() error {
 		exists[o.n] = err == nil
 		return err
 	})
-	if err := othersRead(listed, sh.worker, sh.reads); err != nil {
+	switch some, err := sh.others(listed); {
+	case err != nil:
 		if sh.yields(listed) {
 			sh.leaveAll()
 		}
 		return err
+	case some:
+		return nil
 	}
 	claim, ask := fair(all, sh.worker)
+	if sh.soon = !named && forEver == ""; sh.soon {
+		// Those who begin together have to agree on the number of shards: whoever has the first one
+		// names it, before there is another.
+		claim = slices.DeleteFunc(claim, func(o owned) bool { return o.n > 0 })
+	}
 	failed := sh.each(claim, func(o owned) error { return sh.claim(s.shards[o.n], exists[o.n], before[o.n]) })
 	sh.claimed(claim, failed)
 	ask = sh.mayAsk(ask)

@@ -172,6 +172,48 @@ func TestSharedHugeShard(t *testing.T) {
 	until(t, "an error", []*member{m}, func() bool { return strings.Contains(m.log.String(), "positions of shards cannot be read") })
 }
 
+// Workers begin at the same time in a new container, with other numbers of shards. One of both
+// numbers holds, and all blobs are read once.
+func TestSharedNumbersOfShardsAtOnce(t *testing.T) {
+	t.Parallel()
+	for k := range 4 {
+		t.Run(fmt.Sprint(k), func(t *testing.T) {
+			t.Parallel()
+			a, cfg := newShared(t, memberLease)
+			var mu sync.Mutex
+			begun := make(chan struct{})
+			first := make(map[string]bool)
+			a.fake.SetFault(func(r fakeblob.Request) *fakeblob.Fault { // both look before either claims
+				if r.Container != sharedContainer || r.Op == fakeblob.ListBlobs {
+					return nil
+				}
+				mu.Lock()
+				if agent, _, _ := strings.Cut(r.Agent, " "); !first[agent] {
+					if first[agent] = true; len(first) == 2 {
+						close(begun)
+					}
+				}
+				mu.Unlock()
+				select {
+				case <-begun:
+				case <-time.After(time.Minute):
+				}
+				return nil
+			})
+			other := cfg
+			other.Shards = 24
+			all := []*member{join(t, cfg), join(t, other)}
+			until(t, "one to have all", all, func() bool {
+				return all[0].owned() == 16 && all[1].owned() == 0 || all[0].owned() == 0 && all[1].owned() == 24
+			})
+			until(t, "an error", all, func() bool {
+				return strings.Contains(all[0].log.String()+all[1].log.String(), "blob.shards is")
+			})
+			each(t, spread(a, "one"), 0, all...)
+		})
+	}
+}
+
 // What the service refuses to a worker is named as it is.
 func TestSharedReasons(t *testing.T) {
 	t.Parallel()
@@ -291,5 +333,32 @@ func TestSharedDatesAhead(t *testing.T) {
 			a.fake.Append(sharedTables[0], "flows/two.json", []byte("{\"late\":1}\r\n"))
 			each(t, before+1, 0, m)
 		})
+	}
+}
+
+// The last worker of other containers has ended, and others begin together. Nobody takes a shard
+// that is being claimed for one of the last worker.
+func TestSharedSuccessors(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, time.Minute)
+	old, slow := cfg, cfg
+	old.Containers = sharedTables[:1]
+	m := join(t, old)
+	until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
+	m.leave()
+	through(t, a, &slow, func(w http.ResponseWriter, r *http.Request, do func() *httptest.ResponseRecorder) {
+		if r.Header.Get("If-Match") != "" {
+			time.Sleep(2 * time.Second)
+		}
+		pass(w, do())
+	})
+	all := []*member{join(t, slow)}
+	until(t, "a claim", all, func() bool { return a.fake.LeaseState(sharedContainer, "shard-003") == "leased" })
+	all = append(all, join(t, cfg))
+	until(t, "all shards", all, func() bool { return all[0].owned()+all[1].owned() == 16 })
+	for _, m := range all {
+		if strings.Contains(m.log.String(), "level=ERROR") {
+			t.Errorf("an error:\n%s", m.log)
+		}
 	}
 }
