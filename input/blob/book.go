@@ -1,9 +1,12 @@
 package blob
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 
@@ -215,11 +218,38 @@ func (k *book) value(key string) string {
 	return e.String()
 }
 
-// pack makes the shard's blob. changes tells which it holds.
-func (k *book) pack() (packed []byte, changes uint64) {
+// pack makes the shard's blob, of so many bytes at most: what cannot be read is not written.
+// changes tells which it holds. Of too many positions it leaves those out whose blobs changed
+// longest ago: these blobs are read again, and not lost. Those of unread blobs stay, since old
+// blobs without a position count as read. packed is nil when even these are too many.
+func (k *book) pack(most int) (packed []byte, left int, changes uint64) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return packAll(k.mem), k.changes
+	fits := func(values map[string]string) bool {
+		var size int
+		packed, size = packText(values)
+		return len(packed) <= most && size <= packedMost
+	}
+	if fits(k.mem) {
+		return packed, 0, k.changes
+	}
+	values := maps.Clone(k.mem)
+	modified := make(map[string]int64)
+	for key, value := range values {
+		if e, err := unpackEntry(value); key[0] != '#' && err == nil && !e.left {
+			modified[key] = e.modified
+		}
+	}
+	oldest := slices.SortedFunc(maps.Keys(modified), func(a, b string) int { return cmp.Compare(modified[a], modified[b]) })
+	for len(oldest) > 0 {
+		for _, key := range oldest[:(len(oldest)+1)/2] {
+			delete(values, key)
+		}
+		if oldest = oldest[(len(oldest)+1)/2:]; fits(values) {
+			return packed, len(k.mem) - len(values), k.changes
+		}
+	}
+	return nil, len(k.mem), k.changes
 }
 
 // changed is how many changes there were.

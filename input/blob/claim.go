@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	mathrand "math/rand/v2"
 	"strconv"
 	"strings"
@@ -44,6 +45,7 @@ var (
 	errShardGone = errors.New("its positions are gone: the blob was deleted or emptied")
 	errLate      = errors.New("no renewal was answered in time, or this process stood still")
 	errLost      = errors.New("the lease is lost")
+	errTooMany   = errors.New("there are more unread blobs than a shard has room for")
 	errNoETag    = errors.New("the answer has no ETag; something between here and the storage account drops headers: check proxies and gateways")
 	errNotOurs   = errors.New("the answer to a renewal does not name the lease; something between here and the storage account answers for it: check proxies and gateways")
 )
@@ -280,7 +282,11 @@ func (sh *sharing) save(ctx context.Context, c *claim) error {
 		return errLost
 	}
 	c.tried = time.Now()
-	packed, changes := c.book.pack()
+	packed, left, changes := c.book.pack(int(sh.most.Load()))
+	sh.leftOut(c, left)
+	if packed == nil {
+		return errTooMany
+	}
 	owner, mark, shards := sh.worker, c.id[:8], strconv.Itoa(len(sh.s.shards))
 	c.writes++
 	write := strconv.Itoa(c.writes)
@@ -317,6 +323,19 @@ func (sh *sharing) save(ctx context.Context, c *claim) error {
 		c.etag, c.saved, c.at = *etag, changes, time.Now()
 		return nil
 	}
+}
+
+const notAll = "write all positions of a shard"
+
+// leftOut logs once that not all positions of a shard are written.
+func (sh *sharing) leftOut(c *claim, left int) {
+	if left == 0 {
+		sh.s.troubles.End(notAll, shardName(c.h.n))
+		return
+	}
+	sh.s.troubles.Begin(notAll, shardName(c.h.n), "too_many", slog.LevelError,
+		"blob.shared: too many positions: those of the blobs that changed longest ago are not written, and the next owner of the shard reads these blobs again; delete old blobs, or read fewer with blob.prefix",
+		"shard", shardName(c.h.n), "left_out", left)
 }
 
 // metadata is a value of a blob, with its name in any case.
@@ -381,6 +400,7 @@ func (sh *sharing) stopReading(c *claim) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.h.reading = false
+	s.troubles.Forget(notAll, shardName(c.h.n))
 	for _, container := range s.containers {
 		for _, b := range container.blobs {
 			if b.shard == c.h {

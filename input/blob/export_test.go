@@ -16,6 +16,9 @@ func (s *Source) SetMost(idle, active int) {
 	s.maxIdle, s.maxActive = idle, active
 }
 
+// SetShardMost sets how many bytes a shard's blob may have, before anything is read.
+func (s *Source) SetShardMost(bytes int) { s.shared.most.Store(int64(bytes)) }
+
 // ShardOf is the number of the shard that a blob falls to.
 func (s *Source) ShardOf(container, name string) int { return s.shardOf(container, name).n }
 

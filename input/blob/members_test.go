@@ -39,12 +39,19 @@ func join(t *testing.T, cfg blob.Config) *member { return joinFor(t, cfg, 0) }
 // joinFor is join with commits so far apart.
 func joinFor(t *testing.T, cfg blob.Config, commits time.Duration) *member {
 	t.Helper()
+	return joinWith(t, cfg, commits, func(*blob.Source) {})
+}
+
+// joinWith is joinFor, with a source that is prepared.
+func joinWith(t *testing.T, cfg blob.Config, commits time.Duration, prepare func(*blob.Source)) *member {
+	t.Helper()
 	m := &member{t: t, log: &logs{}, done: make(chan struct{}), handed: make(map[string]int), learnt: make(map[string]int)}
 	cfg.SetBack = func() { m.mu.Lock(); m.backs++; m.mu.Unlock() }
 	src, err := blob.Open(context.Background(), cfg, nil, m.log.logger())
 	if err != nil {
 		t.Fatal(err)
 	}
+	prepare(src)
 	m.src = src
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel = cancel

@@ -16,7 +16,7 @@ import (
 // packedMagic begins the text of a shard's blob.
 const packedMagic = "defender shard 1\n"
 
-// packedMost is how many bytes the text of a shard may have: far more than its positions ever take.
+// packedMost is how many bytes the text of a shard may have: some 2 million positions.
 const packedMost = 256 << 20
 
 var errPacked = errors.New("is not what a worker has written")
@@ -116,6 +116,12 @@ func unpackEntry(text string) (e entry, err error) {
 // packAll makes a shard's blob of keys and values, in order and compressed. A key is written
 // without the beginning that it shares with the one before. The checksum of gzip shows damage.
 func packAll(values map[string]string) []byte {
+	packed, _ := packText(values)
+	return packed
+}
+
+// packText is packAll, with the number of bytes of the text.
+func packText(values map[string]string) (packed []byte, size int) {
 	var out bytes.Buffer
 	z := gzip.NewWriter(&out)
 	row := binary.AppendUvarint([]byte(packedMagic), uint64(len(values)))
@@ -134,11 +140,12 @@ func packAll(values map[string]string) []byte {
 		}
 		row = append(append(row, key[head:len(key)-tail]...), values[key]...)
 		_, _ = z.Write(row) // into memory
+		size += len(row)
 		row, before = row[:0], key
 	}
 	_, _ = z.Write(row)
 	_ = z.Close()
-	return out.Bytes()
+	return out.Bytes(), size + len(row)
 }
 
 // unpackAll reads what packAll has written.

@@ -57,6 +57,46 @@ func TestPack(t *testing.T) {
 	}
 }
 
+// Of more positions than a shard has room for, those are written that are needed, and they can be
+// read.
+func TestPackTooMany(t *testing.T) {
+	rng := rand.New(rand.NewPCG(7, 8))
+	k := &book{packed: true, mem: map[string]string{"#since/c": "1700000000"}}
+	var newest string
+	left := 0
+	for i, e := range someEntries(rng, 2000) {
+		e.modified, e.left = 1_700_000_000+int64(i), i%50 == 0
+		newest = fmt.Sprintf("c/%d.json", i)
+		k.mem[newest] = e.pack()
+		if e.left {
+			left++
+		}
+	}
+	whole, n, _ := k.pack(wholeMost)
+	if n != 0 {
+		t.Errorf("%d are left out without need", n)
+	}
+	packed, n, _ := k.pack(len(whole) / 3)
+	got, err := unpackAll(packed)
+	if err != nil || len(packed) > len(whole)/3 || len(got)+n != len(k.mem) || len(got) < 200 || got[newest] == "" || got["#since/c"] == "" {
+		t.Errorf("%d of %d positions in %d bytes, %d left out, %v", len(got), len(k.mem), len(packed), n, err)
+	}
+	for _, value := range got {
+		if e, err := unpackEntry(value); err == nil && e.left {
+			left--
+		}
+	}
+	if left != 0 {
+		t.Errorf("%d unread blobs are left out", left)
+	}
+	if packed, _, _ := k.pack(1000); packed != nil {
+		t.Errorf("%d bytes with room for 1000", len(packed))
+	}
+	if packed, _, _ := (&book{packed: true}).pack(wholeMost); packed == nil {
+		t.Error("an empty book does not fit")
+	}
+}
+
 // Whatever a shard's blob holds, reading it neither panics nor takes much more memory than the
 // bytes; what is read is written the same, and a blob whose bytes were changed is not read.
 func FuzzUnpack(f *testing.F) {

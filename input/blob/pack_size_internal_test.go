@@ -45,7 +45,7 @@ func TestPackedSize(t *testing.T) {
 	size, most, fewest := 0, 0, tenants*hours
 	begun := time.Now()
 	for _, h := range s.shards {
-		packed, _ := h.book.pack()
+		packed, _, _ := h.book.pack(wholeMost)
 		size += len(packed)
 		most, fewest = max(most, len(h.book.mem)), min(fewest, len(h.book.mem))
 		if _, err := unpackAll(packed); err != nil {

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
@@ -51,6 +52,7 @@ type sharing struct {
 	worker    string
 	reads     string        // what all workers of the container have to read
 	lasts     time.Duration // of a lease
+	most      atomic.Int64  // bytes of a shard's blob
 
 	known  map[int]string // who was last seen to own, or to have owned, each shard; of the goroutine of run
 	asked  map[int]bool   // shards that another gives up because this worker has asked; of the goroutine of run
@@ -82,6 +84,7 @@ type sharingCounts struct {
 // openSharing prepares to share. Nothing is claimed yet.
 func openSharing(s *Source) (*sharing, error) {
 	sh := &sharing{s: s, account: s.account, container: s.cfg.Shared, lasts: s.cfg.Lease, known: make(map[int]string), asked: make(map[int]bool), books: make(map[int]*book)}
+	sh.most.Store(wholeMost)
 	sh.counts.from = make(map[string]bool)
 	if sh.lasts <= 0 {
 		sh.lasts = defaultLease
@@ -583,7 +586,10 @@ func (sh *sharing) putBack(n int) error {
 	ctx, cancel := sh.within(sh.lasts / 6)
 	defer cancel()
 	b := &book{packed: true, mem: sh.rescue(n, errShardGone)}
-	packed, _ := b.pack()
+	packed, _, _ := b.pack(int(sh.most.Load()))
+	if packed == nil {
+		return errTooMany
+	}
 	owner, shards, star := sh.worker, strconv.Itoa(len(sh.s.shards)), azcore.ETagAny
 	_, err := sh.client(n).Upload(ctx, body(packed), &azblock.UploadOptions{
 		Metadata:         map[string]*string{"owner": &owner, "shards": &shards, "reads": &sh.reads},
