@@ -36,7 +36,7 @@ func (e entry) pack() string {
 	}
 	digits, ok := strings.CutPrefix(strings.Trim(e.etag, `"`), "0x")
 	number, err := hex.DecodeString(strings.Repeat("0", len(digits)%2) + digits)
-	if ok = ok && err == nil && e.etag == `"0x`+digits+`"` && strings.ToUpper(digits) == digits; ok {
+	if ok = ok && err == nil && len(digits) <= 255 && e.etag == `"0x`+digits+`"` && strings.ToUpper(digits) == digits; ok {
 		flags |= 1 << 7
 	}
 	b := []byte{flags, byte(e.place)}

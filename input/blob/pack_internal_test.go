@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"strings"
 	"testing"
 )
 
@@ -24,7 +25,7 @@ func someEntries(rng *rand.Rand, n int) (all []entry) {
 			e.foot = foot{at: 2000 + rng.Int64N(1<<30), place: 'v', n: 1 + rng.IntN(footMax), sum: [16]byte(sum[16:])}
 		}
 		if rng.IntN(5) == 0 {
-			e.etag = []string{"", `"abc"`, `0x1`, `"0xg"`, `"0x1a"`, `"0x"`}[rng.IntN(6)]
+			e.etag = []string{"", `"abc"`, `0x1`, `"0xg"`, `"0x1a"`, `"0x"`, `"0x` + strings.Repeat("A", 300) + `"`}[rng.IntN(7)]
 		}
 		all = append(all, e)
 	}
