@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	mathrand "math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,8 +37,8 @@ type claim struct {
 
 	saving sync.Mutex // one write at a time; covers the fields below
 	etag   azcore.ETag
-	writes int    // so far, also those that failed
-	saved  uint64 // changes of the book that are written
+	writes []string // names of the last one that is known to be written, and of those after it that may be
+	saved  uint64   // changes of the book that are written
 	at     time.Time
 	tried  time.Time // the last write, also if it failed
 }
@@ -45,6 +47,7 @@ var (
 	errShardGone = errors.New("its positions are gone: the blob was deleted or emptied")
 	errLate      = errors.New("no renewal was answered in time, or this process stood still")
 	errLost      = errors.New("the lease is lost")
+	errTwice     = fmt.Errorf("%w: another process writes with it, as after a virtual machine was cloned while it ran", errLost)
 	errTooMany   = errors.New("there are more unread blobs than a shard has room for")
 	errNoETag    = errors.New("the answer has no ETag; something between here and the storage account drops headers: check proxies and gateways")
 	errNotOurs   = errors.New("the answer to a renewal does not name the lease; something between here and the storage account answers for it: check proxies and gateways")
@@ -288,8 +291,11 @@ func (sh *sharing) save(ctx context.Context, c *claim) error {
 		return errTooMany
 	}
 	owner, mark, shards := sh.worker, c.id[:8], strconv.Itoa(len(sh.s.shards))
-	c.writes++
-	write := strconv.Itoa(c.writes)
+	write := rand.Text()
+	c.writes = append(c.writes, write)
+	if len(c.writes) > maxWrites {
+		c.writes = c.writes[1:]
+	}
 	blob := sh.client(c.h.n)
 	for again := 2; ; again-- {
 		r, err := blob.Upload(ctx, body(packed), &azblock.UploadOptions{
@@ -308,6 +314,8 @@ func (sh *sharing) save(ctx context.Context, c *claim) error {
 				return errLost
 			case now.ETag == nil:
 				return errNoETag
+			case !slices.Contains(c.writes, metadata(now.Metadata, "write")):
+				return errTwice
 			case metadata(now.Metadata, "write") != write:
 				c.etag = *now.ETag
 				continue
@@ -321,9 +329,13 @@ func (sh *sharing) save(ctx context.Context, c *claim) error {
 			return errNoETag
 		}
 		c.etag, c.saved, c.at = *etag, changes, time.Now()
+		c.writes = append(c.writes[:0], write)
 		return nil
 	}
 }
+
+// maxWrites is how many writes of a claim are remembered whose answers are not known.
+const maxWrites = 64
 
 const notAll = "write all positions of a shard"
 

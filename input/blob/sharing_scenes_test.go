@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"path"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -212,6 +213,43 @@ func TestSharedNumbersOfShardsAtOnce(t *testing.T) {
 			each(t, spread(a, "one"), 0, all...)
 		})
 	}
+}
+
+// A worker is cloned while it runs: two of the same name have the same leases. One of both goes on
+// with a shard.
+func TestSharedClone(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, 4*memberLease)
+	var mu sync.Mutex
+	clone := false
+	ids := make(map[string]bool)
+	through(t, a, &cfg, func(w http.ResponseWriter, r *http.Request, do func() *httptest.ResponseRecorder) {
+		mu.Lock()
+		both := clone && r.Method == http.MethodPut && r.Header.Get("If-Match") != "" && !ids[path.Base(r.URL.Path)]
+		if both {
+			ids[path.Base(r.URL.Path)] = true
+		}
+		mu.Unlock()
+		if both { // the clone has written before, what it had read
+			old := r.Header.Get("x-ms-meta-write")
+			r.Header.Set("x-ms-meta-write", "of-the-clone")
+			do()
+			r.Header.Set("x-ms-meta-write", old)
+		}
+		pass(w, do())
+	})
+	m := join(t, cfg)
+	until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
+	each(t, spread(a, "one"), 0, m)
+	mu.Lock()
+	clone = true
+	mu.Unlock()
+	spread(a, "two")
+	until(t, "the shards that the clone goes on with to be lost", []*member{m}, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return len(ids) > 4 && m.src.Stats().Shared.Lost >= int64(len(ids))
+	})
 }
 
 // What the service refuses to a worker is named as it is.
