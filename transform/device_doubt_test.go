@@ -1,9 +1,11 @@
 package transform_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
 )
@@ -191,4 +193,54 @@ func TestScenesOfHostsWithoutIDs(t *testing.T) {
 	events := run(t, again, ip, row("m", "Ip", `{}`))
 	wantDevice(t, events[0], "match", "several", "candidates", ids(b))
 	wantDevice(t, events[1], "match", "alert", "DeviceId", a)
+}
+
+// What the machines API says of a device holds for that one, and as of its time.
+func TestScenesOfAnswers(t *testing.T) {
+	a, b := numbered(1), numbered(2)
+	const wait = 300 * time.Millisecond
+	old := dated(full(a, "11:00:00", "DeviceName", "web01", "DeviceManualTags", `["vip"]`, "MergedToDeviceId", b), at("11:00:00"), "2026-02-22T11:00:00Z")
+	answer := func(id, clock, more string) string {
+		return `{"DeviceId":"` + id + `","OSPlatform":"Linux","Timestamp":"` + at(clock) + `"` + more + `}`
+	}
+	f := func(name string, answers []string, pending bool, records []string, calls int, want ...any) {
+		t.Run(name, func(t *testing.T) {
+			cfg := everything()
+			cfg.Wait = wait
+			tr, l := withLookup(cfg, func(l *lookup, _ context.Context, ids []string) []string {
+				for _, text := range answers {
+					l.devices.Learn(aTenant, []byte(text), true)
+				}
+				if pending {
+					return ids
+				}
+				return nil
+			})
+			var events []event
+			for _, r := range records {
+				events = run(t, tr, r)
+			}
+			wantDevice(t, events[len(events)-1], want...)
+			if len(l.calls) != calls {
+				t.Errorf("asked %v", l.calls)
+			}
+		})
+	}
+	stale := dated(full(a, "11:00:00", "DeviceName", "web01"), at("11:00:00"), "2026-02-22T11:00:00Z")
+	f("it does not know a stale one", nil, false, []string{stale, about("", a)}, 1, "status", "stale", "DeviceName", "web01")
+	f("it does not answer for a stale one", nil, true, []string{stale, about("", a)}, 1, "status", "stale", "DeviceName", "web01")
+	f("it does not know it, and then a report comes", nil, false, []string{about("", a), full(a, "11:00:00"), about("", a)}, 1, "status", "hit")
+	f("an answer about another one", []string{answer(b, "11:00:00", "")}, false, []string{about("", a)}, 1, "status", "unknown", "DeviceId", a, "OSPlatform", nil)
+	f("an answer of few words", []string{`{"DeviceId":"` + a + `","DeviceName":"only"}`}, false, []string{about("", a)}, 1, "status", "hit", "DeviceName", "only")
+	f("merged into one that it does not know", []string{answer(a, "11:00:00", `,"MergedToDeviceId":"`+b+`"`)}, false, []string{about("", a)}, 1, "status", "hit", "DeviceId", a)
+	f("the last tag is off", []string{answer(a, "11:00:00", `,"DeviceManualTags":"[]","MergedToDeviceId":""`)}, false, []string{old, about("", a)}, 1, "DeviceId", a, "status", "hit", "OSPlatform", "Linux", "Tags", nil, "DeviceManualTags", nil)
+	f("an older answer", []string{answer(a, "09:00:00", `,"DeviceName":"old","DeviceManualTags":"[]"`)}, false, []string{beat(a, "10:00:00", "DeviceName", "new", "DeviceManualTags", `["vip"]`), about("", a)}, 0, "DeviceName", "new", "Tags", ids("vip"))
+	f("a row that knows a name is not asked for", nil, false, []string{row("", "Ip", `{}`, "DeviceName", "web9")}, 0, "status", "none")
+	f("several are not asked for", nil, false, []string{full(a, "11:00:00"), full(b, "11:00:00"), seen("n", a), seen("n", b), row("n", "Ip", `{}`, "Title", "T")}, 0, "match", "several")
+	// The list comes unasked.
+	tr, d := withDevices(everything())
+	run(t, tr, old, full(b, "11:00:00"))
+	wantDevice(t, run(t, tr, about("", a))[0], "DeviceId", b)
+	d.Learn(aTenant, []byte(answer(a, "11:00:00", `,"DeviceManualTags":"[]","MergedToDeviceId":""`)), false)
+	wantDevice(t, run(t, tr, about("", a))[0], "DeviceId", a, "OSPlatform", "Linux", "Tags", nil)
 }

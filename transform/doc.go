@@ -133,7 +133,7 @@
 //	other report                     the columns that it has, and LoggedOnUsers its Timestamp
 //	                                 as an empty list
 //	machines API                     the columns that it has; full with a       lastSeen, else now
-//	                                 system
+//	                                 system; it clears tags and the merge only
 //	row of evidence, its host        name, group, system of a host, where no    older than any report
 //	                                 report says or clears them
 //	row of DeviceNetworkInfo         addresses of an adapter that is up; of a   its Timestamp

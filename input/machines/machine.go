@@ -153,7 +153,11 @@ func (r *reader) machine() (m machine, ok bool) {
 		case "id":
 			m.id = r.text("DeviceId")
 		case "mergedintomachineid":
-			m.mergedInto = r.text("MergedToDeviceId")
+			null := it.WhatIsNext() == jsoniter.NilValue
+			if m.mergedInto = r.text("MergedToDeviceId"); null && it.Error == nil {
+				r.field("MergedToDeviceId") // it is not merged, or no longer
+				r.out.WriteString("")
+			}
 		case "machinetags":
 			r.tags()
 		case "vmmetadata":
@@ -234,8 +238,11 @@ func (r *reader) tags() {
 		}
 		return it.Error == nil
 	})
-	if len(tags) > 0 && r.it.Error == nil {
-		list, _ := json.Marshal(tags)
+	if r.it.Error == nil {
+		list := []byte("[]") // those that it had are taken off
+		if len(tags) > 0 {
+			list, _ = json.Marshal(tags)
+		}
 		r.field("DeviceManualTags")
 		r.out.WriteString(string(list))
 	}

@@ -906,7 +906,7 @@ func TestFields(t *testing.T) {
 	want := `{"AadDeviceId":"6a1f0f3e-2b7e-4b55-9c0f-0d8f3f3b7a21","AssetValue":"High","AzureResourceId":"/subscriptions/s/vm-1","AzureVmId":"vm-1",` +
 		`"AzureVmSubscriptionId":"s","ClientVersion":"10.8760.22621.4391","CloudPlatforms":"Azure","DeviceId":"` + f.devices[0] + `",` +
 		`"DeviceManualTags":"[\"vip\",\"floor 2\"]","DeviceName":"host-00000001.corp.example","ExposureLevel":"Low","IsAzureADJoined":true,"IsExcluded":false,` +
-		`"LastIPAddress":"10.1.2.3","MachineGroup":"Finance","ManagedBy":"Intune","OSArchitecture":"64-bit","OSBuild":22631,"OSPlatform":"Windows11",` +
+		`"LastIPAddress":"10.1.2.3","MachineGroup":"Finance","ManagedBy":"Intune","MergedToDeviceId":"","OSArchitecture":"64-bit","OSBuild":22631,"OSPlatform":"Windows11",` +
 		`"OSVersionInfo":"23H2","OnboardingStatus":"Onboarded","PublicIP":"203.0.113.9","RiskScore":"Medium","SensorHealthState":"Active",` +
 		`"Timestamp":"2026-03-02T08:15:30.1234567Z"}`
 	if string(got) != want {
@@ -921,7 +921,9 @@ func TestOddMachines(t *testing.T) {
 		{`{"ID":"A","OSPLATFORM":"Linux"}`, `{"DeviceId":"A","OSPlatform":"Linux"}`},
 		{`{"id":"a","osBuild":"22631","version":22,"isAadJoined":"yes"}`, `{"DeviceId":"a","OSBuild":"22631","OSVersionInfo":22,"IsAzureADJoined":"yes"}`},
 		{`{"id":"a","computerDnsName":{"x":[1]},"osPlatform":["y"],"vmMetadata":"none","machineTags":"t"}`, `{"DeviceId":"a"}`},
-		{`{"id":"a","machineTags":[null,"",1,{"x":1}],"riskScore":null}`, `{"DeviceId":"a"}`},
+		{`{"id":"a","machineTags":[null,"",1,{"x":1}],"riskScore":null}`, `{"DeviceId":"a","DeviceManualTags":"[]"}`},
+		{`{"id":"a","mergedIntoMachineId":null,"machineTags":null}`, `{"DeviceId":"a","MergedToDeviceId":""}`},
+		{`{"id":"a","mergedIntoMachineId":["b"]}`, `{"DeviceId":"a"}`},
 		{`{"id":"a","machineTags":["say \"hi\""],"computerDnsName":"a\u0000\"\\b"}`, `{"DeviceId":"a","DeviceManualTags":"[\"say \\\"hi\\\"\"]","DeviceName":"a\u0000\"\\b"}`},
 		{"{\"id\":\"a\",\"computerDnsName\":\"\xff\"}", `{"DeviceId":"a","DeviceName":"` + "\uFFFD" + `"}`},
 	}
