@@ -57,14 +57,16 @@ func (w *walk) tired(b []byte) bool { return w.effort > 8*len(b)+1<<20 }
 // It goes through the payload once, record by record, and trusts nothing beyond the record that it
 // is reading. So damage costs the record that it is in, and no other.
 func (t *Transformer) body(b []byte) {
-	if b = t.unwrap(b); b == nil {
-		return
+	b, tail, err := unwrap(b)
+	if err != nil {
+		t.walk.damaged = true
+		t.unreadable(reasonSyntax, errUnzip.Error()+": "+err.Error(), 0, tail)
 	}
 	i := 0
 	if record.HasPrefix(b, "\xef\xbb\xbf") {
 		i = 3 // a byte order mark
 	}
-	if record.SkipSpace(b, i) == len(b) {
+	if record.SkipSpace(b, i) == len(b) && err == nil {
 		t.empty()
 		return
 	}

@@ -23,36 +23,46 @@ const (
 	maxUnpacked = 16 << 20 // bytes of a payload that was packed
 )
 
-// unwrap returns the text of a payload that is packed, and any other payload unchanged. If it
-// cannot unpack one, it passes it on and returns nil.
-func (t *Transformer) unwrap(b []byte) []byte {
-	switch {
-	case len(b) > 18 && b[0] == 0x1f && b[1] == 0x8b:
-		text, err := unzip(b)
-		if err != nil {
-			t.walk.damaged = true
-			t.unreadable(reasonSyntax, errUnzip.Error()+": "+err.Error(), 0, b)
-			return nil
+// unwrap returns the text of a payload that is packed, and any other payload unchanged. What it
+// cannot unpack, it returns as tail, and why. The text then is what came before the damage.
+func unwrap(b []byte) (text, tail []byte, err error) {
+	for range maxWrapped {
+		switch {
+		case len(b) > 18 && b[0] == 0x1f && b[1] == 0x8b:
+			if b, tail, err = unzip(b); err != nil {
+				return b, tail, err
+			}
+		case len(b) >= 4 && b[0] == 0xff && b[1] == 0xfe:
+			return wide(b, binary.LittleEndian), nil, nil
+		case len(b) >= 4 && b[0] == 0xfe && b[1] == 0xff:
+			return wide(b, binary.BigEndian), nil, nil
+		default:
+			return b, nil, nil
 		}
-		return text
-	case len(b) >= 4 && b[0] == 0xff && b[1] == 0xfe:
-		return wide(b, binary.LittleEndian)
-	case len(b) >= 4 && b[0] == 0xfe && b[1] == 0xff:
-		return wide(b, binary.BigEndian)
 	}
-	return b
+	return b, nil, nil
 }
 
-func unzip(b []byte) ([]byte, error) {
-	z, err := gzip.NewReader(bytes.NewReader(b))
-	if err != nil {
-		return nil, err
+// unzip unpacks member by member. After an error the text is what can be read before it, and tail
+// begins with the member that is damaged. Of a bomb nothing is read.
+func unzip(b []byte) (text, tail []byte, err error) {
+	packed := bytes.NewReader(b)
+	z := new(gzip.Reader)
+	var out bytes.Buffer
+	for packed.Len() > 0 {
+		tail = b[len(b)-packed.Len():]
+		if err = z.Reset(packed); err == nil {
+			z.Multistream(false)
+			_, err = io.Copy(&out, io.LimitReader(z, int64(maxUnpacked+1-out.Len())))
+		}
+		switch {
+		case out.Len() > maxUnpacked:
+			return nil, b, record.ErrTooLong
+		case err != nil:
+			return out.Bytes(), tail, err
+		}
 	}
-	text, err := io.ReadAll(io.LimitReader(z, maxUnpacked+1))
-	if err == nil && len(text) > maxUnpacked {
-		err = record.ErrTooLong
-	}
-	return text, err
+	return out.Bytes(), nil, nil
 }
 
 // wide is UTF-16 with its mark as UTF-8. Other text stays unchanged.

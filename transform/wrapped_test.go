@@ -46,6 +46,7 @@ func TestWrappings(t *testing.T) {
 	for name, body := range map[string]string{
 		"gzip": gzipped(envelope), "UTF-16": inUTF16(envelope), "string": quoted(envelope), "string twice": quoted(quoted(envelope)), "gzip of a string": gzipped(quoted(envelope)),
 		"records as text": `{"records":` + quoted(`[`+good(2)+`,`+good(3)+`]`) + `}`, "body as text": `{"body":` + quoted(envelope) + `}`, "lists in a list": `[[` + good(2) + `],[` + good(3) + `]]`,
+		"gzip of UTF-16": gzipped(inUTF16(envelope)), "gzip of gzip": gzipped(gzipped(envelope)), "members of gzip": gzipped(good(2)[:50]) + gzipped(good(2)[50:]+good(3)),
 		"list of strings": `[` + quoted(good(2)) + `,` + quoted(good(3)) + `]`, "records of strings": `{"records":[` + quoted(good(2)) + `,` + quoted(good(3)) + `]}`,
 		"log of Fluent Bit": `{"date":1.5,"log":` + quoted(envelope) + `}`,
 		"raw again":         `{"table":"AlertInfo","tenant_id":"t1","event_id":"x","DeviceInfo.match":"row","raw":` + quoted(good(2)) + `,"@timestamp":"now"}` + "\n" + good(3),
@@ -73,7 +74,9 @@ func TestWrappings(t *testing.T) {
 		"base64 of other": {`{"ContentData":"` + base64.StdEncoding.EncodeToString([]byte("text")) + `"}`, 1},
 		"beside":          {`{"records":` + quoted(`[`+good(2)+`]`) + `,"other":5}`, 2}, "text": {quoted("just text"), 1}, "list of numbers": {`[[1,2],[3]]`, 1},
 		"nulls before records": {`[ null,null ,` + good(2) + `,` + good(3) + `]`, 4}, "nulls in lists": {`[[null,` + good(2) + `],[` + good(3) + `]]`, 3}, "nulls alone": {`[null, null]`, 1},
-		"cut gzip": {gzipped(envelope)[:60], 1}, "gzip bomb": {gzipped(strings.Repeat(" ", 17<<20)), 1}, "odd UTF-16": {inUTF16(envelope) + "x", 1},
+		"zeros behind gzip": {gzipped(envelope) + "\x00\x00\x00", 3}, "lines behind gzip": {gzipped(envelope) + "\r\n", 3},
+		"second member is cut": {gzipped(good(2)+"\n"+good(3)+"\n") + gzipped(good(5))[:20], 3},
+		"cut gzip":             {gzipped(envelope)[:60], 2}, "gzip bomb": {gzipped(strings.Repeat(" ", 17<<20)), 1}, "odd UTF-16": {inUTF16(envelope) + "x", 1},
 		"too deep": {quoted(quoted(quoted(quoted(quoted(envelope))))), 1},
 	} {
 		t.Run(name, func(t *testing.T) {
