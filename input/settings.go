@@ -237,6 +237,10 @@ func (s *Settings) Secret(key string) Secret {
 	s.declared(key, SecretText)
 	s.read[key] = true
 	v, file := strings.TrimSpace(s.get(key)), strings.TrimSpace(s.get(key+"_file"))
+	if isQuoted(file) {
+		s.note(errors.New(key + "_file: " + inQuotes)) // its value may be the secret itself
+		file = strings.TrimSpace(file[1 : len(file)-1])
+	}
 	switch {
 	case v != "" && file != "":
 		s.Reject(key, "is set twice: remove it or "+key+"_file")

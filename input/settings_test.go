@@ -296,6 +296,13 @@ func TestQuotedValues(t *testing.T) {
 		t.Errorf("separator: %s", got)
 	}
 	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, []byte("TOPSECRET"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := settings(map[string]string{"eventhub.connection_string_file": `"` + file + `"`})
+	if got := s.Secret("eventhub.connection_string"); got.Reveal() != "TOPSECRET" || fmt.Sprint(s.Err()) != "eventhub.connection_string_file: is in quotes; remove them" {
+		t.Errorf("a path in quotes: %v", s.Err())
+	}
 	for value, want := range map[string]string{`"Endpoint=x"`: "in quotes", `'?sv=1&sig=TOPSECRET'`: "in quotes", `"TOPSECRET"`: "<nil>"} {
 		if err := os.WriteFile(file, []byte(value+"\n"), 0o600); err != nil {
 			t.Fatal(err)

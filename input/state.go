@@ -122,6 +122,10 @@ func explainOpen(path string, err error) error {
 		return fmt.Errorf("open state file %s: it is in use by another process, or by another [INPUT] section; give each its own db", path)
 	case errors.Is(err, errForeign):
 		return fmt.Errorf("open state file %s: this is a database of another program, not a state file; change db", path)
+	case isLink(path) && errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("open state file %s: it is a link to a place that does not exist; remove it, or change db", path)
+	case strings.HasSuffix(path, "/"), errors.Is(err, syscall.ENOTDIR), errors.Is(err, syscall.EISDIR):
+		return fmt.Errorf("open state file %s: a file stands for a directory in this path, or a directory for the file; change db to the path of a file", path)
 	case errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("open state file %s: the directory %s does not exist; create it or change db", path, filepath.Dir(path))
 	case errors.Is(err, os.ErrPermission):
@@ -129,6 +133,11 @@ func explainOpen(path string, err error) error {
 	}
 	// Not %w: the log takes joined errors apart, and the line would not name the file.
 	return fmt.Errorf("open state file %s: %v", path, err)
+}
+
+func isLink(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode()&os.ModeSymlink != 0
 }
 
 // held lists the files that States of this process have open. Closing any descriptor of a file

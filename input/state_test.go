@@ -86,6 +86,14 @@ func TestStateFileMistakes(t *testing.T) {
 	f(held, "in use by another process")
 	f(filepath.Join(dir, "none", "defender.db"), "does not exist; create it")
 
+	link := filepath.Join(dir, "link.db")
+	if err := os.Symlink(filepath.Join(dir, "gone", "defender.db"), link); err != nil {
+		t.Fatal(err)
+	}
+	f(link, "it is a link to a place that does not exist; remove it")
+	f(filepath.Join(dir, "new.db")+"/", "change db to the path of a file")
+	f(filepath.Join(held, "defender.db"), "change db to the path of a file")
+
 	conf := filepath.Join(dir, "fluent-bit.conf")
 	text := strings.Repeat("[INPUT]\n    name defender\n", 500)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
