@@ -2,11 +2,13 @@ package transform_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/fluent-bit-defender/fluent-bit-defender/transform"
 	"github.com/fluent-bit-defender/fluent-bit-defender/transform/device"
 )
 
@@ -243,4 +245,100 @@ func TestScenesOfAnswers(t *testing.T) {
 	wantDevice(t, run(t, tr, about("", a))[0], "DeviceId", b)
 	d.Learn(aTenant, []byte(answer(a, "11:00:00", `,"DeviceManualTags":"[]","MergedToDeviceId":""`)), false)
 	wantDevice(t, run(t, tr, about("", a))[0], "DeviceId", a, "OSPlatform", "Linux", "Tags", nil)
+}
+
+// Nobody chooses the device of a row by a text that he writes.
+func TestScenesOfForgedHosts(t *testing.T) {
+	a, b := numbered(1), numbered(2)
+	web := full(a, "11:00:00", "DeviceName", "web01")
+	forged := inString(`{"MachineId":"` + a + `","Host":{"MachineId":"` + a + `"}}`)
+	const vm = "/subscriptions/5/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/vm"
+	machine := full(a, "11:00:00", "AzureResourceId", vm+"1", "DeviceName", "vm1", "LoggedOnUsers", `[{"UserName":"kim"}]`)
+	everywhere := func(c *device.Config) { c.Tables = []string{"*"} }
+	playScenes(t, []scene{
+		{"the subject of a mail", nil, []string{web, row("", "MailMessage", `{"Subject":`+forged+`,"Sender":"x@evil.example"}`)}, []any{"match", nil, "status", "none"}},
+		{"an address of the web", nil, []string{web, row("", "Url", `{"Url":`+forged+`}`)}, []any{"match", nil, "status", "none"}},
+		{"a file's name, on an alert", nil, []string{web, seen("n", b), row("n", "File", `{"Name":`+forged+`}`)}, []any{"match", "alert", "DeviceId", b}},
+		{"a list of arguments", nil, []string{web, row("", "Process", `{"Arguments":[`+forged+`]}`)}, []any{"match", nil, "status", "none"}},
+		{"JSON in the place of a host", nil, []string{web, row("", "File", `{"Host":`+inString(`{"MachineId":"`+a+`"}`)+`}`)}, []any{"match", "evidence", "DeviceId", a}},
+		{"the target in an event that is no evidence", everywhere, []string{web, recordOf("IdentityLogonEvents", "DeviceName", "dc1", "AdditionalFields", `{"TARGET":{"MachineId":"`+a+`"}}`, "Timestamp", noon)}, []any{"match", nil, "status", "none"}},
+		{"the other end of a logon", everywhere, []string{web, recordOf("DeviceLogonEvents", "DeviceId", b, "RemoteDeviceName", "web01", "Timestamp", noon)}, []any{"match", "row", "DeviceId", b}},
+		{"another virtual machine with the name", nil, []string{machine, row("", "CloudResource", `{"ResourceId":"`+vm+`2"}`, "DeviceName", "vm1")}, []any{"match", nil, "status", "none"}},
+		{"another virtual machine with the user", byUser, []string{machine, row("", "CloudResource", `{"ResourceId":"`+vm+`2"}`, "AccountName", "kim")}, []any{"match", nil, "status", "none"}},
+		{"fields of ours in a report", func(c *device.Config) { c.Fields = []string{"*"} }, []string{full(a, "11:00:00", "status", "none", "match", "row", "url", "https://evil.example"), about("", a)}, []any{"status", "hit", "match", "evidence", "url", nil}},
+	})
+}
+
+// Tenants share nothing; of adapters the newest report counts.
+func TestScenesOfTenantsAndAdapters(t *testing.T) {
+	a, b, c := numbered(1), numbered(2), numbered(3)
+	ask := about("", a)
+	adapter := func(when, mac, status string, list any) string {
+		return strings.Replace(recordOf("DeviceNetworkInfo", "DeviceId", a, "Timestamp", when, "MacAddress", mac, "NetworkAdapterStatus", status, "IPAddresses", list), `"time":"`+noon, `"time":"`+at("11:30:00"), 1)
+	}
+	const one, two = `[{"IPAddress":"10.0.0.5"}]`, `[{"IPAddress":"10.0.0.6"}]`
+	playScenes(t, []scene{
+		{"one id and one alert in two tenants, one batch", nil, []string{envelopeOf(full(a, "11:00:00", "DeviceName", "mine"), elsewhere(full(a, "11:30:00", "DeviceName", "theirs")), elsewhere(seen("x", b)), seen("x", a), row("x", "Ip", `{}`))},
+			[]any{"match", "alert", "DeviceId", a, "DeviceName", "mine", "candidates", nil}},
+		{"a link of a chain in another tenant", nil, []string{full(a, "09:00:00", "MergedToDeviceId", b), elsewhere(full(b, "10:00:00", "MergedToDeviceId", c)), full(c, "11:00:00"), ask}, []any{"DeviceId", a, "status", "hit"}},
+		{"MergedDeviceIds of another tenant", nil, []string{full(a, "09:00:00"), elsewhere(full(b, "11:00:00", "MergedDeviceIds", a)), full(b, "11:00:00"), ask}, []any{"DeviceId", a}},
+		{"evidence of another tenant", nil, []string{elsewhere(row("", "File", `{"Host":{"MachineId":"`+a+`","HostName":"theirs"}}`)), ask}, []any{"status", "unknown", "DeviceName", nil}},
+		{"AlertInfo of another tenant", nil, []string{elsewhere(recordOf("AlertInfo", "AlertId", "x", "Timestamp", noon, "Severity", "High")), about("x", a)}, []any{"alerts_24h", int64(1), "alerts_24h_severity", nil}},
+		{"a report without a tenant", nil, []string{strings.Replace(full(a, "11:00:00"), `"tenantId":"`+aTenant+`",`, "", 1), ask}, []any{"status", "unknown"}},
+		{"merges of one moment", nil, []string{full(b, "09:00:00"), full(c, "09:00:00"), full(a, "10:00:00", "MergedToDeviceId", c), full(a, "10:00:00", "MergedToDeviceId", b), ask}, []any{"DeviceId", c}},
+		{"the survivors of one moment", nil, []string{full(c, "10:00:00", "MergedDeviceIds", a), full(b, "10:00:00", "MergedDeviceIds", a), ask}, []any{"DeviceId", c}},
+		{"a survivor's list, and the device's own later word", nil, []string{full(a, "11:00:00", "MergedToDeviceId", ""), full(b, "10:00:00", "MergedDeviceIds", a), ask}, []any{"DeviceId", a}},
+		{"the leading host was merged", nil, []string{full(a, "09:00:00", "MergedToDeviceId", b), full(b, "10:00:00"), row("n", "Machine", `{"MachineId":"`+a+`","LeadingHost":true}`, "DeviceId", a), seen("n", c), row("n", "Ip", `{}`)}, []any{"match", "alert", "DeviceId", b}},
+		{"evidence's name of the old one is not the survivor's", nil, []string{full(a, "09:00:00", "MergedToDeviceId", b), full(b, "10:00:00"), row("", "Machine", `{"MachineId":"`+a+`","HostName":"old","OSFamily":"Linux"}`, "DeviceId", a)}, []any{"DeviceId", b, "DeviceName", nil, "OSFamily", nil}},
+		{"a merge of the future", nil, []string{strings.Replace(full(a, "09:00:00", "MergedToDeviceId", b, "Timestamp", "2031-01-01T00:00:00Z"), at("23:00:00"), at("09:00:00"), 1), full(b, "10:00:00"), full(a, "11:00:00", "MergedToDeviceId", ""), ask}, []any{"DeviceId", a}},
+		{"older evidence after newer", nil, []string{row("", "File", `{"Host":{"MachineId":"`+a+`","HostName":"new"}}`), row("", "File", `{"Host":{"MachineId":"`+a+`","HostName":"old"}}`, "Timestamp", at("10:00:00")), ask}, []any{"DeviceName", "new"}},
+		{"up, and the addresses are null", nil, []string{adapter(at("09:00:00"), "AA", "Up", one), adapter(at("10:00:00"), "AA", "Up", nil), ask}, []any{"IPAddresses", nil, "MacAddresses", ids("AA")}},
+		{"up, and the addresses are broken", nil, []string{adapter(at("09:00:00"), "AA", "Up", one), adapter(at("10:00:00"), "AA", "Up", `[{"IPAddress":"10.0.`), ask}, []any{"IPAddresses", nil, "MacAddresses", ids("AA")}},
+		{"odd elements", nil, []string{adapter(at("09:00:00"), "AA", "Up", `[null,{},{"IPAddress":null},7]`), ask}, []any{"IPAddresses", nil, "MacAddresses", ids("AA")}},
+		{"a status of null", nil, []string{adapter(at("09:00:00"), "AA", "Up", one), strings.Replace(adapter(at("10:00:00"), "AA", "X", one), `"X"`, "null", 1), ask}, []any{"IPAddresses", nil, "MacAddresses", nil}},
+		{"down under the MAC in other letters", nil, []string{adapter(at("09:00:00"), "aabb", "Up", one), adapter(at("10:00:00"), "AABB", "Down", one), ask}, []any{"IPAddresses", nil, "MacAddresses", nil}},
+		{"an older report of another adapter", nil, []string{adapter(at("10:00:00"), "AA", "Up", one), adapter(at("09:00:00"), "BB", "Up", two), ask}, []any{"IPAddresses", ids("10.0.0.5"), "MacAddresses", ids("AA")}},
+		{"two adapters without a MAC", nil, []string{adapter(at("09:00:00"), "", "Up", one), adapter(at("09:00:00"), "", "Up", two), ask}, []any{"IPAddresses", ids("10.0.0.5", "10.0.0.6"), "MacAddresses", nil}},
+		{"an address of the future", nil, []string{adapter("2031-01-01T00:00:00Z", "AA", "Up", one), strings.Replace(adapter(at("11:45:00"), "AA", "Up", two), at("11:30:00"), at("11:46:00"), 1), ask}, []any{"IPAddresses", ids("10.0.0.6")}},
+	})
+}
+
+// All formats say the same device and the same status.
+func TestScenesInAllFormats(t *testing.T) {
+	a, b := numbered(1), numbered(2)
+	stale := dated(full(a, "11:00:00", "DeviceName", "web01"), at("11:00:00"), "2026-02-22T11:00:00Z")
+	for _, s := range []struct {
+		name       string
+		records    []string
+		id, status string
+	}{
+		{"stale", []string{stale, about("q1", a)}, a, "stale"},
+		{"evidence alone", []string{row("q1", "File", `{"Host":{"MachineId":"`+a+`","HostName":"evi"}}`)}, a, "unknown"},
+		{"a row alone", []string{row("q1", "Machine", `{}`, "DeviceId", strings.ToUpper(a), "DeviceName", "N")}, a, "unknown"},
+		{"nothing", []string{row("q1", "Ip", `{"Address":"10.0.0.5"}`)}, "", "none"},
+		{"several", []string{seen("q1", a), seen("q1", b), row("q1", "Process", `{}`)}, "", "none"},
+		{"by the alert", []string{full(a, "11:00:00"), seen("q1", a), row("q1", "Ip", `{"Address":"10.0.0.5"}`)}, a, "hit"},
+		{"by a user", []string{full(a, "11:00:00", "LoggedOnUsers", `[{"UserName":"kim"}]`), row("q1", "User", `{}`, "AccountName", "kim")}, a, "hit"},
+	} {
+		for _, format := range []string{"flat", "raw", "splunk", "elastic", "ecs", "ocsf"} {
+			cfg := everything()
+			cfg.ByUser = true
+			tr := transform.New(transform.Config{Format: format, Devices: device.New(cfg)})
+			var e event
+			for _, r := range s.records {
+				events := run(t, tr, r)
+				e = events[len(events)-1]
+			}
+			for _, own := range []string{"raw", "message", "properties"} { // the row itself
+				delete(e.m, own)
+			}
+			text, _ := json.Marshal(e.m)
+			if !strings.Contains(string(text), `status":"`+s.status+`"`) {
+				t.Errorf("%s, %s: no status %s in %s", s.name, format, s.status, text)
+			}
+			if named := strings.Contains(string(text), `d":"`+a+`"`); named != (s.id != "") {
+				t.Errorf("%s, %s: the device is there: %v, in %s", s.name, format, named, text)
+			}
+		}
+	}
 }

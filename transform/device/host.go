@@ -48,8 +48,9 @@ var hostPaths = [...][]string{
 	{"ParentProcess", "Account", "Host"},
 }
 
-// findHost finds the device that a row names, in its DeviceId or its AdditionalFields.
-func findHost(s *record.Scanner, r *record.Record) (h host) {
+// findHost finds the device that a row names, in its DeviceId or its AdditionalFields. entity: the
+// row is about one entity of an alert, and all hosts in it are that entity's.
+func findHost(s *record.Scanner, r *record.Record, entity bool) (h host) {
 	if !r.Lifted {
 		return host{}
 	}
@@ -100,7 +101,7 @@ func findHost(s *record.Scanner, r *record.Record) (h host) {
 			return h
 		}
 	}
-	if h.match != matchNone || len(named) > 0 {
+	if h.match != matchNone || len(named) > 0 || !entity {
 		return h
 	}
 	// An entity of a kind that is not known: if all its hosts are one, that is the host.
@@ -129,18 +130,27 @@ func (h *host) takeName(tr *record.Tree, n uint32) {
 // maxInside is how often JSON text inside JSON text is opened to find a host.
 const maxInside = 2
 
-// search looks for hosts in all of node at, JSON text in strings included.
+// isHostKey reports whether JSON text under a key may be a host. Text elsewhere may be what the
+// sender of a mail or the author of a file has written: nobody is to choose the device.
+func isHostKey(key []byte) bool {
+	return isOneOf(key, "Host", "Machine", "Device", "Entity", "Entities", "AdditionalFields")
+}
+
+// search looks for hosts in all of node at, and in JSON text where hosts stand.
 func (h *host) search(s *record.Scanner, r *record.Record, tr *record.Tree, at uint32, depth int) {
 	for n, end := at, tr.Nodes[at].Next; n < end; n++ {
-		if tr.Nodes[n].Kind == record.KindString && depth < maxInside {
-			if text := tr.Inner(n); len(text) > 2 && (text[0] == '{' || text[0] == '[') && bytes.Contains(text, []byte("MachineId")) {
-				if in := r.Inside(s, tr, n); len(in.Nodes) > 0 {
+		if tr.Nodes[n].Kind != record.KindObject {
+			continue
+		}
+		for k, last := n+1, tr.Nodes[n].Next; k < last && depth < maxInside; k = tr.Nodes[k+1].Next {
+			if tr.Nodes[k+1].Kind != record.KindString || !isHostKey(tr.Inner(k)) {
+				continue
+			}
+			if text := tr.Inner(k + 1); len(text) > 2 && (text[0] == '{' || text[0] == '[') && bytes.Contains(text, []byte("MachineId")) {
+				if in := r.Inside(s, tr, k+1); len(in.Nodes) > 0 {
 					h.search(s, r, &in, 0, depth+1)
 				}
 			}
-		}
-		if tr.Nodes[n].Kind != record.KindObject {
-			continue
 		}
 		id := machineID(tr, n)
 		switch {

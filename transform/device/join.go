@@ -139,7 +139,7 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 		return
 	}
 	alert, behavior := alertID(r)
-	h := findHost(j.scanner, r)
+	h := findHost(j.scanner, r, role == RoleEvidence || role == RoleBehavior || len(alert) > 0)
 	at := m.stamp(r)
 	var key []byte
 	var dev *device // of key, if it is known
@@ -309,7 +309,7 @@ func (m *Memory) guess(s *Sighting) {
 		}
 	}
 	if s.name != "" {
-		if key, several := m.named(s.tenant, s.name, s.at); take(matchName, key, several) {
+		if key, several := m.named(s.tenant, s.name, s.at); !m.isAnother(key, s.resource) && take(matchName, key, several) {
 			return
 		}
 	}
@@ -321,7 +321,7 @@ func (m *Memory) guess(s *Sighting) {
 	}
 	if s.account != (user{}) {
 		key, several := m.loggedOn(s.tenant, s.account, s.at)
-		fits := s.name == "" || m.isNamed(key, s.name, false)
+		fits := (s.name == "" || m.isNamed(key, s.name, false)) && !m.isAnother(key, s.resource)
 		if fits && (len(s.several) == 0 || slices.Contains(s.several, key)) && take(matchUser, key, several) {
 			return
 		}
