@@ -411,6 +411,9 @@ func (sh *sharing) stopReading(c *claim) {
 	s := sh.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c.h.claim != c {
+		return // it is over, and the shard may have another
+	}
 	c.h.reading = false
 	s.troubles.Forget(notAll, shardName(c.h.n))
 	for _, container := range s.containers {

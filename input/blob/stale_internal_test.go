@@ -69,3 +69,26 @@ func TestLostBlobIsNotDue(t *testing.T) {
 		t.Error("a blob is read on although its lease is lost")
 	}
 }
+
+// What was asked of a claim that is over means nothing to the next claim of its shard.
+func TestEndOfAClaimIsOnlyItsOwn(t *testing.T) {
+	c, _, _ := staleSource(time.Now())
+	sh := &sharing{s: c.s}
+	old, now := &claim{h: c.s.shards[0]}, &claim{h: c.s.shards[0]}
+	c.s.shards[0].claim = now
+	if sh.stopReading(old); !c.s.shards[0].reading {
+		t.Error("the claim before has ended reading")
+	}
+	if sh.stopReading(now); c.s.shards[0].reading {
+		t.Error("a shard that is left is still read")
+	}
+}
+
+// All shards are lost between two steps of a sweep: there is nothing to store, and no panic.
+func TestSweepWithoutShards(t *testing.T) {
+	c, _, _ := staleSource(time.Now())
+	c.sweeper.pass = &pass{pages: []*sweepPage{{next: "m"}, {open: 1}}}
+	if err := c.sweeper.advance(); err != nil {
+		t.Error(err)
+	}
+}

@@ -298,7 +298,7 @@ func (w *sweeper) advance() error {
 			return nil
 		}
 		// Several workers look through the same names, each for its own: there is no marker of all.
-		if len(s.shards) == 1 {
+		if len(s.shards) == 1 && len(p.parts) == 1 {
 			r := p.parts[0].record
 			r.Marker = marker
 			if err := w.store(p.parts[0], r, nil); err != nil {
