@@ -64,7 +64,7 @@ func (sh *sharing) claim(h *shard, exists bool, owner string) (err error) {
 	if !exists {
 		star := azcore.ETagAny
 		_, err := blob.Upload(ctx, body(nil), &azblock.UploadOptions{AccessConditions: conditions("", nil, &star)})
-		if err != nil && !bloberror.HasCode(err, bloberror.BlobAlreadyExists) {
+		if err != nil && !isThere(err) {
 			return err
 		}
 	}
@@ -505,4 +505,10 @@ func (sh *sharing) close() {
 	if sh.account != sh.s.account {
 		sh.account.close()
 	}
+}
+
+// isThere tells whether a blob that was to be made is there. If somebody has its lease, the service
+// only asks for that.
+func isThere(err error) bool {
+	return bloberror.HasCode(err, bloberror.BlobAlreadyExists, bloberror.LeaseIDMissing)
 }

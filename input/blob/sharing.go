@@ -595,7 +595,7 @@ func (sh *sharing) putBack(n int) error {
 		Metadata:         map[string]*string{"owner": &owner, "shards": &shards, "reads": &sh.reads},
 		AccessConditions: conditions("", nil, &star),
 	})
-	if bloberror.HasCode(err, bloberror.BlobAlreadyExists) {
+	if isThere(err) {
 		return nil
 	}
 	return err

@@ -436,3 +436,35 @@ func TestSharedTooManyPositions(t *testing.T) {
 		t.Errorf("all of the %d events came again", k)
 	}
 }
+
+// Two workers make the blob of a shard at the same time, and one has its lease already: the service
+// answers the other one that a lease is missing. That is no error.
+func TestSharedMadeByAnother(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, memberLease)
+	late := cfg
+	begun, claimed := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	through(t, a, &late, func(w http.ResponseWriter, r *http.Request, do func() *httptest.ResponseRecorder) {
+		switch {
+		case r.URL.Query().Get("comp") == "list":
+			answer := do()
+			once.Do(func() { close(begun); <-claimed })
+			pass(w, answer)
+		case r.Header.Get("If-None-Match") == "*" && a.fake.LeaseState(sharedContainer, path.Base(r.URL.Path)) == "leased":
+			w.Header().Set("x-ms-error-code", "LeaseIdMissing")
+			w.WriteHeader(http.StatusPreconditionFailed)
+		default:
+			pass(w, do())
+		}
+	})
+	all := []*member{join(t, late)}
+	<-begun
+	all = append(all, join(t, cfg))
+	until(t, "all shards", all, func() bool { return all[1].owned() == 16 })
+	close(claimed)
+	fairly(t, all)
+	if strings.Contains(all[0].log.String(), "level=ERROR") {
+		t.Errorf("an error:\n%s", all[0].log)
+	}
+}
