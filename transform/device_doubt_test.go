@@ -121,6 +121,7 @@ func TestScenesOfDoubtfulUsers(t *testing.T) {
 		{"an address of another domain", byUser, []string{kim, user("AccountUpn", "kim@other.example")}, []any{"match", nil, "status", "none"}},
 		{"the name, and an address of another domain", byUser, []string{kim, user("AccountName", "kim", "AccountUpn", "kim@other.example")}, []any{"match", nil}},
 		{"an account of Entra ID", byUser, []string{users(a, "11:00:00", `[{"UserName":"kim","DomainName":"AzureAD","Sid":"S-1-12-1-5"}]`), user("AccountUpn", "kim@corp.example")}, []any{"match", "user", "DeviceId", a}},
+		{"texts that say nothing", byUser, []string{users(a, "11:00:00", `[{"UserName":"kim","DomainName":"N/A","Sid":"null"},{"UserName":"-"}]`), user("AccountName", "kim", "AccountDomain", "CORP", "AccountSid", "S-1-5-21-1")}, []any{"match", "user", "DeviceId", a}},
 		{"a local account of another machine", byUser, []string{users(a, "11:00:00", `[{"UserName":"svc","DomainName":"WS-1"}]`), user("AccountName", "svc", "AccountDomain", "WS-2")}, []any{"match", nil}},
 		{"logged on days after the event", byUser, []string{dated(kim, at("11:00:00"), "2026-03-09T11:00:00Z"), user("AccountName", "kim")}, []any{"match", nil, "status", "none"}},
 		{"the last of a hundred on a server", byUser, []string{users(a, "11:00:00", crowd(100)), users(b, "11:00:00", `[{"UserName":"u99"}]`), user("AccountName", "u99")}, []any{"match", "several", "candidates", ids(a, b)}},

@@ -291,7 +291,15 @@ func (u user) isMachine() bool {
 }
 
 // eachUser calls f for each user in LoggedOnUsers. What f gets points into the device.
-func (d *device) eachUser(f func(user)) {
+func (d *device) eachUser(each func(user)) {
+	f := func(u user) {
+		for _, text := range [...]*string{&u.name, &u.domain, &u.sid} {
+			if isNoID([]byte(*text)) {
+				*text = ""
+			}
+		}
+		each(u)
+	}
 	list := d.value(columnUsers)
 	if msgp.NextType(list) == msgp.StrType { // Config.ArraysAsJSON
 		text, _, _ := msgp.ReadStringZC(list)
