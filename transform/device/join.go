@@ -93,6 +93,7 @@ type Joiner struct {
 	texts   [][]byte      // of a list
 	nodes   []record.Node // of tags in JSON
 	device  event.Device
+	now     int64 // of this call of Append, in nanoseconds; 0 until it is asked for
 }
 
 // NewJoiner returns a Joiner, which scans with s.
@@ -105,6 +106,7 @@ func (j *Joiner) Tables() []string { return j.memory.cfg.Tables }
 
 // End ends a call of Append.
 func (j *Joiner) End() {
+	j.now = 0
 	if cap(j.values) > record.KeepBytes {
 		j.values = nil
 		clear(j.device.Columns[:cap(j.device.Columns)])
@@ -140,7 +142,10 @@ func (j *Joiner) Observe(r *record.Record, role Role, s *Sighting) {
 	}
 	alert, behavior := alertID(r)
 	h := findHost(j.scanner, r, role == RoleEvidence || role == RoleBehavior || len(alert) > 0)
-	at := m.stamp(r)
+	if j.now == 0 {
+		j.now = m.now().UnixNano()
+	}
+	at := stampBy(r, j.now)
 	var key []byte
 	var dev *device // of key, if it is known
 	if tenant != 0 && h.match != matchNone {

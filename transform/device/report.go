@@ -208,8 +208,10 @@ func (l *learner) release() {
 // stamp is when a record was made, in nanoseconds. A report from the future would outdo all that
 // come after it, and evidence from there would find only stale devices. So such a record counts as
 // of its export, a time that no device writes, and without one as of now.
-func (m *Memory) stamp(r *record.Record) int64 {
-	limit := m.now().UnixNano()
+func (m *Memory) stamp(r *record.Record) int64 { return stampBy(r, m.now().UnixNano()) }
+
+// stampBy is stamp at a time.
+func stampBy(r *record.Record, limit int64) int64 {
 	if exported, ok := r.Exported(); ok {
 		limit = min(exported, limit+int64(24*time.Hour))
 	}
