@@ -92,10 +92,10 @@ test: plugin host ## every test, with leak checks; with the race detector where 
 	@failed=0; \
 	run() { echo "$$*"; "$$@" || failed=1; }; \
 	run env DEFENDER_SO=$(CURDIR)/$(OUT)/in_defender.so DEFENDER_HOST=$(CURDIR)/$(OUT)/host \
-		$(GO) test -race -vet=off -p 3 -parallel 6 -skip '^($(SINGLE))$$' $(TESTFLAGS) $(RACED); \
+		$(GO) test -race -vet=off -timeout 30m -p 3 -parallel 6 -skip '^($(SINGLE))$$' $(TESTFLAGS) $(RACED); \
 	export CGO_ENABLED=0; \
 	run $(GO) vet $(PURE); \
-	run $(GO) test -vet=off -p 3 -parallel 6 $(TESTFLAGS) $(UNRACED); \
+	run $(GO) test -vet=off -timeout 30m -p 3 -parallel 6 $(TESTFLAGS) $(UNRACED); \
 	run $(GO) test -vet=off -parallel 6 $(TESTFLAGS) -run '^($(REDUCED))$$' ./input/blob; \
 	exit $$failed
 

@@ -233,7 +233,7 @@ func TestNamesOfOursAreNotForged(t *testing.T) {
 	for _, format := range transform.Formats() {
 		for _, known := range []bool{true, false} {
 			for name, bodies := range map[string][2]string{
-				"columns": {`{"category":"AdvancedHunting-AlertEvidence","properties":{` + plain + `}}`, `{"category":"AdvancedHunting-AlertEvidence","properties":{` + inside + `,` + plain + `}}`},
+				"columns": {`{"time":"` + noon + `","category":"AdvancedHunting-AlertEvidence","properties":{` + plain + `}}`, `{"time":"` + noon + `","category":"AdvancedHunting-AlertEvidence","properties":{` + inside + `,` + plain + `}}`},
 				"members": {`{"time":"` + noon + `","tenantId":"` + aTenant + `","category":"AdvancedHunting-AlertEvidence","properties":{` + plain + `}}`,
 					`{` + beside + `,"time":"` + noon + `","tenantId":"` + aTenant + `","category":"AdvancedHunting-AlertEvidence","properties":{` + plain + `}}`},
 				"another product": {`{"time":"` + noon + `","SystemAlertId":"x"}`, `{"time":"` + noon + `",` + beside + `,"SystemAlertId":"x"}`},

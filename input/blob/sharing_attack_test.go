@@ -125,7 +125,7 @@ func TestSharedLostAnswers(t *testing.T) {
 // lease has run out that nobody knows of.
 func TestSharedLostClaim(t *testing.T) {
 	t.Parallel()
-	const lasts = 20 * time.Second
+	const lasts = time.Minute
 	a, cfg := newShared(t, lasts)
 	var mu sync.Mutex
 	cut := 0
