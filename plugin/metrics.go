@@ -82,7 +82,7 @@ var (
 	mBlobReplaced = &metric{name: "blob_replaced_total", help: "Blobs that were deleted and written again. They are read as new ones."}
 	mBlobFound    = &metric{name: "blob_found_total", help: "Blobs that were taken up for reading."}
 	mBlobGone     = &metric{name: "blob_gone_total", help: "Blobs that were deleted while they were followed. The log names those that were not read to their end."}
-	mBlobPassed   = &metric{name: "blob_passed_over_bytes_total", help: "Bytes that were skipped beyond the limit of a line."}
+	mBlobPassed   = &metric{name: "blob_passed_over_bytes_total", help: "Bytes that were skipped beyond the limit of a line, or behind damage in gzip."}
 	mBlobArchived = &metric{name: "blob_archived_total", help: "Blobs that were left out because they are in the archive tier."}
 	mBlobCut      = &metric{name: "blob_lines_cut_total", help: "Lines longer than an eighth of memory_limit, or than 32 MB, handed on cut."}
 	mBlobRetries  = &metric{name: "blob_retries_total", help: "Failed attempts that were repeated, by kind.", labels: []string{"kind"}}

@@ -171,6 +171,27 @@ func appendedMembers(t *testing.T, a *account) {
 	same(t, all, records)
 }
 
+// What stands behind the gzip of a blob, or behind damage in it, is not unpacked. It is in the log
+// with its bytes, and counted.
+func TestBehindGzip(t *testing.T) {
+	t.Parallel()
+	a := newFake(t, "behind")
+	cfg := a.config()
+	cfg.Containers = []string{"behind"}
+	good, behind := zip(t, record(1, 50)+"\n"), strings.Repeat(record(2, 50)+"\n", 2000)
+	a.put(t, "behind", "a.json.gz", good+behind)
+	r := start(t, cfg, nil)
+	r.says("packed_bytes_left_out=")
+	r.until("its event", func() bool { return r.count() == 2 })
+	if got := r.texts(""); got[0] != record(1, 50) || r.all()[1].Reason == "" {
+		t.Errorf("%.300q", got)
+	}
+	// The header that was looked for has ten bytes.
+	if n := r.src.Stats().BytesSkipped; n < int64(len(behind))-10 || n > int64(len(behind)) {
+		t.Errorf("%d bytes are counted, %d were left out", n, len(behind))
+	}
+}
+
 // Each value is found by its brackets, not by lines (MicrosoftDocs/dataexplorer-docs#627, #416).
 func manyLines(t *testing.T, a *account) {
 	a.create(t, "values")

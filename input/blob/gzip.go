@@ -64,7 +64,8 @@ func (s *Source) readGzip(b *tail, last bool) error {
 	}
 	r := &blobReader{s: s, b: b, buf: make([]byte, min(gzipChunk, s.buffers.piece))}
 	limit := b.size*gzipFactor + gzipFree
-	text, err := unpack(r)
+	packed := bufio.NewReaderSize(r, 4<<10)
+	text, err := unpack(packed)
 	if err == nil {
 		// Text that was handed over already is unpacked again and left out.
 		_, err = io.CopyN(io.Discard, text, b.pos)
@@ -91,7 +92,8 @@ func (s *Source) readGzip(b *tail, last bool) error {
 		rest := p.data[next:]
 		pos := k.base + int64(next)
 		if err != nil && why != noRoom {
-			return s.endGzip(b, k, next, r.failed, err, last)
+			read := r.at - int64(len(r.left)+packed.Buffered())
+			return s.endGzip(b, k, next, read, r.failed, err, last)
 		}
 		switch {
 		case next > 0:
@@ -136,8 +138,8 @@ func unpack(r io.Reader) (io.Reader, error) {
 }
 
 // endGzip hands on the last piece of a gzip blob, or what there was before an error. The bytes from
-// next on are no whole value.
-func (s *Source) endGzip(b *tail, k *cutter, next int, failed, err error, last bool) error {
+// next on are no whole value. read is how much of the blob was unpacked.
+func (s *Source) endGzip(b *tail, k *cutter, next int, read int64, failed, err error, last bool) error {
 	p := k.p
 	// The rest of a member may come, and the rest of a value in another one.
 	grows := errors.Is(err, io.ErrUnexpectedEOF) || b.append && errors.Is(err, io.EOF) && next < len(p.data)
@@ -146,7 +148,10 @@ func (s *Source) endGzip(b *tail, k *cutter, next int, failed, err error, last b
 		reason := ""
 		if !errors.Is(err, io.EOF) {
 			reason = fmt.Sprintf("gzip blob cannot be read beyond here: %v", err)
-			s.log.Error("gzip blob is damaged: its readable beginning was handed on", "blob", b.lane, "at", k.base+int64(len(p.data)), "error", err)
+			s.log.Error("gzip blob is damaged: its readable beginning was handed on", "blob", b.lane, "at", k.base+int64(len(p.data)), "packed_bytes_left_out", b.size-read, "error", err)
+			s.mu.Lock()
+			s.counts.skipped += b.size - read
+			s.mu.Unlock()
 		}
 		k.remains(next, reason)
 		next = len(p.data)

@@ -18,7 +18,7 @@ type Stats struct {
 	Blobs          int64            // that were taken up
 	Replaced, Gone int64
 	LinesCut       int64 // lines and values beyond LineLimit
-	BytesSkipped   int64 // what followed in those lines
+	BytesSkipped   int64 // what followed in those lines, or behind damage in gzip
 	Archived       int64 // blobs left out because they are in the archive tier
 	ArchivedBytes  int64
 	Containers     map[string]ContainerStats
