@@ -224,16 +224,17 @@ func (k *book) value(key string) string {
 // blobs without a position count as read. packed is nil when even these are too many.
 func (k *book) pack(most int) (packed []byte, left int, changes uint64) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	fits := func(values map[string]string) bool {
+	values, changes := maps.Clone(k.mem), k.changes
+	k.mu.Unlock() // compressing takes long, and reading goes on
+	fits := func() bool {
 		var size int
 		packed, size = packText(values)
 		return len(packed) <= most && size <= packedMost
 	}
-	if fits(k.mem) {
-		return packed, 0, k.changes
+	all := len(values)
+	if fits() {
+		return packed, 0, changes
 	}
-	values := maps.Clone(k.mem)
 	modified := make(map[string]int64)
 	for key, value := range values {
 		if e, err := unpackEntry(value); key[0] != '#' && err == nil && !e.left {
@@ -245,11 +246,11 @@ func (k *book) pack(most int) (packed []byte, left int, changes uint64) {
 		for _, key := range oldest[:(len(oldest)+1)/2] {
 			delete(values, key)
 		}
-		if oldest = oldest[(len(oldest)+1)/2:]; fits(values) {
-			return packed, len(k.mem) - len(values), k.changes
+		if oldest = oldest[(len(oldest)+1)/2:]; fits() {
+			return packed, all - len(values), changes
 		}
 	}
-	return nil, len(k.mem), k.changes
+	return nil, all, changes
 }
 
 // changed is how many changes there were.

@@ -170,6 +170,16 @@ func spread(a *account, text string) int {
 // each checks that n events came, and each of them once; but for so many.
 func each(t *testing.T, n, repeats int, members ...*member) {
 	t.Helper()
+	defer func() {
+		if t.Failed() {
+			of := make(map[string]int)
+			for text := range came(members...) {
+				what, _, _ := strings.Cut(text, ":")
+				of[what]++
+			}
+			t.Logf("%d of %d events came: %v", len(came(members...)), n, of)
+		}
+	}()
 	until(t, fmt.Sprintf("%d events", n), members, func() bool { return len(came(members...)) >= n })
 	time.Sleep(200 * time.Millisecond) // some polls
 	again := 0
