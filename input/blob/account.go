@@ -405,6 +405,7 @@ type shardItem struct {
 	name, owner string
 	reads       string // what its owner reads, as readsOf; "" where that was an older version
 	shards      int    // in all, as its last owner was told; 0 when there was none
+	begun       int64  // when the first worker of the container began, Unix seconds; 0 when unknown
 	state       azlease.StateType
 	forEver     bool // no worker's lease is
 }
@@ -454,8 +455,9 @@ func (a *account) shards(ctx context.Context, containerName string) (all []shard
 				continue // somebody else's
 			}
 			shards, _ := strconv.Atoi(metadata(b.Metadata, "shards"))
+			begun, _ := strconv.ParseInt(metadata(b.Metadata, "begun"), 10, 64)
 			lasts := b.Properties.LeaseDuration
-			all = append(all, shardItem{n: n, name: *b.Name, owner: metadata(b.Metadata, "owner"), reads: metadata(b.Metadata, "reads"), shards: shards,
+			all = append(all, shardItem{n: n, name: *b.Name, owner: metadata(b.Metadata, "owner"), reads: metadata(b.Metadata, "reads"), shards: shards, begun: begun,
 				state: *b.Properties.LeaseState, forEver: lasts != nil && *lasts == azlease.DurationTypeInfinite})
 		}
 	}

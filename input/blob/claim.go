@@ -99,7 +99,7 @@ func (sh *sharing) claim(h *shard, exists bool, owner string) (err error) {
 	case err != nil:
 		c.book.mem = sh.rescue(h.n, fmt.Errorf("its positions are damaged: %w", err))
 	case len(stored) > 0:
-	case sh.known[h.n] != "" || sh.had(h.n) != nil:
+	case sh.known[h.n] != "" || sh.had(h.n) != nil || !sh.isNew():
 		c.book.mem = sh.rescue(h.n, errShardGone)
 	default:
 		// A new shard: what start latest means is stored before anything of it is read.
@@ -126,8 +126,8 @@ func (sh *sharing) claim(h *shard, exists bool, owner string) (err error) {
 }
 
 // rescue returns the positions of a shard whose blob holds none: those that this worker had. If it
-// had none, all of the look-back window is read again, and where the start is latest, older blobs
-// count as read.
+// had none, all of the look-back window is read again. Where the start is latest, older blobs count
+// as read, and those from before the first worker began.
 func (sh *sharing) rescue(n int, why error) map[string]string {
 	s := sh.s
 	values := make(map[string]string)
@@ -138,7 +138,7 @@ func (sh *sharing) rescue(n int, why error) map[string]string {
 		}
 		had.mu.Unlock()
 	} else {
-		since := strconv.FormatInt(s.account.now().Add(-s.cfg.Lookback).Unix(), 10)
+		since := strconv.FormatInt(max(s.account.now().Add(-s.cfg.Lookback).Unix(), sh.begun.Load()), 10)
 		for _, origin := range s.cfg.Containers {
 			values["#since/"+origin] = since
 		}
@@ -290,7 +290,7 @@ func (sh *sharing) save(ctx context.Context, c *claim) error {
 	if packed == nil {
 		return errTooMany
 	}
-	owner, mark, shards := sh.worker, c.id[:8], strconv.Itoa(len(sh.s.shards))
+	owner, mark, shards, begun := sh.worker, c.id[:8], strconv.Itoa(len(sh.s.shards)), sh.beginning()
 	write := rand.Text()
 	c.writes = append(c.writes, write)
 	if len(c.writes) > maxWrites {
@@ -299,7 +299,7 @@ func (sh *sharing) save(ctx context.Context, c *claim) error {
 	blob := sh.client(c.h.n)
 	for again := 2; ; again-- {
 		r, err := blob.Upload(ctx, body(packed), &azblock.UploadOptions{
-			Metadata:         map[string]*string{"owner": &owner, "claim": &mark, "shards": &shards, "reads": &sh.reads, "write": &write},
+			Metadata:         map[string]*string{"owner": &owner, "claim": &mark, "shards": &shards, "reads": &sh.reads, "begun": &begun, "write": &write},
 			AccessConditions: conditions(c.id, &c.etag, nil),
 		})
 		etag := r.ETag

@@ -159,16 +159,19 @@
 // is in the outbox when its lease ends cannot count as handed on, or as a repeat.
 //
 // A shard's blob has the owner, what it reads, the claim, the write and the number of shards as
-// metadata. Workers that read other blobs (another account, containers or prefix) would own shards
-// that nobody reads: they claim nothing beside such an owner, and of those that claimed at the same
-// time, those with fewer shards give theirs up. In a new container, shard-000 is claimed before any
-// other: its owner names the number of shards. Its text is the names in order with their positions
-// in a short form, compressed: 120,000 positions take 3.5 MB together. They are kept for seven
-// days, and at least twice the look-back. Of more than 64 MB, the positions of the blobs that
-// changed longest ago are not written: the next owner reads these blobs again. When a blob is gone,
-// its last owner writes the positions again at once, so that a new worker does not begin without
-// them. When it is damaged, or its last owner is gone too, the next one writes those that it had.
-// One that had none reads the look-back window again: events are repeated rather than lost.
+// metadata. It tells when the first worker of the container began, too. Workers with other blobs
+// (another account, containers or prefix) would own shards that nobody reads: they claim nothing
+// beside such an owner, and of those that claimed at the same time, those with fewer shards give
+// theirs up. In a new container, shard-000 is claimed before any other: its owner names the number
+// of shards. The text is the names in order with their positions in a short form, compressed:
+// 120,000 positions take 3.5 MB together. They are kept for seven days, and at least twice the
+// look-back. Of more than 64 MB, the positions of the blobs that changed longest ago are not
+// written: the next owner reads these blobs again. When a blob is gone, its last owner writes the
+// positions again at once, so that a new worker does not begin without them. When it is damaged, or
+// its last owner is gone too, the next one writes those that it had. One that had none reads the
+// look-back window again: events are repeated rather than lost. Where the start is latest, it reads
+// what changed since the first worker began: a missing blob is that of a new shard in the first
+// minute only.
 //
 // A shard is a hash of container, tenant and day. So the worker that reads a day also lists it,
 // once a poll, and need not pass the list on. A hash of whole names would spread the 24 blobs of a

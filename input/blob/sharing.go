@@ -53,6 +53,7 @@ type sharing struct {
 	reads     string        // what all workers of the container have to read
 	lasts     time.Duration // of a lease
 	most      atomic.Int64  // bytes of a shard's blob
+	begun     atomic.Int64  // when the first worker of the container began, Unix seconds; 0 when unknown
 
 	known  map[int]string // who was last seen to own, or to have owned, each shard; of the goroutine of run
 	asked  map[int]bool   // shards that another gives up because this worker has asked; of the goroutine of run
@@ -380,6 +381,9 @@ func (sh *sharing) look() error {
 	forEver, named := "", false
 	for _, l := range listed {
 		named = named || l.shards != 0
+		if begun := sh.begun.Load(); l.begun > 0 && (begun == 0 || l.begun < begun) {
+			sh.begun.Store(l.begun)
+		}
 		if l.shards != 0 && l.shards != len(s.shards) {
 			return &shardsError{want: l.shards, have: len(s.shards)}
 		}
@@ -581,6 +585,20 @@ func (sh *sharing) each(all []owned, f func(owned) error) (first error) {
 	return first
 }
 
+// beginning is when the first worker of the container began, for the blobs of shards. Without any
+// blob that tells, it is now.
+func (sh *sharing) beginning() string {
+	sh.begun.CompareAndSwap(0, sh.account.surely().Unix())
+	return strconv.FormatInt(sh.begun.Load(), 10)
+}
+
+// isNew reports whether a shard without a blob may be one that nobody has read yet. Workers that
+// begin together claim all shards soon. Later, somebody has deleted the blob.
+func (sh *sharing) isNew() bool {
+	begun := sh.begun.Load()
+	return begun == 0 || sh.account.surely().Sub(time.Unix(begun, 0)) < sh.lasts
+}
+
 // putBack writes the positions of a shard whose blob is gone. The next owner reads on from there.
 func (sh *sharing) putBack(n int) error {
 	ctx, cancel := sh.within(sh.lasts / 6)
@@ -590,9 +608,9 @@ func (sh *sharing) putBack(n int) error {
 	if packed == nil {
 		return errTooMany
 	}
-	owner, shards, star := sh.worker, strconv.Itoa(len(sh.s.shards)), azcore.ETagAny
+	owner, shards, begun, star := sh.worker, strconv.Itoa(len(sh.s.shards)), sh.beginning(), azcore.ETagAny
 	_, err := sh.client(n).Upload(ctx, body(packed), &azblock.UploadOptions{
-		Metadata:         map[string]*string{"owner": &owner, "shards": &shards, "reads": &sh.reads},
+		Metadata:         map[string]*string{"owner": &owner, "shards": &shards, "reads": &sh.reads, "begun": &begun},
 		AccessConditions: conditions("", nil, &star),
 	})
 	if isThere(err) {

@@ -49,6 +49,7 @@ func TestSharedByChance(t *testing.T) {
 	running := all
 	until(t, "all shards", all, func() bool { return all[0].owned()+all[1].owned()+all[2].owned() == 16 })
 	polled(t, a, all)
+	time.Sleep(memberLease) // a shard without a blob is no new one any more
 	mu.Lock()
 	on = true
 	mu.Unlock()

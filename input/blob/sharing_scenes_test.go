@@ -405,7 +405,7 @@ func TestSharedSuccessors(t *testing.T) {
 // read goes on, and the next owner loses nothing.
 func TestSharedTooManyPositions(t *testing.T) {
 	t.Parallel()
-	const most, blobs = 4 << 10, 600
+	const most, blobs = 1 << 10, 150
 	a, cfg := newShared(t, memberLease)
 	m := joinWith(t, cfg, 0, func(src *blob.Source) { src.SetShardMost(most) })
 	until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
@@ -467,4 +467,32 @@ func TestSharedMadeByAnother(t *testing.T) {
 	if strings.Contains(all[0].log.String(), "level=ERROR") {
 		t.Errorf("an error:\n%s", all[0].log)
 	}
+}
+
+// Blobs of shards are deleted, and a worker claims them that has never seen an owner. The start is
+// the latest. What came since the first worker began is not lost: the other blobs tell when.
+func TestSharedDeletedForNewWorker(t *testing.T) {
+	t.Parallel()
+	a, cfg := newShared(t, memberLease)
+	cfg.Start.Latest = true
+	spread(a, "before")
+	first := join(t, cfg)
+	until(t, "all shards", []*member{first}, func() bool { return first.owned() == 16 })
+	time.Sleep(memberLease) // a shard without a blob is no new one any more
+	first.leave()
+	for i := range 15 {
+		a.fake.Delete(sharedContainer, fmt.Sprintf("shard-%03d", i))
+	}
+	n := spread(a, "after")
+	second := join(t, cfg)
+	until(t, "all events", []*member{second}, func() bool {
+		got := 0
+		for text := range came(second) {
+			if strings.Contains(text, "after") {
+				got++
+			}
+		}
+		return got == n
+	})
+	second.log.says(t, "positions of shards cannot be read")
 }
