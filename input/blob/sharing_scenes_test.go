@@ -260,6 +260,14 @@ func TestSharedReasons(t *testing.T) {
 		cfg.ConnectionString = input.NewSecret("")
 		return cfg
 	}
+	refuse := func(a *account, op fakeblob.Op) {
+		a.fake.SetFault(func(r fakeblob.Request) *fakeblob.Fault {
+			if r.Op == op {
+				return &fakeblob.Fault{Status: 403, Code: "AuthorizationPermissionMismatch"}
+			}
+			return nil
+		})
+	}
 	t.Run("expired", func(t *testing.T) {
 		t.Parallel()
 		a, cfg := newShared(t, memberLease)
@@ -275,12 +283,7 @@ func TestSharedReasons(t *testing.T) {
 		a, cfg := newShared(t, memberLease)
 		m := join(t, sas(a, cfg, time.Now().Add(time.Hour)))
 		until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
-		a.fake.SetFault(func(r fakeblob.Request) *fakeblob.Fault {
-			if r.Op == fakeblob.Lease {
-				return &fakeblob.Fault{Status: 403, Code: "AuthorizationPermissionMismatch"}
-			}
-			return nil
-		})
+		refuse(a, fakeblob.Lease)
 		until(t, "the leases to be lost", []*member{m}, func() bool { return strings.Contains(m.log.String(), "lost shards") })
 		_, line, _ := strings.Cut(m.log.String(), "lost shards")
 		if line, _, _ = strings.Cut(line, "\n"); !strings.Contains(line, "sp=rwdl") {
@@ -292,12 +295,7 @@ func TestSharedReasons(t *testing.T) {
 		a, cfg := newShared(t, 4*memberLease)
 		m := join(t, sas(a, cfg, time.Now().Add(time.Hour)))
 		until(t, "all shards", []*member{m}, func() bool { return m.owned() == 16 })
-		a.fake.SetFault(func(r fakeblob.Request) *fakeblob.Fault {
-			if r.Op == fakeblob.Change {
-				return &fakeblob.Fault{Status: 403, Code: "AuthorizationPermissionMismatch"}
-			}
-			return nil
-		})
+		refuse(a, fakeblob.Change)
 		spread(a, "one")
 		until(t, "a refused commit", []*member{m}, func() bool { m.mu.Lock(); defer m.mu.Unlock(); return m.refused != nil })
 		if text := m.refused.Error(); !strings.Contains(text, "sp=rwdl") {
