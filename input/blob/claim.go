@@ -290,8 +290,9 @@ func (sh *sharing) save(ctx context.Context, c *claim) error {
 	if packed == nil {
 		return errTooMany
 	}
-	owner, mark, shards, begun := sh.worker, c.id[:8], strconv.Itoa(len(sh.s.shards)), sh.beginning()
-	write := rand.Text()
+	mark, write := c.id[:8], rand.Text()
+	about := sh.about()
+	about["claim"], about["write"] = &mark, &write
 	c.writes = append(c.writes, write)
 	if len(c.writes) > maxWrites {
 		c.writes = c.writes[1:]
@@ -299,7 +300,7 @@ func (sh *sharing) save(ctx context.Context, c *claim) error {
 	blob := sh.client(c.h.n)
 	for again := 2; ; again-- {
 		r, err := blob.Upload(ctx, body(packed), &azblock.UploadOptions{
-			Metadata:         map[string]*string{"owner": &owner, "claim": &mark, "shards": &shards, "reads": &sh.reads, "begun": &begun, "write": &write},
+			Metadata:         about,
 			AccessConditions: conditions(c.id, &c.etag, nil),
 		})
 		etag := r.ETag

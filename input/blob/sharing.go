@@ -585,11 +585,12 @@ func (sh *sharing) each(all []owned, f func(owned) error) (first error) {
 	return first
 }
 
-// beginning is when the first worker of the container began, for the blobs of shards. Without any
-// blob that tells, it is now.
-func (sh *sharing) beginning() string {
+// about is the metadata that every blob of a shard has. Where no blob tells when the first worker
+// of the container began, it is now.
+func (sh *sharing) about() map[string]*string {
 	sh.begun.CompareAndSwap(0, sh.account.surely().Unix())
-	return strconv.FormatInt(sh.begun.Load(), 10)
+	shards, begun := strconv.Itoa(len(sh.s.shards)), strconv.FormatInt(sh.begun.Load(), 10)
+	return map[string]*string{"owner": &sh.worker, "shards": &shards, "reads": &sh.reads, "begun": &begun}
 }
 
 // isNew reports whether a shard without a blob may be one that nobody has read yet. Workers that
@@ -608,9 +609,9 @@ func (sh *sharing) putBack(n int) error {
 	if packed == nil {
 		return errTooMany
 	}
-	owner, shards, begun, star := sh.worker, strconv.Itoa(len(sh.s.shards)), sh.beginning(), azcore.ETagAny
+	star := azcore.ETagAny
 	_, err := sh.client(n).Upload(ctx, body(packed), &azblock.UploadOptions{
-		Metadata:         map[string]*string{"owner": &owner, "shards": &shards, "reads": &sh.reads, "begun": &begun},
+		Metadata:         sh.about(),
 		AccessConditions: conditions("", nil, &star),
 	})
 	if isThere(err) {
