@@ -96,8 +96,10 @@ var blobRows = []*row{
 			}
 			h.again()
 			r.finish()
-			if c := r.ledger.count(); c.duplicates-c.again != since {
-				r.failf("%d events came twice, want the %d that were read since the older file", c.duplicates-c.again, since)
+			// A chunk of events that are read again may have the bytes of the first one. It counts
+			// as one that Fluent Bit delivered twice.
+			if c := r.ledger.count(); c.duplicates < since || c.duplicates-c.again > since {
+				r.failf("%d events came twice, %d of them in chunks of the same bytes; want the %d that were read since the older file", c.duplicates, c.again, since)
 			}
 		},
 	},
