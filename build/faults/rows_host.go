@@ -235,8 +235,8 @@ var hostRows = []*row{
 		// This row gives it to each of them.
 		//
 		// Fluent Bit answers SIGCONT with a dump of its chunks. Its first thread reads them without
-		// a lock, while its engine changes them (src/flb_dump.c, 5.1.1). Some dump in hundreds ends
-		// it. It dumps once a second at most, so one second is enough there.
+		// a lock, while its engine changes them (src/flb_dump.c, 5.1.1). One such dump ended it.
+		// It dumps once a second at most, so one second of signals risks few of them.
 		name: "signals", fault: "hot reload, then SIGCONT to every thread, again and again", source: "hub", hosts: both, ci: true,
 		script: func(r *run) {
 			h := r.host(r.startHub(4))
